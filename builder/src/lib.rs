@@ -1,0 +1,1 @@
+//! Recipe to root file system to image artefacts.

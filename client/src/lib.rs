@@ -1,0 +1,1 @@
+//! Remotes, verification, downloads and the local store.

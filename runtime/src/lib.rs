@@ -1,0 +1,1 @@
+//! Namespaces, mounts, id maps and limits: containers out of the store.

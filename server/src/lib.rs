@@ -1,0 +1,1 @@
+//! Stream trees: add, verify, sign, and serve them over HTTPS.
