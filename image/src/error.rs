@@ -70,7 +70,7 @@ impl Error {
         Self::Name { kind, value, reason: reason.into() }
     }
 
-    pub(crate) fn document(document: impl Into<String>, reason: impl ToString) -> Self {
+    pub(crate) fn document(document: impl Into<String>, reason: impl std::fmt::Display) -> Self {
         Self::Document { document: document.into(), reason: reason.to_string() }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Product, Result, Serial, Sha256Digest};
 
 /// The contents of `manifest.json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Always 1 for now.
     pub version: u32,

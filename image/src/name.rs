@@ -83,14 +83,24 @@ impl Product {
     /// The aliases it answers to: `debian/bookworm/default`, for the default variant also
     /// `debian/bookworm`, and both again for every other name of the release (`12`).
     pub fn aliases<'a>(&self, other_releases: impl IntoIterator<Item = &'a str>) -> Vec<Alias> {
-        let mut aliases = Vec::new();
-        for release in std::iter::once(self.release.as_str()).chain(other_releases) {
-            let full = format!("{}/{release}/{}", self.distribution, self.variant);
-            let short = (self.variant == "default").then(|| format!("{}/{release}", self.distribution));
-            aliases.extend([Some(full), short].into_iter().flatten().filter_map(|a| a.parse().ok()));
+        let mut aliases: Vec<Alias> = Vec::new();
+        let mut push = |name: String| {
+            if let Ok(alias) = name.parse()
+                && !aliases.contains(&alias)
+            {
+                aliases.push(alias);
+            }
+        };
+        push(format!("{}/{}/{}", self.distribution, self.release, self.variant));
+        if self.variant == "default" {
+            push(format!("{}/{}", self.distribution, self.release));
         }
-        let mut seen = std::collections::HashSet::new();
-        aliases.retain(|alias: &Alias| seen.insert(alias.clone()));
+        for release in other_releases {
+            push(format!("{}/{release}/{}", self.distribution, self.variant));
+            if self.variant == "default" {
+                push(format!("{}/{release}", self.distribution));
+            }
+        }
         aliases
     }
 }

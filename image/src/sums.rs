@@ -28,7 +28,8 @@ impl Sums {
 
     /// The file's text.
     pub fn to_text(&self) -> String {
-        self.0.iter().map(|(name, digest)| format!("{digest}  {name}\n")).collect()
+        let lines: Vec<_> = self.0.iter().map(|(name, digest)| format!("{digest}  {name}\n")).collect();
+        lines.concat()
     }
 }
 
