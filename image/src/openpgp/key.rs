@@ -1,0 +1,212 @@
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use sequoia_openpgp as openpgp;
+
+use openpgp::armor;
+use openpgp::cert::{Cert, CertBuilder, CipherSuite};
+use openpgp::crypto::KeyPair;
+use openpgp::parse::Parse;
+use openpgp::serialize::Serialize as _;
+use openpgp::serialize::stream::{Armorer, Message, Signer};
+use openpgp::types::KeyFlags;
+use serde::{Deserialize, Serialize};
+
+use super::{Keyring, policy};
+use crate::{Error, Result};
+
+/// A full OpenPGP fingerprint: 40 (version 4) or 64 (version 6) upper-case hex digits. Short key
+/// ids are not accepted anywhere: they can be forged.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct KeyFingerprint(String);
+
+impl KeyFingerprint {
+    pub(super) fn of(cert: &Cert) -> Self {
+        Self(cert.fingerprint().to_hex())
+    }
+
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for KeyFingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl FromStr for KeyFingerprint {
+    type Err = Error;
+
+    /// Reads hex digits of either case; spaces between groups are passed over.
+    fn from_str(text: &str) -> Result<Self> {
+        let digits: String = text.chars().filter(|c| *c != ' ').collect::<String>().to_uppercase();
+        let digits = digits.strip_prefix("0X").unwrap_or(&digits);
+        if !matches!(digits.len(), 40 | 64) || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            let reason = "expected all 40 (or 64) hex digits; short key ids can be forged";
+            return Err(Error::name("key fingerprint", text, reason));
+        }
+        Ok(Self(digits.to_owned()))
+    }
+}
+
+impl TryFrom<String> for KeyFingerprint {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<KeyFingerprint> for String {
+    fn from(fingerprint: KeyFingerprint) -> Self {
+        fingerprint.0
+    }
+}
+
+/// Kinds of signing key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Algorithm {
+    /// Small, fast, and constant-time in the implementation used here.
+    #[default]
+    Ed25519,
+    /// For verifiers that do not know Ed25519.
+    Rsa4096,
+}
+
+/// A key that can sign. Its secret is never shown by `Debug`.
+#[derive(Clone)]
+pub struct SigningKey {
+    cert: Cert,
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SigningKey").field(&self.fingerprint().as_str()).finish()
+    }
+}
+
+impl SigningKey {
+    /// Makes a key for `user_id`. Without `validity` it does not expire: documents do, and they
+    /// are signed anew every few days.
+    pub fn generate(
+        user_id: &str,
+        algorithm: Algorithm,
+        now: SystemTime,
+        validity: Option<Duration>,
+    ) -> Result<Self> {
+        let suite = match algorithm {
+            Algorithm::Ed25519 => CipherSuite::Cv25519,
+            Algorithm::Rsa4096 => CipherSuite::RSA4k,
+        };
+        let (cert, _revocation) = CertBuilder::new()
+            .add_userid(user_id)
+            .set_cipher_suite(suite)
+            .set_primary_key_flags(KeyFlags::empty().set_certification().set_signing())
+            .set_creation_time(now)
+            .set_validity_period(validity)
+            .generate()
+            .map_err(|e| Error::Key(format!("cannot make a key: {e}")))?;
+        Ok(Self { cert })
+    }
+
+    /// Reads a secret key, armored or binary, not protected by a passphrase.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let cert = Cert::from_bytes(bytes).map_err(|e| Error::Key(format!("not an OpenPGP key: {e}")))?;
+        if !cert.is_tsk() {
+            return Err(Error::Key("this is a public key; signing needs the secret key".into()));
+        }
+        Ok(Self { cert })
+    }
+
+    /// The secret key, armored. Keep it in a file of mode 0600.
+    pub fn to_armored_secret(&self) -> Result<String> {
+        let mut out = Vec::new();
+        self.cert.as_tsk().armored().serialize(&mut out).map_err(|e| Error::Key(e.to_string()))?;
+        text(out)
+    }
+
+    /// The public key, armored.
+    pub fn to_armored_public(&self) -> Result<String> {
+        let mut out = Vec::new();
+        self.cert.armored().serialize(&mut out).map_err(|e| Error::Key(e.to_string()))?;
+        text(out)
+    }
+
+    /// A keyring that holds just this key.
+    pub fn keyring(&self) -> Keyring {
+        Keyring::of(vec![self.cert.clone().strip_secret_key_material()])
+    }
+
+    /// The key's fingerprint.
+    pub fn fingerprint(&self) -> KeyFingerprint {
+        KeyFingerprint::of(&self.cert)
+    }
+
+    /// The first user id.
+    pub fn user_id(&self) -> String {
+        let id = self.cert.userids().next();
+        id.map(|id| String::from_utf8_lossy(id.userid().value()).into_owned()).unwrap_or_default()
+    }
+
+    /// When the key was made.
+    pub fn created(&self) -> SystemTime {
+        self.cert.primary_key().key().creation_time()
+    }
+
+    /// An armored signature kept apart from what it signs.
+    pub fn sign_detached(&self, mut data: impl Read, now: SystemTime) -> Result<String> {
+        let mut out = Vec::new();
+        let signing = |e: openpgp::anyhow::Error| Error::Key(format!("signing failed: {e}"));
+        let message = Message::new(&mut out);
+        let message = Armorer::new(message).kind(armor::Kind::Signature).build().map_err(signing)?;
+        let mut signer = Signer::new(message, self.key_pair(now)?)
+            .map_err(signing)?
+            .detached()
+            .creation_time(now)
+            .build()
+            .map_err(signing)?;
+        io::copy(&mut data, &mut signer).map_err(Error::io("data to sign"))?;
+        signer.finalize().map_err(signing)?;
+        text(out)
+    }
+
+    /// Text with its signature around it, as `gpg --clearsign` makes it. The text ends in exactly
+    /// one newline, which verifiers give back.
+    pub fn sign_cleartext(&self, document: &str, now: SystemTime) -> Result<String> {
+        let signing = |e: openpgp::anyhow::Error| Error::Key(format!("signing failed: {e}"));
+        // The last line's end belongs to the framework (RFC 9580, section 7.1), not to the text.
+        let Some(body) = document.strip_suffix('\n').filter(|body| !body.ends_with('\n')) else {
+            return Err(Error::Key("a text to sign must end in exactly one newline".into()));
+        };
+        let mut out = Vec::new();
+        let mut signer = Signer::new(Message::new(&mut out), self.key_pair(now)?)
+            .map_err(signing)?
+            .cleartext()
+            .creation_time(now)
+            .build()
+            .map_err(signing)?;
+        signer.write_all(body.as_bytes()).map_err(Error::io("text to sign"))?;
+        signer.finalize().map_err(signing)?;
+        text(out)
+    }
+
+    fn key_pair(&self, now: SystemTime) -> Result<KeyPair> {
+        let policy = policy();
+        let keys = self.cert.keys().with_policy(&policy, now).supported().alive().revoked(false);
+        let key = keys.for_signing().secret().next().ok_or_else(|| {
+            let fingerprint = self.fingerprint();
+            Error::Key(format!("{fingerprint} cannot sign now: expired, revoked or not a signing key"))
+        })?;
+        key.key().clone().into_keypair().map_err(|e| Error::Key(format!("the secret is locked: {e}")))
+    }
+}
+
+fn text(bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|e| Error::Key(e.to_string()))
+}
