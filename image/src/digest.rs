@@ -188,6 +188,11 @@ impl<W: Write> HashingWriter<W> {
         self.count
     }
 
+    /// The inner writer, for what is not bytes to hash.
+    pub fn get_mut(&mut self) -> &mut W {
+        &mut self.inner
+    }
+
     /// The inner writer, the digest and the number of bytes.
     pub fn finish(self) -> (W, Sha256Digest, u64) {
         (self.inner, self.state.into(), self.count)

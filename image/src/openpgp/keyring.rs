@@ -120,6 +120,7 @@ impl Keyring {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the shape map_err wants")]
 fn refused(error: openpgp::anyhow::Error) -> Error {
     let chain: Vec<_> = error.chain().map(ToString::to_string).collect();
     Error::Signature(chain.join(": "))

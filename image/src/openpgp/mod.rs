@@ -15,7 +15,7 @@ pub use key::{Algorithm, KeyFingerprint, SigningKey};
 pub use keyring::{Keyring, Verified};
 
 /// How far in the future a signature may seem to be made, for clocks that differ.
-pub const SKEW: Duration = Duration::from_secs(5 * 60);
+pub const SKEW: Duration = Duration::from_mins(5);
 
 /// Sequoia's policy, which already refuses SHA-1 and MD5, without RSA below 3072 bits.
 fn policy() -> StandardPolicy<'static> {

@@ -1,0 +1,306 @@
+//! Unpacks a hostile archive into a directory of the caller's own.
+//!
+//! Every path is resolved with `openat2` below the target, through no link and into no mount;
+//! everything is created exclusively; one bad entry fails the whole archive. The caller unpacks
+//! into a private staging directory and renames it when all is well.
+
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use rustix::fs::{self, FileType, Mode, OFlags};
+
+use super::reader::{Entry, Kind, Reader};
+use super::tree::{self, Tree};
+use super::{Limits, archive_error, decoder, entry_error};
+use crate::digest::HashingReader;
+use crate::{Error, Result, Sha256Digest};
+
+const CHUNK: usize = 256 << 10;
+
+/// What to do with device nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Devices {
+    /// Make them; needs root of the whole machine.
+    Create,
+    /// Leave them out; a container gets its devices from its runtime.
+    Skip,
+    /// Fail.
+    Refuse,
+}
+
+/// Whose the unpacked files are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// As the archive says.
+    Keep,
+    /// As the archive says, moved by `base`; ids from `count` on are an error.
+    Shift {
+        /// Added to every id.
+        base: u32,
+        /// How many ids there are.
+        count: u32,
+    },
+    /// All the caller's.
+    Caller,
+}
+
+/// How to unpack.
+#[derive(Clone, Debug)]
+pub struct ExtractOptions {
+    /// What the archive may cost.
+    pub limits: Limits,
+    /// Device nodes.
+    pub devices: Devices,
+    /// Owners.
+    pub ownership: Ownership,
+}
+
+impl Default for ExtractOptions {
+    fn default() -> Self {
+        Self { limits: Limits::default(), devices: Devices::Skip, ownership: Ownership::Keep }
+    }
+}
+
+/// What was unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extracted {
+    /// Entries, extended headers not counted.
+    pub entries: u64,
+    /// Bytes of the uncompressed archive.
+    pub size: u64,
+    /// SHA-256 of the uncompressed archive.
+    pub sha256: Sha256Digest,
+}
+
+/// Unpacks an archive, compressed or not, into `target`, an existing empty directory. Data is
+/// decompressed on another thread while files are written, and is on disk when this returns.
+///
+/// # Errors
+/// The first bad entry, limit, or I/O error. The target is then half full: remove it.
+pub fn extract<R: Read + Send>(reader: R, target: &Path, options: &ExtractOptions) -> Result<Extracted> {
+    let empty = std::fs::read_dir(target).map_err(Error::io(target))?.next().is_none();
+    if !empty {
+        return Err(archive_error(format!("{} is not empty", target.display())));
+    }
+    let tree = Tree::open(target).map_err(Error::io(target))?;
+    let (sender, receiver) = sync_channel(8);
+    std::thread::scope(|scope| {
+        let limits = &options.limits;
+        scope.spawn(move || decode_ahead(reader, limits, &sender));
+        let mut hashing = HashingReader::new(Chunks { receiver, chunk: Vec::new(), at: 0 });
+        let mut extractor = Extractor { tree, options, directories: Vec::new(), target };
+        let entries = extractor.run(&mut hashing)?;
+        let size = hashing.count();
+        Ok(Extracted { entries, size, sha256: hashing.finish() })
+    })
+}
+
+type Chunk = io::Result<Vec<u8>>;
+
+fn decode_ahead<R: Read + Send>(reader: R, limits: &Limits, sender: &SyncSender<Chunk>) {
+    let decode = || -> io::Result<()> {
+        let mut decoder = decoder(reader, limits).map_err(io::Error::other)?;
+        loop {
+            let mut chunk = Vec::with_capacity(CHUNK);
+            decoder.by_ref().take(CHUNK as u64).read_to_end(&mut chunk)?;
+            let last = chunk.is_empty();
+            // A closed channel means the reader has failed already.
+            if sender.send(Ok(chunk)).is_err() || last {
+                return Ok(());
+            }
+        }
+    };
+    if let Err(error) = decode() {
+        let _ = sender.send(Err(error));
+    }
+}
+
+/// The decoder's chunks as a reader; the end is an empty chunk, so that a decoder that died is
+/// not mistaken for one that finished.
+struct Chunks {
+    receiver: Receiver<Chunk>,
+    chunk: Vec<u8>,
+    at: usize,
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.chunk.len() {
+            self.chunk = match self.receiver.recv() {
+                Ok(chunk) => chunk?,
+                Err(_) => return Ok(0),
+            };
+            self.at = 0;
+        }
+        let count = buffer.len().min(self.chunk.len() - self.at);
+        buffer[..count].copy_from_slice(&self.chunk[self.at..self.at + count]);
+        self.at += count;
+        Ok(count)
+    }
+}
+
+struct Extractor<'a> {
+    tree: Tree,
+    options: &'a ExtractOptions,
+    /// Directories get their mode and times last, so that read-only ones can be filled.
+    directories: Vec<Entry>,
+    target: &'a Path,
+}
+
+impl Extractor<'_> {
+    fn run(&mut self, input: impl Read) -> Result<u64> {
+        let mut reader = Reader::new(input, &self.options.limits);
+        let mut entries = 0;
+        while let Some(entry) = reader.next_entry()? {
+            self.place(entry, &mut reader)?;
+            entries += 1;
+        }
+        self.finish_directories()?;
+        fs::syncfs(self.tree.root()).map_err(|e| Error::io(self.target)(e.into()))?;
+        Ok(entries)
+    }
+
+    fn place(&mut self, entry: Entry, reader: &mut Reader<impl Read>) -> Result<()> {
+        let owner = self.owner(&entry)?;
+        let refused = |error: io::Error| entry_error(&entry.path, explain(&error));
+        match &entry.kind {
+            Kind::Directory => {
+                if !entry.path.is_empty() {
+                    self.make_directory(&entry.path).map_err(refused)?;
+                }
+                self.directories.push(entry);
+                return Ok(());
+            }
+            Kind::File => return self.make_file(&entry, owner, reader),
+            Kind::HardLink(target) => return self.make_hard_link(&entry.path, target).map_err(refused),
+            _ => {}
+        }
+        if matches!(entry.kind, Kind::CharDevice(..) | Kind::BlockDevice(..)) {
+            match self.options.devices {
+                Devices::Skip => return Ok(()),
+                Devices::Refuse => return Err(entry_error(&entry.path, "devices are not accepted here")),
+                Devices::Create if entry.kind == Kind::CharDevice(0, 0) => {
+                    return Err(entry_error(&entry.path, "it is a whiteout of another format"));
+                }
+                Devices::Create => {}
+            }
+        }
+        self.make_special(&entry, owner).map_err(refused)
+    }
+
+    fn make_directory(&mut self, path: &[u8]) -> io::Result<()> {
+        let (parent, name) = self.tree.parent(path)?;
+        match fs::mkdirat(parent, name, Mode::from(0o700)) {
+            Err(rustix::io::Errno::EXIST) if tree::kind_of(parent, name)? == FileType::Directory => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    fn make_file(
+        &mut self,
+        entry: &Entry,
+        owner: Option<(u32, u32)>,
+        reader: &mut Reader<impl Read>,
+    ) -> Result<()> {
+        let refused = |error: io::Error| entry_error(&entry.path, explain(&error));
+        let (parent, name) = self.tree.parent(&entry.path).map_err(refused)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(parent, name, flags, Mode::from(0o600)).map_err(|e| refused(e.into()))?;
+        let mut file = std::fs::File::from(file);
+        let mut buffer = vec![0; CHUNK.min(entry.size as usize).max(1)];
+        let mut hole = false;
+        loop {
+            let count = reader.data(&mut buffer)?;
+            if count == 0 {
+                break;
+            }
+            // Zeros become holes: the archive does not say which were, and holes read the same.
+            hole = count >= 4096 && buffer[..count].iter().all(|b| *b == 0);
+            let written = if hole {
+                file.seek(SeekFrom::Current(count as i64)).map(|_| ())
+            } else {
+                file.write_all(&buffer[..count])
+            };
+            written.map_err(refused)?;
+        }
+        if hole {
+            file.set_len(entry.size).map_err(refused)?;
+        }
+        tree::finish_open(file.as_fd(), entry, owner).map_err(refused)
+    }
+
+    fn make_hard_link(&mut self, path: &[u8], target: &[u8]) -> io::Result<()> {
+        let (parent, name) = self.tree.parent(target)?;
+        match tree::kind_of(parent, name)? {
+            FileType::Symlink => return Err(io::Error::other("a hard link to a link")),
+            FileType::Directory => return Err(io::Error::other("a hard link to a directory")),
+            _ => {}
+        }
+        let source = parent.try_clone_to_owned()?;
+        let (parent, link) = self.tree.parent(path)?;
+        Ok(fs::linkat(source.as_fd(), name, parent, link, fs::AtFlags::empty())?)
+    }
+
+    fn make_special(&mut self, entry: &Entry, owner: Option<(u32, u32)>) -> io::Result<()> {
+        let (parent, name) = self.tree.parent(&entry.path)?;
+        let node = |kind, major, minor| {
+            fs::mknodat(parent, name, kind, Mode::from(0o600), fs::makedev(major, minor))
+        };
+        match &entry.kind {
+            Kind::Symlink(target) => fs::symlinkat(target.as_slice(), parent, name)?,
+            Kind::Fifo => node(FileType::Fifo, 0, 0)?,
+            Kind::CharDevice(major, minor) => node(FileType::CharacterDevice, *major, *minor)?,
+            Kind::BlockDevice(major, minor) => node(FileType::BlockDevice, *major, *minor)?,
+            Kind::File | Kind::Directory | Kind::HardLink(_) => {}
+        }
+        let symlink = matches!(entry.kind, Kind::Symlink(_));
+        tree::finish_at(parent, name, entry, owner, symlink)
+    }
+
+    fn finish_directories(&mut self) -> Result<()> {
+        // Deepest first: a parent may become unsearchable. A repeated directory ends as its last
+        // entry says, which a stable sort keeps last.
+        let mut directories = std::mem::take(&mut self.directories);
+        directories.sort_by(|a, b| b.path.cmp(&a.path));
+        for entry in &directories {
+            let refused = |error: io::Error| entry_error(&entry.path, explain(&error));
+            let owner = self.owner(entry)?;
+            if entry.path.is_empty() {
+                tree::finish_open(self.tree.root(), entry, owner).map_err(refused)?;
+            } else {
+                let directory = self.tree.open_directory(&entry.path).map_err(refused)?;
+                tree::finish_open(directory.as_fd(), entry, owner).map_err(refused)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn owner(&self, entry: &Entry) -> Result<Option<(u32, u32)>> {
+        match self.options.ownership {
+            Ownership::Keep => Ok(Some((entry.uid, entry.gid))),
+            Ownership::Caller => Ok(None),
+            Ownership::Shift { base, count } => {
+                let shift = |id: u32| id.checked_add(base).filter(|_| id < count);
+                shift(entry.uid).zip(shift(entry.gid)).map(Some).ok_or_else(|| {
+                    let reason =
+                        format!("owner {}:{} is outside the {count} ids mapped", entry.uid, entry.gid);
+                    entry_error(&entry.path, reason)
+                })
+            }
+        }
+    }
+}
+
+fn explain(error: &io::Error) -> String {
+    match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+        Some(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) => {
+            "its path leads through a link or a file".into()
+        }
+        Some(rustix::io::Errno::EXIST) => "it stands in the archive twice".into(),
+        Some(rustix::io::Errno::XDEV) => "its path leads into another mount".into(),
+        Some(rustix::io::Errno::NOENT) => "what it links to is not there (yet)".into(),
+        _ => error.to_string(),
+    }
+}
