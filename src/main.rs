@@ -1,2 +1,47 @@
-//! Millstream.
-fn main() {}
+//! The command line: parse, call, print. No logic.
+
+mod cli;
+mod commands;
+mod interrupt;
+mod paths;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    // This very program, started again, is the inside of its sandboxes.
+    millstream_runtime::init();
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("millstream: {}", describe(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<()> {
+    match &cli.command {
+        Command::Recipe(command) => commands::recipe::run(command),
+        Command::Build(command) => commands::build::run(command, cli.quiet),
+    }
+}
+
+/// An error and its causes on one line, each said once.
+fn describe(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&cause);
+        }
+    }
+    text
+}

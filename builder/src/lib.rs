@@ -1,1 +1,17 @@
-//! Recipe to root file system to image artefacts.
+//! From a recipe to image files.
+//!
+//! [`recipe`] reads distrobuilder's YAML, [`apt`] bootstraps Debian and its kin, [`build()`] runs
+//! the whole way to `rootfs.tar.xz` and its companions.
+
+pub mod apt;
+mod artefacts;
+mod build;
+mod error;
+mod files;
+mod leftovers;
+pub mod recipe;
+mod rootfs;
+pub mod script;
+
+pub use build::{BuildOptions, Built, build};
+pub use error::{Error, Result};

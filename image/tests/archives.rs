@@ -45,7 +45,7 @@ fn pax(records: &[(&str, &str)]) -> Vec<u8> {
     let mut data = Vec::new();
     for (key, value) in records {
         let rest = key.len() + value.len() + 3;
-        let length = (rest + 1..).find(|n| n - n.to_string().len() == rest).unwrap();
+        let length = (rest + 1..rest + 9).find(|n| n - n.to_string().len() == rest).unwrap();
         data.extend_from_slice(format!("{length} {key}={value}\n").as_bytes());
     }
     entry("pax", b'x', "", &data)
@@ -140,7 +140,7 @@ fn broken_and_contradictory_headers_are_refused() {
     let octal = tar(&[raw(b"x", b'0', b"", b"", |b| b[100..107].copy_from_slice(b"000x644"))]);
     let mode = tar(&[raw(b"x", b'0', b"", b"", |b| b[100..108].copy_from_slice(b"77777777"))]);
     let huge = tar(&[raw(b"x", b'0', b"", b"", |b| {
-        b[108..116].copy_from_slice(&[0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff])
+        b[108..116].copy_from_slice(&[0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
     })]);
     let negative = tar(&[raw(b"x", b'0', b"", b"", |b| b[124..136].fill(0xff))]);
     refused(&[
@@ -208,7 +208,7 @@ fn limits_hold() {
     assert!(bomb.len() < 4096);
     assert!(unpack(&bomb, &options).1.unwrap_err().contains("bytes unpacked"));
     let claim = raw(b"x", b'0', b"", b"", |b| {
-        b[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0, 0, 0xff, 0, 0, 0, 0, 0])
+        b[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0, 0, 0xff, 0, 0, 0, 0, 0]);
     });
     assert!(unpack(&tar(&[claim]), &options).1.unwrap_err().contains("bytes unpacked"), "1 TiB claimed");
     let header = raw(b"x", b'x', b"", b"", |b| b[124..135].copy_from_slice(b"77777777777"));

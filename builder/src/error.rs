@@ -1,0 +1,70 @@
+use std::path::{Path, PathBuf};
+
+/// What can go wrong in a build.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The recipe has problems; all of them, a line each.
+    #[error("{0}")]
+    Recipe(crate::recipe::Problems),
+    /// A document is not signed as it must be, or is for something else.
+    #[error("{what}: refused: {reason}")]
+    Untrusted {
+        /// URL of the document.
+        what: String,
+        /// Why it is not believed.
+        reason: String,
+    },
+    /// A package, suite or source does not exist.
+    #[error("{0}")]
+    NotThere(String),
+    /// A package file is broken.
+    #[error("{}: {reason}", file.display())]
+    Package {
+        /// The file in the cache.
+        file: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A script of the recipe or of a package failed.
+    #[error("{what} failed ({status}); its last lines:\n  {last}")]
+    Script {
+        /// What it was for.
+        what: String,
+        /// How it ended.
+        status: String,
+        /// The end of its output.
+        last: String,
+    },
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// From the image room.
+    #[error(transparent)]
+    Image(#[from] millstream_image::Error),
+    /// From the client room.
+    #[error(transparent)]
+    Client(#[from] millstream_client::Error),
+    /// From the runtime room.
+    #[error(transparent)]
+    Runtime(#[from] millstream_runtime::Error),
+    /// Something that should not happen.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+/// Result with this crate's error.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io { path, source }
+    }
+}

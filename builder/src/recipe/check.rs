@@ -1,0 +1,152 @@
+//! Holds a recipe's YAML against the schema and collects every problem.
+
+use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
+use serde_json::{Map, Value};
+
+use super::Problem;
+use super::schema::{DEFINITION, REQUIRED, Shape};
+
+/// The recipe as plain values, text where text is expected, or all problems.
+pub(super) fn check(text: &str) -> Result<Value, Vec<Problem>> {
+    let documents = MarkedYaml::load_from_str(text).map_err(|error| {
+        let marker = error.marker();
+        vec![Problem { line: marker.line(), column: marker.col() + 1, message: error.info().to_owned() }]
+    })?;
+    let [document] = documents.as_slice() else {
+        let message = format!("expected one YAML document, found {}", documents.len());
+        return Err(vec![Problem { line: 1, column: 1, message }]);
+    };
+    let mut checker = Checker { problems: Vec::new() };
+    let value = checker.value(document, &DEFINITION, "the recipe");
+    for (section, key) in REQUIRED {
+        if value.get(section).and_then(|s| s.get(key)).is_none() {
+            checker.problem(document, format!("{section}.{key} is missing"));
+        }
+    }
+    if checker.problems.is_empty() { Ok(value) } else { Err(checker.problems) }
+}
+
+struct Checker {
+    problems: Vec<Problem>,
+}
+
+impl Checker {
+    fn problem(&mut self, node: &MarkedYaml<'_>, message: String) {
+        let start = node.span.start;
+        self.problems.push(Problem { line: start.line(), column: start.col() + 1, message });
+    }
+
+    fn value(&mut self, node: &MarkedYaml<'_>, shape: &Shape, name: &str) -> Value {
+        if matches!(node.data, YamlData::Value(Scalar::Null)) {
+            return Value::Null; // An empty section is an absent one.
+        }
+        match (shape, &node.data) {
+            (Shape::Object(keys), YamlData::Mapping(mapping)) => {
+                let mut object = Map::new();
+                for (key, value) in mapping {
+                    let Some(key_text) = scalar(key) else {
+                        self.problem(key, format!("a key of {name} must be text"));
+                        continue;
+                    };
+                    match keys.iter().find(|(known, _)| *known == key_text) {
+                        Some((known, shape)) => {
+                            let value = self.value(value, shape, known);
+                            if !value.is_null() {
+                                object.insert(key_text, value);
+                            }
+                        }
+                        None => {
+                            let known: Vec<_> = keys.iter().map(|(known, _)| *known).collect();
+                            self.problem(key, unknown(&key_text, &format!("key in {name}"), &known));
+                        }
+                    }
+                }
+                Value::Object(object)
+            }
+            (Shape::Map(shape), YamlData::Mapping(mapping)) => {
+                let mut object = Map::new();
+                for (key, value) in mapping {
+                    let value = self.value(value, shape, name);
+                    object.insert(scalar(key).unwrap_or_default(), value);
+                }
+                Value::Object(object)
+            }
+            (Shape::List(shape), YamlData::Sequence(items)) => {
+                items.iter().map(|item| self.value(item, shape, name)).collect()
+            }
+            (Shape::Text, YamlData::Value(_)) => scalar(node).map_or(Value::Null, Value::String),
+            (Shape::Bool, YamlData::Value(Scalar::Boolean(value))) => Value::Bool(*value),
+            (Shape::Number, YamlData::Value(Scalar::Integer(value))) => Value::from(*value),
+            (Shape::Choice(choices), YamlData::Value(_)) => {
+                let text = scalar(node).unwrap_or_default();
+                if !choices.contains(&text.as_str()) {
+                    self.problem(node, unknown(&text, name, choices));
+                }
+                Value::String(text)
+            }
+            _ => {
+                let found = describe(&node.data);
+                self.problem(node, format!("{name} must be {}, not {found}", expected(shape)));
+                Value::Null
+            }
+        }
+    }
+}
+
+fn scalar(node: &MarkedYaml<'_>) -> Option<String> {
+    match &node.data {
+        YamlData::Value(Scalar::String(text)) => Some(text.to_string()),
+        YamlData::Value(Scalar::Integer(number)) => Some(number.to_string()),
+        YamlData::Value(Scalar::FloatingPoint(number)) => Some(number.to_string()),
+        YamlData::Value(Scalar::Boolean(value)) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+fn expected(shape: &Shape) -> String {
+    match shape {
+        Shape::Text => "text".into(),
+        Shape::Bool => "true or false".into(),
+        Shape::Number => "a whole number".into(),
+        Shape::Choice(choices) => format!("one of {}", choices.join(", ")),
+        Shape::List(_) => "a list".into(),
+        Shape::Map(_) | Shape::Object(_) => "a mapping".into(),
+    }
+}
+
+fn describe<'a>(data: &YamlData<'a, MarkedYaml<'a>>) -> &'static str {
+    match data {
+        YamlData::Mapping(_) => "a mapping",
+        YamlData::Sequence(_) => "a list",
+        YamlData::Value(Scalar::Boolean(_)) => "true or false",
+        YamlData::Value(Scalar::Integer(_) | Scalar::FloatingPoint(_)) => "a number",
+        _ => "text",
+    }
+}
+
+/// `unknown X "..."`, with the nearest valid word when one is near, and all of them.
+fn unknown(found: &str, what: &str, choices: &[&str]) -> String {
+    let near = choices
+        .iter()
+        .map(|choice| (distance(found, choice), choice))
+        .min()
+        .filter(|(distance, _)| *distance <= 2 && *distance < found.len());
+    let hint = near.map(|(_, choice)| format!("; did you mean {choice}?")).unwrap_or_default();
+    format!("unknown {what}: {found:?}{hint} (valid: {})", choices.join(", "))
+}
+
+/// Edits that turn one word into the other (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().take(64).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,94 @@
+//! Recipes: distrobuilder's image definitions, unmodified.
+//!
+//! A recipe is read with positions, so that every problem in it is told at once with its line and
+//! the valid choices ([`Recipe::parse`]); then one image is picked out of it ([`Recipe::resolve`]).
+
+mod check;
+mod model;
+mod resolve;
+mod schema;
+mod template;
+
+use std::fmt;
+
+pub use model::{
+    Action, Definition, EnvVar, Environment, FileEntry, Filter, Image, LxcConfig, Manager, PackageSet,
+    Packages, Repository, SourceSection, Targets,
+};
+pub use resolve::{Kind, Resolved};
+
+use crate::{Error, Result};
+
+/// Largest recipe read, in bytes.
+const MAX_SIZE: usize = 1 << 20;
+
+/// One thing wrong in a recipe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Line, from 1; 0 when the problem is in an override.
+    pub line: usize,
+    /// Column, from 1.
+    pub column: usize,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+/// Everything wrong in a recipe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problems {
+    /// The file's name, as given.
+    pub file: String,
+    /// At least one.
+    pub list: Vec<Problem>,
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, problem) in self.list.iter().enumerate() {
+            let newline = if number > 0 { "\n" } else { "" };
+            write!(f, "{newline}{}:{}:{}: {}", self.file, problem.line, problem.column, problem.message)?;
+        }
+        Ok(())
+    }
+}
+
+/// A recipe without problems, not yet bound to one image.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    file: String,
+    value: serde_json::Value,
+}
+
+impl Recipe {
+    /// Reads and checks a recipe; `file` is the name for messages.
+    ///
+    /// # Errors
+    /// All problems found, in the order of their lines.
+    pub fn parse(text: &str, file: &str) -> Result<Self> {
+        let problems = |list| Error::Recipe(Problems { file: file.to_owned(), list });
+        let whole = |message: String| problems(vec![Problem { line: 1, column: 1, message }]);
+        if text.len() > MAX_SIZE {
+            return Err(whole(format!("{} bytes are more than the {MAX_SIZE} allowed", text.len())));
+        }
+        // This parser bounds depth and the expansion of aliases, which the positioned one does not.
+        if let Err(error) = serde_yaml_ng::from_str::<serde_yaml_ng::Value>(text) {
+            let (line, column) = error.location().map_or((1, 1), |l| (l.line(), l.column()));
+            return Err(problems(vec![Problem { line, column, message: error.to_string() }]));
+        }
+        let value = check::check(text).map_err(problems)?;
+        let recipe = Self { file: file.to_owned(), value };
+        recipe.definition(&recipe.value)?;
+        Ok(recipe)
+    }
+
+    fn definition(&self, value: &serde_json::Value) -> Result<Definition> {
+        serde_json::from_value(value.clone()).map_err(|error| self.problem(error.to_string()))
+    }
+
+    fn problem(&self, message: String) -> Error {
+        Error::Recipe(Problems {
+            file: self.file.clone(),
+            list: vec![Problem { line: 0, column: 0, message }],
+        })
+    }
+}

@@ -1,0 +1,240 @@
+//! The inside of a sandbox. Runs in a process of its own that has a single thread.
+#![allow(unsafe_code)] // fork, in a process known to have one thread.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, wait, waitpid};
+use nix::unistd::{ForkResult, Pid, chdir, execvpe, fork, pivot_root, sethostname};
+
+use super::{Exec, Request, SETUP_FAILED, Sandbox};
+
+const NONE: Option<&str> = None;
+/// Device nodes every program may expect.
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+const SCRIPT: &str = "/run/millstream-script";
+
+type Step<T> = Result<T, String>;
+
+/// Reads the request from standard input, carries it out and exits as the program did.
+pub(crate) fn main() -> ! {
+    let code = outer().unwrap_or_else(|reason| {
+        eprintln!("{reason}");
+        SETUP_FAILED
+    });
+    std::process::exit(code)
+}
+
+fn outer() -> Step<i32> {
+    die_with_parent()?;
+    let mut text = Vec::new();
+    std::io::stdin().read_to_end(&mut text).map_err(|e| format!("reading the request: {e}"))?;
+    let request: Request = serde_json::from_slice(&text).map_err(|e| format!("reading the request: {e}"))?;
+    let mut flags = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWIPC;
+    if !request.sandbox.network {
+        flags |= CloneFlags::CLONE_NEWNET;
+    }
+    unshare(flags).map_err(|e| format!("making namespaces: {e}"))?;
+    // SAFETY: this process has a single thread.
+    match unsafe { fork() }.map_err(|e| format!("fork: {e}"))? {
+        ForkResult::Parent { child } => exit_code(child),
+        ForkResult::Child => {
+            let code = inner(&request).unwrap_or_else(|reason| {
+                eprintln!("{reason}");
+                SETUP_FAILED
+            });
+            std::process::exit(code)
+        }
+    }
+}
+
+/// The namespace's first process: prepares, starts the program and reaps what it leaves.
+fn inner(request: &Request) -> Step<i32> {
+    die_with_parent()?;
+    enter(&request.sandbox)?;
+    if let Some(script) = &request.exec.script {
+        fs::write(SCRIPT, script).map_err(|e| format!("writing the script: {e}"))?;
+        let executable = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(SCRIPT, executable).map_err(|e| format!("writing the script: {e}"))?;
+    }
+    // SAFETY: this process has a single thread.
+    match unsafe { fork() }.map_err(|e| format!("fork: {e}"))? {
+        ForkResult::Child => {
+            let reason = exec(&request.sandbox, &request.exec);
+            eprintln!("{reason}");
+            std::process::exit(127)
+        }
+        ForkResult::Parent { child } => reap(child),
+    }
+}
+
+fn reap(program: Pid) -> Step<i32> {
+    loop {
+        match wait() {
+            Ok(WaitStatus::Exited(pid, code)) if pid == program => return Ok(code),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == program => return Ok(128 + signal as i32),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(format!("waiting: {error}")),
+        }
+    }
+}
+
+fn exit_code(child: Pid) -> Step<i32> {
+    loop {
+        match waitpid(child, None) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(code),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(128 + signal as i32),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(format!("waiting: {error}")),
+        }
+    }
+}
+
+fn die_with_parent() -> Step<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| format!("prctl: {e}"))
+}
+
+/// Makes the root file system this process's root, with /proc, /sys, /dev and /run of its own.
+/// Mount points are resolved after the root has changed, so links in it lead nowhere else.
+fn enter(sandbox: &Sandbox) -> Step<()> {
+    let step = |what: &str, result: nix::Result<()>| result.map_err(|e| format!("{what}: {e}"));
+    let root = sandbox.rootfs.as_path();
+    step("private mounts", mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE))?;
+    let devices: Vec<_> =
+        DEVICES.iter().filter_map(|name| open_path(&Path::new("/dev").join(name)).ok()).collect();
+    let binds = sandbox
+        .binds
+        .iter()
+        .map(|bind| open_path(&bind.source).map_err(|e| format!("{}: {e}", bind.source.display())))
+        .collect::<Step<Vec<_>>>()?;
+    step("bind", mount(Some(root), root, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE))?;
+    step("chdir", chdir(root))?;
+    // The old root is stacked below the new one and taken away from there; it must stay until
+    // /sys has been mounted, as a user namespace may only mount what it can already see.
+    for directory in ["proc", "sys", "dev", "run"] {
+        let made = fs::create_dir(root.join(directory));
+        if let Err(error) = made
+            && error.kind() != std::io::ErrorKind::AlreadyExists
+        {
+            return Err(format!("/{directory}: {error}"));
+        }
+    }
+    step("pivot_root", pivot_root(".", "."))?;
+    let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    step("/proc", mount(Some("proc"), "/proc", Some("proc"), plain, NONE))?;
+    let sys = mount(Some("sysfs"), "/sys", Some("sysfs"), plain | MsFlags::MS_RDONLY, NONE);
+    if sys.is_err() {
+        // Without a network namespace of our own the kernel does not let us mount a fresh one.
+        step("/sys", mount(Some("tmpfs"), "/sys", Some("tmpfs"), plain | MsFlags::MS_RDONLY, NONE))?;
+    }
+    step("old root", umount2(".", MntFlags::MNT_DETACH))?;
+    step("chdir", chdir("/"))?;
+    let tmpfs = MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME;
+    step("/dev", mount(Some("tmpfs"), "/dev", Some("tmpfs"), tmpfs, Some("mode=755")))?;
+    step(
+        "/run",
+        mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755")),
+    )?;
+    for (name, device) in DEVICES.iter().zip(&devices) {
+        bind(device, &Path::new("/dev").join(name), false, true)?;
+    }
+    populate_dev().map_err(|e| format!("/dev: {e}"))?;
+    for (settings, source) in sandbox.binds.iter().zip(&binds) {
+        bind(source, &settings.target, settings.read_only, false)?;
+    }
+    step("hostname", sethostname(&sandbox.hostname))
+}
+
+fn open_path(path: &Path) -> nix::Result<OwnedFd> {
+    use nix::fcntl::{OFlag, open};
+    open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())
+}
+
+fn bind(source: &OwnedFd, target: &Path, read_only: bool, make: bool) -> Step<()> {
+    let step = |result: nix::Result<()>| result.map_err(|e| format!("{}: {e}", target.display()));
+    if make {
+        File::create(target).map_err(|e| format!("{}: {e}", target.display()))?;
+    }
+    let source = format!("/proc/self/fd/{}", source.as_raw_fd());
+    step(mount(Some(source.as_str()), target, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE))?;
+    if read_only {
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        step(mount(NONE, target, NONE, flags, NONE))?;
+    }
+    Ok(())
+}
+
+fn populate_dev() -> std::io::Result<()> {
+    for (link, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "fd/0"),
+        ("stdout", "fd/1"),
+        ("stderr", "fd/2"),
+        ("ptmx", "pts/ptmx"),
+    ] {
+        symlink(target, Path::new("/dev").join(link))?;
+    }
+    fs::create_dir("/dev/pts")?;
+    fs::create_dir("/dev/shm")?;
+    let plain = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    mount(Some("devpts"), "/dev/pts", Some("devpts"), plain, Some("newinstance,ptmxmode=0666,mode=620"))?;
+    mount(Some("tmpfs"), "/dev/shm", Some("tmpfs"), plain | MsFlags::MS_NODEV, Some("mode=1777"))?;
+    Ok(())
+}
+
+/// Becomes the program; returns only to say why it could not.
+fn exec(sandbox: &Sandbox, exec: &Exec) -> String {
+    let text = |value: &str| CString::new(value).unwrap_or_default();
+    let mut argv: Vec<_> = exec.argv.iter().map(|arg| text(arg)).collect();
+    if exec.script.is_some() {
+        argv.insert(0, text(SCRIPT));
+    }
+    let env: Vec<_> = exec.env.iter().map(|(key, value)| text(&format!("{key}={value}"))).collect();
+    let Some(program) = argv.first().cloned() else { return "nothing to run".into() };
+    if let Err(error) = File::open("/dev/null").and_then(|null| Ok(nix::unistd::dup2_stdin(&null)?)) {
+        return format!("standard input: {error}");
+    }
+    // execvpe searches the PATH of this process.
+    if let Some(path) = exec.env.get("PATH") {
+        // SAFETY: this process has a single thread.
+        unsafe { std::env::set_var("PATH", path) };
+    }
+    if sandbox.no_fsync
+        && let Err(error) = skip_fsync()
+    {
+        return format!("seccomp: {error}");
+    }
+    match execvpe(&program, &argv, &env) {
+        Err(error) => format!("{}: {error}", program.to_string_lossy()),
+        Ok(never) => match never {},
+    }
+}
+
+fn skip_fsync() -> Result<(), Box<dyn std::error::Error>> {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+    let calls = [
+        libc::SYS_fsync,
+        libc::SYS_fdatasync,
+        libc::SYS_sync,
+        libc::SYS_syncfs,
+        libc::SYS_sync_file_range,
+        libc::SYS_msync,
+    ];
+    let rules = calls.into_iter().map(|call| (call, Vec::new())).collect();
+    let arch = std::env::consts::ARCH.try_into()?;
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(0), arch)?;
+    let program: BpfProgram = filter.try_into()?;
+    Ok(apply_filter(&program)?)
+}

@@ -1,1 +1,0 @@
-//! Stream trees: add, verify, sign, and serve them over HTTPS.

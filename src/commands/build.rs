@@ -1,0 +1,59 @@
+//! `millstream build`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use chrono::Utc;
+use millstream_builder::apt::sources::HostSources;
+use millstream_builder::{BuildOptions, Built};
+use millstream_image::Serial;
+
+use crate::cli::{Build, BuildFormat, Kind};
+use crate::commands::recipe;
+use crate::interrupt;
+use crate::paths::Paths;
+use crate::progress::Bar;
+
+pub fn run(command: &Build, quiet: bool) -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("a build needs root for now; run it with sudo");
+    }
+    if command.resolve.kind == Kind::Vm {
+        bail!("virtual-machine images cannot be built yet; leave --type out");
+    }
+    let host = HostSources::read();
+    let resolved = recipe::resolve(&command.file, &command.resolve, &host)?;
+    let serial = command.serial.as_ref().map_or_else(|| Ok(Serial::at(Utc::now())), |text| text.parse())?;
+    let name = format!("{}-{serial}", resolved.product.to_string().replace(':', "-"));
+    let out = command.out.clone().unwrap_or_else(|| PathBuf::from(name));
+    let bar = Bar::new(quiet);
+    let options = BuildOptions {
+        out: &out,
+        cache: &Paths::from_env().cache,
+        recipe_dir: command.file.parent().unwrap_or(Path::new(".")),
+        serial,
+        dir_only: command.format == BuildFormat::Dir,
+        threads: command
+            .threads
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+        script_timeout: command.script_timeout,
+        host: &host,
+        progress: &bar,
+        stage: &|name| bar.stage(name, quiet),
+        cancel: &interrupt::token()?,
+    };
+    let built = millstream_builder::build(&resolved, &options);
+    bar.finish();
+    let built = built?;
+    report(&built);
+    Ok(())
+}
+
+fn report(built: &Built) {
+    if let Some(manifest) = &built.manifest {
+        for (stage, seconds) in &manifest.durations {
+            eprintln!("{stage:12} {seconds:7.1} s");
+        }
+    }
+    println!("{}", built.dir.display());
+}

@@ -1,0 +1,4 @@
+//! One module a group of commands.
+
+pub mod build;
+pub mod recipe;
