@@ -139,8 +139,6 @@ fn enter(sandbox: &Sandbox) -> Step<()> {
         // Without a network namespace of our own the kernel does not let us mount a fresh one.
         step("/sys", mount(Some("tmpfs"), "/sys", Some("tmpfs"), plain | MsFlags::MS_RDONLY, NONE))?;
     }
-    step("old root", umount2(".", MntFlags::MNT_DETACH))?;
-    step("chdir", chdir("/"))?;
     let tmpfs = MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME;
     step("/dev", mount(Some("tmpfs"), "/dev", Some("tmpfs"), tmpfs, Some("mode=755")))?;
     step(
@@ -154,6 +152,9 @@ fn enter(sandbox: &Sandbox) -> Step<()> {
     for (settings, source) in sandbox.binds.iter().zip(&binds) {
         bind(source, &settings.target, settings.read_only, false)?;
     }
+    // Only now: a file system that is no longer mounted cannot be shown elsewhere.
+    step("old root", umount2(".", MntFlags::MNT_DETACH))?;
+    step("chdir", chdir("/"))?;
     step("hostname", sethostname(&sandbox.hostname))
 }
 
