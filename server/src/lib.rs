@@ -1,0 +1,1 @@
+//! Stream trees and the HTTPS service that serves them.
