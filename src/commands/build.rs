@@ -8,7 +8,7 @@ use millstream_builder::apt::sources::HostSources;
 use millstream_builder::{BuildOptions, Built};
 use millstream_image::Serial;
 
-use crate::cli::{Build, BuildFormat, Kind};
+use crate::cli::build::{Build, BuildFormat, Kind};
 use crate::commands::recipe;
 use crate::interrupt;
 use crate::paths::Paths;

@@ -1,4 +1,4 @@
-//! One module a group of commands.
+//! One module a group of commands: arguments in, calls to the rooms, results out.
 
 pub mod build;
 pub mod recipe;

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use millstream_builder::apt::sources::HostSources;
 use millstream_builder::recipe::{self, Resolved};
 
-use crate::cli::{Kind, Recipe, Resolve};
+use crate::cli::build::{Kind, Recipe, Resolve};
 
 pub fn run(command: &Recipe) -> anyhow::Result<()> {
     match command {

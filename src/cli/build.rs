@@ -1,38 +1,8 @@
-//! The command line: names, arguments and help, nothing else.
+//! `recipe` and `build`.
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-
-/// Build Linux system-container images.
-#[derive(Parser)]
-#[command(
-    name = "millstream",
-    version,
-    max_term_width = 100,
-    after_help = "\
-Files: packages are cached in /var/cache/millstream; MILLSTREAM_DIR=DIR puts that under DIR.
-
-Exit status: 0 done, 1 failed, 2 wrong usage."
-)]
-pub struct Cli {
-    /// Print errors and results only
-    #[arg(short, long, global = true)]
-    pub quiet: bool,
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-#[derive(Subcommand)]
-pub enum Command {
-    /// Check and show image recipes
-    #[command(subcommand)]
-    Recipe(Recipe),
-    /// Build an image from a recipe
-    ///
-    /// Needs nothing on the host but the kernel, and root.
-    Build(Build),
-}
+use clap::{Args, Subcommand, ValueEnum};
 
 #[derive(Subcommand)]
 pub enum Recipe {

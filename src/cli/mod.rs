@@ -1,0 +1,47 @@
+//! The command line: names, arguments and help, nothing else. One module a group of commands.
+
+pub mod build;
+
+use clap::{Parser, Subcommand};
+
+use crate::output::Format;
+
+/// Build, sign, serve, fetch and run Linux system-container images
+#[derive(Parser)]
+#[command(
+    name = "millstream",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Files: root keeps settings in /etc/millstream, images and containers in /var/lib/millstream,
+packages in /var/cache/millstream; other users in the XDG directories. MILLSTREAM_DIR=DIR puts
+all three under DIR.
+
+Exit status: 0 done, 1 failed, 2 wrong usage."
+)]
+pub struct Cli {
+    /// Print errors and results only
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Check and show image recipes
+    #[command(subcommand)]
+    Recipe(build::Recipe),
+    /// Build an image from a recipe
+    ///
+    /// Needs nothing on the host but the kernel.
+    Build(build::Build),
+}
+
+/// How lists and objects are printed.
+#[derive(Clone, Copy, clap::Args)]
+pub struct Output {
+    /// How to print it
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: Format,
+}

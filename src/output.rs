@@ -1,0 +1,91 @@
+//! Lists and objects on standard output: tables for people, the rest for programs.
+
+use std::io::Write;
+
+use clap::ValueEnum;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+/// How to print a list or an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Columns for people
+    Table,
+    /// JSON
+    Json,
+    /// YAML
+    Yaml,
+    /// Comma-separated values with a header line
+    Csv,
+}
+
+/// Prints `items` in the given format. Tables and CSV show `columns`: a heading each, and what
+/// stands under it for an item.
+pub fn list<T: Serialize>(
+    format: Format,
+    items: &[T],
+    columns: &[(&str, &dyn Fn(&T) -> String)],
+) -> anyhow::Result<()> {
+    let headings = columns.iter().map(|(heading, _)| (*heading).to_owned());
+    let text = match format {
+        Format::Table => {
+            let mut table = Table::new();
+            table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+            table.set_header(headings);
+            for item in items {
+                table.add_row(columns.iter().map(|(_, cell)| printable(&cell(item))));
+            }
+            let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
+            lines.concat()
+        }
+        Format::Csv => {
+            let mut rows = vec![headings.collect::<Vec<_>>()];
+            rows.extend(items.iter().map(|item| columns.iter().map(|(_, cell)| cell(item)).collect()));
+            rows.iter().map(|row| row.iter().map(|c| csv(c)).collect::<Vec<_>>().join(",") + "\n").collect()
+        }
+        Format::Json | Format::Yaml => return object(format, &items),
+    };
+    print(&text)
+}
+
+/// Prints one object; a table of it is YAML, which people read as well.
+pub fn object<T: Serialize + ?Sized>(format: Format, value: &T) -> anyhow::Result<()> {
+    let text = match format {
+        Format::Json => serde_json::to_string_pretty(value)? + "\n",
+        _ => serde_yaml_ng::to_string(value)?,
+    };
+    print(&text)
+}
+
+/// Writes to standard output; a reader that has gone (`| head`) is no error.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Text from outside must not steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+fn csv(cell: &str) -> String {
+    if cell.contains(['"', ',', '\n', '\r']) {
+        format!("\"{}\"", cell.replace('"', "\"\""))
+    } else {
+        cell.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_cannot_break_out() {
+        assert_eq!(csv("a,\"b\""), "\"a,\"\"b\"\"\"");
+        assert_eq!(printable("a\x1b[2Jb"), "a\u{fffd}[2Jb");
+    }
+}
