@@ -1,48 +1,94 @@
-//! Chores: `cargo xtask test` sets up what tests need and runs them all.
+//! Chores of the house, on a machine with only Rust, a C compiler and git.
 
+mod setup;
+
+use std::env;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// Programs the tests run, the Debian package of each, and what it is for.
-const NEEDED: [(&str, &str, &str); 4] = [
-    ("gpg", "gnupg", "checks signatures"),
-    ("xz", "xz-utils", "reads our archives"),
-    ("tar", "tar", "unpacks our archives"),
-    ("python3", "python3-minimal", "lists extended attributes"),
-];
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  up [ARGS]     set up what is missing, build, then `millstream up ARGS`:
+                recipe → signed image → served over HTTPS
+  test [ARGS]   set up what is missing and run every check and test;
+                ARGS go to `cargo test`
+  check         format and lints only
+  bench [ARGS]  set up the peers and compare: prints a ratio for each pair
+  install       build and install to /usr/local, LXC template included";
 
 fn main() -> ExitCode {
-    let done = match std::env::args().nth(1).as_deref() {
-        Some("test") => set_up() && cargo(&["fmt", "--all", "--check"]) && cargo(&["test", "--workspace"]),
+    let args: Vec<String> = env::args().skip(1).collect();
+    let (command, rest) = args.split_first().map_or(("", &[][..]), |(c, rest)| (c.as_str(), rest));
+    let result = env::set_current_dir(root()).map_err(|e| e.to_string()).and_then(|()| match command {
+        "up" => up(rest),
+        "test" => test(rest),
+        "check" => check(),
+        "bench" => bench(rest),
+        "install" => install(),
         _ => {
-            eprintln!("usage: cargo xtask test");
-            return ExitCode::from(2);
+            eprintln!("{USAGE}");
+            Err(String::new())
         }
-    };
-    if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) if reason.is_empty() => ExitCode::from(2),
+        Err(reason) => {
+            eprintln!("xtask: {reason}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
-fn set_up() -> bool {
-    let found = |program: &str| Command::new(program).arg("--version").output().is_ok();
-    let missing: Vec<_> = NEEDED.iter().filter(|(program, ..)| !found(program)).collect();
-    if missing.is_empty() {
-        return true;
-    }
-    for (program, package, why) in &missing {
-        eprintln!("missing: {program} (package {package}), which {why}");
-    }
-    let packages: Vec<_> = missing.iter().map(|(_, package, _)| *package).collect();
-    if !run(Command::new("sh").args(["-c", "test $(id -u) = 0"])) {
-        eprintln!("run: sudo apt-get install -y {}", packages.join(" "));
-        return false;
-    }
-    run(Command::new("apt-get").arg("update"))
-        && run(Command::new("apt-get").args(["install", "-y"]).args(packages))
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
 }
 
-fn cargo(args: &[&str]) -> bool {
+fn up(args: &[String]) -> Result<(), String> {
+    setup::install(setup::UP)?;
+    cargo(&["build", "--release", "--bin", "millstream"])?;
+    let mut millstream = Command::new("target/release/millstream");
+    run(millstream.arg("up").args(args))
+}
+
+fn test(args: &[String]) -> Result<(), String> {
+    setup::need_root("the end-to-end tests start containers", "test")?;
+    setup::install(setup::TESTS)?;
+    setup::simplestreams()?;
+    check()?;
+    let mut tests = Command::new("cargo");
+    run(tests.args(["test", "--workspace"]).args(args))
+}
+
+fn check() -> Result<(), String> {
+    cargo(&["fmt", "--all", "--check"])?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
+}
+
+fn bench(args: &[String]) -> Result<(), String> {
+    setup::need_root("the peers build images and start containers", "bench")?;
+    setup::install(setup::TESTS)?;
+    setup::install(setup::BENCHES)?;
+    cargo(&["build", "--release", "--bin", "millstream"])?;
+    let mut bench = Command::new("cargo");
+    run(bench.args(["bench", "--bench", "peers", "--"]).args(args))
+}
+
+fn install() -> Result<(), String> {
+    setup::need_root("it writes to /usr/local and LXC's template directory", "install")?;
+    cargo(&["build", "--release", "--bin", "millstream"])?;
+    run(Command::new("install").args(["-m755", "target/release/millstream", "/usr/local/bin/millstream"]))
+}
+
+fn cargo(args: &[&str]) -> Result<(), String> {
     run(Command::new("cargo").args(args))
 }
 
-fn run(command: &mut Command) -> bool {
-    command.status().is_ok_and(|status| status.success())
+/// Runs a command to its end; its name and status make the error.
+fn run(command: &mut Command) -> Result<(), String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().map_err(|e| format!("{name}: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{name} failed: {status}")) }
 }

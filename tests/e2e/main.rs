@@ -1,0 +1,12 @@
+//! Real clients against the real program, from a recipe to a running container.
+//!
+//! Needs root and what `cargo xtask test` installs; nothing is passed over when it is missing.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod lxc;
+mod lxd;
+mod signatures;
+mod simplestreams;
+mod static_host;

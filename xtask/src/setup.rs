@@ -1,0 +1,98 @@
+//! What the chores need on the machine, from Debian's packages and PyPI.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::run;
+
+/// A file that shows the package is there, the package, and what it is for.
+type Need = (&'static str, &'static str, &'static str);
+
+/// For `millstream up`: nothing but certificates and, for ordinary users, the id-map helpers.
+pub const UP: &[Need] = &[
+    ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates", "verifies mirrors served over HTTPS"),
+    ("/usr/bin/newuidmap", "uidmap", "lets ordinary users build and run containers"),
+];
+
+/// For the tests.
+pub const TESTS: &[Need] = &[
+    ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates", "verifies mirrors served over HTTPS"),
+    ("/usr/bin/newuidmap", "uidmap", "maps ids of ordinary users"),
+    ("/usr/bin/gpg", "gnupg", "checks every signature"),
+    ("/usr/bin/gpgv", "gpgv", "checks signed documents for the reference tools"),
+    ("/usr/bin/xz", "xz-utils", "reads our archives"),
+    ("/usr/bin/tar", "tar", "unpacks our archives"),
+    ("/usr/bin/curl", "curl", "fetches from our server"),
+    ("/usr/bin/wget", "wget", "fetches for LXC's template"),
+    ("/usr/bin/python3", "python3-minimal", "runs the reference tools"),
+    ("/usr/share/doc/python3-venv", "python3-venv", "holds the reference tools"),
+    ("/bin/busybox", "busybox-static", "is the smallest container there is"),
+    ("/usr/bin/lxc-create", "lxc", "creates containers from our tree"),
+    ("/usr/share/lxc/templates/lxc-busybox", "lxc-templates", "comes with LXC's templates"),
+    ("/usr/bin/lxd", "lxd", "launches containers from our tree"),
+    ("/usr/bin/lxc", "lxd-client", "talks to LXD"),
+    ("/usr/sbin/nginx", "nginx-light", "serves our tree instead of us"),
+    ("/usr/bin/mmdebstrap", "mmdebstrap", "builds the root file system ours is compared with"),
+    ("/usr/bin/unshare", "util-linux", "gives a test a mount namespace of its own"),
+    ("/usr/bin/setpriv", "util-linux", "runs a test as an ordinary user"),
+];
+
+/// For the comparisons, besides what tests need.
+pub const BENCHES: &[Need] = &[
+    ("/usr/sbin/debootstrap", "debootstrap", "is what distrobuilder builds with"),
+    ("/usr/bin/rsync", "rsync", "is what distrobuilder copies with"),
+    ("/usr/bin/mksquashfs", "squashfs-tools", "is what distrobuilder packs with"),
+];
+
+/// Installs what is missing, or tells an ordinary user the line to run.
+pub fn install(needs: &[Need]) -> Result<(), String> {
+    let missing: Vec<_> = needs.iter().filter(|(file, ..)| !Path::new(file).exists()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for (_, package, why) in &missing {
+        eprintln!("missing: {package}, which {why}");
+    }
+    let packages: Vec<_> = missing.iter().map(|(_, package, _)| *package).collect();
+    let line = format!("apt-get install -y --no-install-recommends {}", packages.join(" "));
+    if !Path::new("/usr/bin/apt-get").exists() {
+        return Err(format!(
+            "this machine has no apt; install these by its own means: {}",
+            packages.join(" ")
+        ));
+    }
+    if !is_root() {
+        return Err(format!("run this first: sudo apt-get update && sudo {line}"));
+    }
+    eprintln!("running: {line}");
+    run(Command::new("apt-get").args(["update", "-qq"]))?;
+    run(Command::new("apt-get")
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["install", "-y", "-qq", "--no-install-recommends"])
+        .args(packages)
+        .stdout(Stdio::null()))
+}
+
+/// The reference simplestreams tools in an environment of their own, `target/simplestreams`.
+pub fn simplestreams() -> Result<(), String> {
+    if Path::new("target/simplestreams/bin/sstream-mirror").exists() {
+        return Ok(());
+    }
+    eprintln!("missing: python-simplestreams, which reads and mirrors our tree");
+    run(Command::new("/usr/bin/python3").args(["-m", "venv", "target/simplestreams"]))?;
+    let mut pip = Command::new("target/simplestreams/bin/pip");
+    run(pip.args(["install", "--quiet", "--disable-pip-version-check", "python-simplestreams"]))
+}
+
+/// Fails with the line to run when this is not root.
+pub fn need_root(why: &str, command: &str) -> Result<(), String> {
+    if is_root() {
+        return Ok(());
+    }
+    Err(format!("{why}; run: sudo env \"PATH=$PATH\" \"HOME=$HOME\" cargo xtask {command}"))
+}
+
+fn is_root() -> bool {
+    Path::new("/proc/self").metadata().is_ok_and(|meta| meta.uid() == 0)
+}
