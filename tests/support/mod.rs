@@ -169,6 +169,11 @@ impl Server {
             Box::new(child.stderr.take().unwrap()),
         ];
         let url = wait_for_url(lines);
+        Self::adopt(child, url, home)
+    }
+
+    /// Takes over a server that has started already.
+    pub fn adopt(child: Child, url: String, home: &Home) -> Self {
         Self { child, url, ca: home.path().join("config/tls/ca.crt") }
     }
 
