@@ -1,0 +1,29 @@
+//! Documents that describe images. What parses must survive being written and read again.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use millstream_image::manifest::Manifest;
+use millstream_image::metadata::Metadata;
+use millstream_image::simplestreams::{Index, Products, to_bytes};
+use millstream_image::sums::Sums;
+use millstream_image::lxc_index;
+
+fuzz_target!(|data: &[u8]| {
+    if let Ok(index) = Index::parse(data) {
+        assert_eq!(Index::parse(&to_bytes(&index).unwrap()).unwrap(), index);
+    }
+    if let Ok(products) = Products::parse(data) {
+        assert_eq!(Products::parse(&to_bytes(&products).unwrap()).unwrap(), products);
+    }
+    if let Ok(metadata) = Metadata::parse(data) {
+        assert_eq!(Metadata::parse(metadata.to_yaml().unwrap().as_bytes()).unwrap(), metadata);
+    }
+    let _ = Manifest::parse(data);
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(entries) = lxc_index::parse(text) {
+        assert_eq!(lxc_index::parse(&lxc_index::to_text(&entries)).unwrap(), entries);
+    }
+    if let Ok(sums) = Sums::parse(text) {
+        assert_eq!(Sums::parse(&sums.to_text()).unwrap(), sums);
+    }
+});

@@ -1,0 +1,12 @@
+//! Recipes from strangers: problems or a recipe, and picking an image out of it ends.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use millstream_builder::recipe::{Kind, Recipe};
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(recipe) = Recipe::parse(text, "fuzz") {
+        let _ = recipe.resolve(&[], Kind::Container, "bookworm");
+    }
+});
