@@ -30,6 +30,9 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::Recipe(command) => commands::recipe::run(command),
         Command::Build(command) => commands::build::run(command, cli.quiet),
+        Command::Stream(command) => commands::stream::run(command, cli.quiet),
+        Command::Key(command) => commands::key::run(command),
+        Command::Serve(command) => commands::serve::run(command, cli.quiet),
     }
 }
 

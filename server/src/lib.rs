@@ -1,1 +1,12 @@
 //! Stream trees and the HTTPS service that serves them.
+//!
+//! [`stream`] keeps a tree of signed images that any static web server can serve; [`keys`] holds
+//! the keys that sign it; [`http`] serves it, with a certificate from [`tls`].
+
+mod error;
+pub mod http;
+pub mod keys;
+pub mod stream;
+pub mod tls;
+
+pub use error::{Error, Result};

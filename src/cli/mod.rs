@@ -1,6 +1,7 @@
 //! The command line: names, arguments and help, nothing else. One module a group of commands.
 
 pub mod build;
+pub mod server;
 
 use clap::{Parser, Subcommand};
 
@@ -36,6 +37,14 @@ pub enum Command {
     ///
     /// Needs nothing on the host but the kernel.
     Build(build::Build),
+    /// Keep a tree of signed images: add, list, verify, sign
+    #[command(subcommand)]
+    Stream(server::Stream),
+    /// Make, list and export signing keys
+    #[command(subcommand)]
+    Key(server::Key),
+    /// Serve a stream over HTTPS
+    Serve(server::Serve),
 }
 
 /// How lists and objects are printed.

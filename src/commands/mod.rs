@@ -1,4 +1,7 @@
 //! One module a group of commands: arguments in, calls to the rooms, results out.
 
 pub mod build;
+pub mod key;
 pub mod recipe;
+pub mod serve;
+pub mod stream;

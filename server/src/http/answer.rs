@@ -1,0 +1,131 @@
+//! From a request to a response.
+
+use std::io;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{
+    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, LAST_MODIFIED, RANGE, REFERRER_POLICY, VARY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::Response;
+
+use super::body::Content;
+use super::conditional::{not_modified, range_applies};
+use super::media::{self, Media, accepts_gzip};
+use super::path::{self, Target};
+use super::range::{self, Part};
+use super::site::{Opened, Site};
+
+/// The page shows what is in the tree and nothing from elsewhere.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Answers with a file of the site.
+pub(super) async fn answer(State(site): State<Arc<Site>>, request: Request) -> Response {
+    let head = request.method() == Method::HEAD;
+    if !head && request.method() != Method::GET {
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED);
+        set(&mut response, ALLOW, "GET, HEAD");
+        return response;
+    }
+    let path = match path::parse(request.uri().path()) {
+        Target::File(path) => path,
+        Target::Nothing => return plain(StatusCode::NOT_FOUND),
+        Target::Malformed => return plain(StatusCode::BAD_REQUEST),
+    };
+    let headers = request.headers().clone();
+    let answered = tokio::task::spawn_blocking(move || {
+        let media = media::of(&path);
+        Ok(match site.open(&path)? {
+            Some(opened) => Some(file(opened, media, &headers, head)?),
+            None => None,
+        })
+    });
+    match answered.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
+        Ok(Some(response)) => response,
+        Ok(None) => plain(StatusCode::NOT_FOUND),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => plain(StatusCode::FORBIDDEN),
+        Err(error) => {
+            let mut response = plain(StatusCode::INTERNAL_SERVER_ERROR);
+            response.extensions_mut().insert(Failure(Arc::new(error)));
+            response
+        }
+    }
+}
+
+/// Why a request failed: for the log, not for the client.
+#[derive(Clone)]
+pub(super) struct Failure(pub(super) Arc<io::Error>);
+
+fn file(mut opened: Opened, media: Media, headers: &HeaderMap, head: bool) -> io::Result<Response> {
+    // A range is of the file as it is; so whoever asks for one gets no gzip.
+    let wanted = headers.get(RANGE).filter(|_| !head).and_then(|value| value.to_str().ok());
+    let gzip = media.text && wanted.is_none() && accepts_gzip(headers);
+    if gzip {
+        opened.validators.etag.insert_str(1, "gz-");
+    }
+    let mut response = Response::new(Body::empty());
+    set(&mut response, CACHE_CONTROL, media.cache);
+    set(&mut response, ETAG, &opened.validators.etag);
+    set(&mut response, LAST_MODIFIED, &httpdate::fmt_http_date(opened.validators.modified));
+    if media.text {
+        set(&mut response, VARY, "Accept-Encoding");
+    }
+    if not_modified(headers, &opened.validators) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Ok(response);
+    }
+    set(&mut response, X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(&mut response, CONTENT_TYPE, media.content_type);
+    set(&mut response, ACCEPT_RANGES, "bytes");
+    if media.content_type.starts_with("text/html") {
+        set(&mut response, CONTENT_SECURITY_POLICY, POLICY);
+        set(&mut response, REFERRER_POLICY, "no-referrer");
+    }
+    let part = match wanted {
+        Some(header) if range_applies(headers, &opened.validators) => range::parse(header, opened.size),
+        _ => Part::Whole,
+    };
+    let bytes = match part {
+        Part::Whole => 0..opened.size,
+        Part::Bytes(bytes) => {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            let range = format!("bytes {}-{}/{}", bytes.start, bytes.end - 1, opened.size);
+            set(&mut response, CONTENT_RANGE, &range);
+            bytes
+        }
+        Part::Unsatisfiable => {
+            let mut response = plain(StatusCode::RANGE_NOT_SATISFIABLE);
+            set(&mut response, CONTENT_RANGE, &format!("bytes */{}", opened.size));
+            return Ok(response);
+        }
+    };
+    if gzip {
+        set(&mut response, CONTENT_ENCODING, "gzip");
+    } else {
+        response.headers_mut().insert(CONTENT_LENGTH, (bytes.end - bytes.start).into());
+    }
+    if !head {
+        let content = Content::of(opened.file, bytes)?;
+        *response.body_mut() = if gzip { content.gzip() } else { content.plain() };
+    }
+    Ok(response)
+}
+
+fn plain(status: StatusCode) -> Response {
+    let text = format!("{}\n", status.canonical_reason().unwrap_or("error"));
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    set(&mut response, CONTENT_TYPE, "text/plain; charset=utf-8");
+    set(&mut response, X_CONTENT_TYPE_OPTIONS, "nosniff");
+    response
+}
+
+fn set(response: &mut Response, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+}

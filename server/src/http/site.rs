@@ -1,0 +1,81 @@
+//! Opens files below a root, and nothing else.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
+use rustix::io::Errno;
+
+use super::conditional::Validators;
+use crate::{Error, Result};
+
+/// A tree that is served.
+pub(super) struct Site {
+    root: OwnedFd,
+    path: PathBuf,
+}
+
+/// A file of it.
+pub(super) struct Opened {
+    /// Open for reading.
+    pub(super) file: File,
+    /// Bytes.
+    pub(super) size: u64,
+    /// Which state of it this is.
+    pub(super) validators: Validators,
+}
+
+impl Site {
+    /// # Errors
+    /// When there is no such directory, or it holds no stream.
+    pub(super) fn new(path: &Path) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = open(path, flags, Mode::empty()).map_err(|errno| Error::io(path)(errno.into()))?;
+        let site = Self { root, path: path.to_path_buf() };
+        match site.open("streams/v1/index.json") {
+            Ok(Some(_)) => Ok(site),
+            Ok(None) => {
+                let reason =
+                    format!("not a stream; make it one with: millstream stream init {}", path.display());
+                Err(Error::tree(path, reason))
+            }
+            Err(error) => Err(Error::io(path)(error)),
+        }
+    }
+
+    /// Opens a plain file; `None` when there is none by that name below the root. Links are
+    /// followed, but never out of the tree.
+    pub(super) fn open(&self, path: &str) -> io::Result<Option<Opened>> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let fd = loop {
+            match openat2(&self.root, path, flags, Mode::empty(), resolve) {
+                Ok(fd) => break fd,
+                // Something was renamed meanwhile, and the kernel could not tell where it is.
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG) => {
+                    return Ok(None);
+                }
+                Err(errno) => return Err(self.named(path, &errno.into())),
+            }
+        };
+        let file = File::from(fd);
+        let meta = file.metadata().map_err(|error| self.named(path, &error))?;
+        if !meta.is_file() {
+            return Ok(None);
+        }
+        // Files are replaced by renaming and never rewritten, so these three name one state.
+        let etag =
+            format!("\"{:x}-{:x}{:08x}-{:x}\"", meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len());
+        let modified = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        Ok(Some(Opened { file, size: meta.len(), validators: Validators { etag, modified } }))
+    }
+
+    fn named(&self, path: &str, error: &io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("{}: {error}", self.path.join(path).display()))
+    }
+}

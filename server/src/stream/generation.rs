@@ -1,0 +1,163 @@
+//! Publications on disk: written aside, put before readers by one rename, cleared away later.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use millstream_image::atomic;
+
+use super::documents::Documents;
+use super::layout::{BY_HASH, CURRENT, DOCUMENTS, LINKS};
+use crate::{Error, Result};
+
+/// How long a product document can be fetched by its hash after a newer one took its place.
+pub(super) const GRACE: Duration = Duration::from_hours(24);
+/// So many replaced product documents are kept at most; a burst of publications must not fill the
+/// disk.
+const KEPT: usize = 64;
+/// So many publications before the present one stay, for readers in the middle of opening a file.
+const PREVIOUS: u64 = 2;
+
+/// The number `current` leads to; `None` before the first publication.
+pub(super) fn current(root: &Path) -> Result<Option<u64>> {
+    let link = root.join(CURRENT);
+    match fs::read_link(&link) {
+        Ok(target) => number(&target).map(Some).ok_or_else(|| {
+            Error::tree(&link, format!("leads to {}, not to a publication", target.display()))
+        }),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io(&link)(error)),
+    }
+}
+
+/// Writes publication `number` durably and then shows it to readers.
+pub(super) fn publish(root: &Path, number: u64, documents: &Documents, now: SystemTime) -> Result<()> {
+    let dir = root.join(DOCUMENTS).join(number.to_string());
+    remove(&dir)?;
+    for (path, contents) in &documents.files {
+        write(&dir.join(path), contents)?;
+    }
+    for (name, target) in &documents.links {
+        let name = dir.join(name);
+        create_parent(&name)?;
+        fs::hard_link(dir.join(target), &name).map_err(Error::io(&name))?;
+    }
+    carry_over(root, &dir, now)?;
+    sync_directories(&dir)?;
+    let link = root.join(CURRENT);
+    atomic::symlink(Path::new(&number.to_string()), &link).map_err(Error::image(&link))
+}
+
+/// Makes the links readers follow, where they are missing.
+pub(super) fn link(root: &Path) -> Result<()> {
+    for (name, target) in LINKS {
+        let path = root.join(name);
+        if fs::read_link(&path).is_ok_and(|found| found == Path::new(target)) {
+            continue;
+        }
+        atomic::symlink(Path::new(target), &path).map_err(Error::image(&path))?;
+    }
+    Ok(())
+}
+
+/// Removes publications nobody reads any more, and those that never came to be.
+pub(super) fn collect(root: &Path, current: u64) -> Result<()> {
+    let documents = root.join(DOCUMENTS);
+    for item in fs::read_dir(&documents).map_err(Error::io(&documents))? {
+        let path = item.map_err(Error::io(&documents))?.path();
+        if path == root.join(CURRENT) {
+            continue;
+        }
+        let kept = path.file_name().and_then(|name| number(Path::new(name)));
+        if !kept.is_some_and(|n| n <= current && n + PREVIOUS >= current) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Links the product documents of earlier publications into a new one while readers of an earlier
+/// index may still ask for them. A document was replaced when the next one was written.
+fn carry_over(root: &Path, dir: &Path, now: SystemTime) -> Result<()> {
+    let old = root.join(CURRENT).join(BY_HASH);
+    let listing = match fs::read_dir(&old) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        listing => listing.map_err(Error::io(&old))?,
+    };
+    let mut found = Vec::new();
+    for item in listing {
+        let item = item.map_err(Error::io(&old))?;
+        let written = item.metadata().and_then(|m| m.modified()).map_err(Error::io(item.path()))?;
+        found.push((written, item.file_name()));
+    }
+    found.sort_by(|a, b| b.cmp(a));
+    let mut replaced = now;
+    for (written, name) in found.into_iter().take(KEPT) {
+        if now.duration_since(replaced).is_ok_and(|age| age > GRACE) {
+            break;
+        }
+        replaced = written;
+        let path = dir.join(BY_HASH).join(&name);
+        match fs::hard_link(old.join(&name), &path) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(Error::io(&path)(error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn number(name: &Path) -> Option<u64> {
+    let text = name.to_str()?;
+    text.parse().ok().filter(|n: &u64| n.to_string() == text)
+}
+
+fn write(path: &Path, contents: &[u8]) -> Result<()> {
+    create_parent(path)?;
+    let mut file = File::create_new(path).map_err(Error::io(path))?;
+    file.write_all(contents).and_then(|()| file.sync_all()).map_err(Error::io(path))?;
+    super::readable(path, 0o644)
+}
+
+fn create_parent(path: &Path) -> Result<()> {
+    let mut missing: Vec<PathBuf> = Vec::new();
+    let mut parent = path.parent();
+    while let Some(dir) = parent.filter(|dir| !dir.exists()) {
+        missing.push(dir.into());
+        parent = dir.parent();
+    }
+    for dir in missing.iter().rev() {
+        fs::create_dir(dir).map_err(Error::io(dir))?;
+        super::readable(dir, 0o755)?;
+    }
+    Ok(())
+}
+
+/// Flushes the names in `dir` and below, and its own name.
+fn sync_directories(dir: &Path) -> Result<()> {
+    let mut open = vec![dir.to_path_buf()];
+    while let Some(dir) = open.pop() {
+        for item in fs::read_dir(&dir).map_err(Error::io(&dir))? {
+            let item = item.map_err(Error::io(&dir))?;
+            if item.file_type().map_err(Error::io(item.path()))?.is_dir() {
+                open.push(item.path());
+            }
+        }
+        atomic::sync_dir(&dir).map_err(Error::image(&dir))?;
+    }
+    let parent = dir.parent().unwrap_or(dir);
+    atomic::sync_dir(parent).map_err(Error::image(parent))
+}
+
+/// Removes a file, link or directory, or nothing.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io(path)(error)),
+        _ => Ok(()),
+    }
+}

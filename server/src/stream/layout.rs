@@ -1,0 +1,53 @@
+//! Where things stand in a tree.
+//!
+//! ```text
+//! streams    -> .documents/current/streams     what readers see; none of these links ever changes
+//! meta       -> .documents/current/meta
+//! index.html -> .documents/current/index.html
+//! images/DIST/RELEASE/ARCH/VARIANT/SERIAL/     whole images, renamed into place
+//! key.asc                                      the public key
+//! .documents/N/                                one directory a publication
+//! .documents/current -> N                      renamed over: the moment of publication
+//! .staging/                                    images on their way, and `pending`
+//! .lock                                        held by whoever writes
+//! ```
+
+/// Publications.
+pub(super) const DOCUMENTS: &str = ".documents";
+/// The link that says which publication readers see.
+pub(super) const CURRENT: &str = ".documents/current";
+/// Images on their way into the tree, and what is on its way out.
+pub(super) const STAGING: &str = ".staging";
+/// Names the image that is being placed, until documents list it.
+pub(super) const PENDING: &str = ".staging/pending";
+/// Locked by whoever writes.
+pub(super) const LOCK: &str = ".lock";
+/// The public key.
+pub(super) const KEY: &str = "key.asc";
+/// Images.
+pub(super) const IMAGES: &str = "images";
+/// What readers see of a publication, and where it leads.
+pub(super) const LINKS: [(&str, &str); 3] = [
+    ("streams", ".documents/current/streams"),
+    ("meta", ".documents/current/meta"),
+    ("index.html", ".documents/current/index.html"),
+];
+/// Product documents by hash, within a publication.
+pub(super) const BY_HASH: &str = "streams/v1/by-hash";
+
+/// The metadata archives, with the names of their items.
+pub(super) const METADATA: [&str; 2] = ["lxd.tar.xz", "incus.tar.xz"];
+/// The root file system.
+pub(super) const ROOTFS: &str = "rootfs.tar.xz";
+/// The root file system as squashfs, when there is one.
+pub(super) const SQUASHFS: &str = "rootfs.squashfs";
+/// LXC's metadata.
+pub(super) const META: &str = "meta.tar.xz";
+/// Digests of an image's files.
+pub(super) const SUMS: &str = "SHA256SUMS";
+/// How an image came to be.
+pub(super) const MANIFEST: &str = "manifest.json";
+/// What the build said.
+pub(super) const LOG: &str = "build.log";
+/// Files that have a signature beside them.
+pub(super) const SIGNED: [&str; 3] = [ROOTFS, META, SUMS];

@@ -1,0 +1,337 @@
+//! A stream: a tree of signed images that any static web server can serve.
+//!
+//! Documents are published together by one rename, see [`layout`]; a reader sees the old set or
+//! the new one. One writer works at a time, and each begins by clearing away what a writer before
+//! it left half done. Adding an image reads that image and the present documents, nothing else.
+
+mod catalogue;
+mod documents;
+mod generation;
+mod layout;
+mod lock;
+mod page;
+mod place;
+mod verify;
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use chrono::{DateTime, Utc};
+use millstream_image::openpgp::{KeyFingerprint, Keyring, SKEW, SigningKey};
+use millstream_image::simplestreams::{Freshness, INDEX_PATH};
+use millstream_image::{Alias, Fingerprint, Product, Serial, atomic};
+use serde::Serialize;
+
+use crate::{Error, Result};
+use catalogue::Catalogue;
+use documents::Documents;
+use lock::Lock;
+use place::Staged;
+
+pub use verify::{Problem, Report};
+
+/// How long documents are good for when nothing else is asked: a month in which a publisher may be
+/// away before clients refuse the stream as frozen. Each publication starts it anew.
+pub const VALIDITY: Duration = Duration::from_hours(30 * 24);
+
+/// Who signs, when, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Signing<'a> {
+    /// The stream's key.
+    pub key: &'a SigningKey,
+    /// The time of this publication.
+    pub now: SystemTime,
+    /// How long the documents are good for; `None` keeps what the stream has.
+    pub validity: Option<Duration>,
+}
+
+/// A stream's root directory.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    root: PathBuf,
+}
+
+/// What became of an image that was to be added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Added {
+    /// Of which product.
+    pub product: Product,
+    /// Which image.
+    pub serial: Serial,
+    /// By which LXD, Incus and Millstream know it.
+    pub fingerprint: Option<Fingerprint>,
+    /// Where it stands.
+    pub path: PathBuf,
+    /// False when the stream had the very same image already.
+    pub new: bool,
+    /// Aliases it took over, and the products that had them.
+    pub moved_aliases: Vec<(Alias, String)>,
+}
+
+/// An image of a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Listed {
+    /// Of which product.
+    pub product: Product,
+    /// Which image.
+    pub serial: Serial,
+    /// The product's aliases.
+    pub aliases: Vec<String>,
+    /// By which LXD, Incus and Millstream know it.
+    pub fingerprint: Option<Fingerprint>,
+    /// Bytes of the compressed root file system.
+    pub size: u64,
+    /// Directory, from the root of the tree.
+    pub path: PathBuf,
+    /// Whether it is what the aliases lead to.
+    pub newest: bool,
+}
+
+impl Stream {
+    /// Makes `root` a stream, or finds that it is one; true when it was made. An interrupted
+    /// attempt is completed.
+    ///
+    /// # Errors
+    /// [`Error::Tree`] for a directory that holds anything else, belongs to somebody else or has
+    /// another key.
+    pub fn init(root: &Path, signing: &Signing<'_>) -> Result<(Self, bool)> {
+        let stream = Self { root: root.to_path_buf() };
+        prepare(root)?;
+        let lock = Lock::exclusive(root)?;
+        let new = generation::current(root)?.is_none();
+        if new {
+            stream.create(signing)?;
+        } else {
+            stream.check_key(signing.key)?;
+            generation::link(root)?;
+        }
+        drop(lock);
+        Ok((stream, new))
+    }
+
+    /// Opens a stream that was made before.
+    ///
+    /// # Errors
+    /// [`Error::Tree`] when `root` is none.
+    pub fn open(root: &Path) -> Result<Self> {
+        if fs::symlink_metadata(root.join(layout::CURRENT)).is_err() {
+            fs::metadata(root).map_err(Error::io(root))?;
+            let reason = format!("not a stream; make it one with: millstream stream init {}", root.display());
+            return Err(Error::tree(root, reason));
+        }
+        Ok(Self { root: root.to_path_buf() })
+    }
+
+    /// The root directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The public key of the stream.
+    pub fn keyring(&self) -> Result<Keyring> {
+        let path = self.root.join(layout::KEY);
+        let bytes = fs::read(&path).map_err(Error::io(&path))?;
+        Keyring::from_bytes(&bytes).map_err(Error::image(&path))
+    }
+
+    /// The fingerprint clients pin.
+    pub fn key_fingerprint(&self) -> Result<KeyFingerprint> {
+        let path = self.root.join(layout::KEY);
+        let first = self.keyring()?.fingerprints().into_iter().next();
+        first.ok_or_else(|| Error::tree(&path, "it holds no key"))
+    }
+
+    /// Adds the image in `dir`, a directory that a build finished, and publishes it. The same
+    /// image again changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the image is damaged, incomplete or contradicts the stream; then
+    /// the tree is as before.
+    pub fn add(&self, dir: &Path, signing: &Signing<'_>) -> Result<Added> {
+        let (_lock, mut catalogue) = self.write(signing)?;
+        let manifest = place::read_manifest(dir)?;
+        let (product, serial) = (manifest.product.clone(), manifest.serial);
+        let target = catalogue::directory(&product, serial);
+        let mut added = Added {
+            path: self.root.join(&target),
+            product,
+            serial,
+            fingerprint: None,
+            new: false,
+            moved_aliases: Vec::new(),
+        };
+        let refused = |reason: String| Error::Refused { dir: dir.to_path_buf(), reason };
+        if let Some(version) = catalogue.version(&added.product, serial) {
+            if place::read_manifest(&added.path)?.files != manifest.files {
+                return Err(refused(format!(
+                    "the stream has another image as {} {serial}; build it with another --serial",
+                    added.product
+                )));
+            }
+            added.fingerprint = catalogue::fingerprint(version);
+            return Ok(added);
+        }
+        let (staged, listing) = Staged::take(&self.root, dir, manifest, signing.key, signing.now)?;
+        added.moved_aliases = catalogue.insert(listing).map_err(refused)?;
+        staged.place(&self.root, &target)?;
+        added.fingerprint = catalogue.version(&added.product, serial).and_then(catalogue::fingerprint);
+        added.new = true;
+        let freshness = self.next(&catalogue, signing)?;
+        catalogue.render(freshness.created).map_err(Error::image(&self.root))?;
+        self.publish(&catalogue, &freshness, signing)?;
+        place::settled(&self.root)?;
+        Ok(added)
+    }
+
+    /// Publishes the same images again: fresh signatures, a new expiry. Returns when they expire.
+    pub fn sign(&self, signing: &Signing<'_>) -> Result<DateTime<Utc>> {
+        let (_lock, catalogue) = self.write(signing)?;
+        let freshness = self.next(&catalogue, signing)?;
+        self.publish(&catalogue, &freshness, signing)?;
+        Ok(freshness.expires)
+    }
+
+    /// All images, by product, newest first.
+    pub fn list(&self, now: SystemTime) -> Result<Vec<Listed>> {
+        let catalogue = Catalogue::load(&self.root, &self.keyring()?, now)?;
+        let mut images: Vec<_> = catalogue
+            .images()
+            .map(|(product, serial, entry, version)| Listed {
+                path: catalogue::directory(&product, serial),
+                product,
+                serial,
+                aliases: entry.alias_list().map(str::to_owned).collect(),
+                fingerprint: catalogue::fingerprint(version),
+                size: catalogue::size(version),
+                newest: entry.serials().max() == Some(serial),
+            })
+            .collect();
+        images.sort_by(|a, b| (&a.product, b.serial).cmp(&(&b.product, a.serial)));
+        Ok(images)
+    }
+
+    /// Takes the lock, clears away what was left half done, and reads what is published.
+    fn write(&self, signing: &Signing<'_>) -> Result<(Lock, Catalogue)> {
+        let lock = Lock::exclusive(&self.root)?;
+        self.check_key(signing.key)?;
+        let catalogue = Catalogue::load(&self.root, &signing.key.keyring(), signing.now)?;
+        let listed = |path: &Path| catalogue.images().any(|(p, serial, ..)| p.image_path(serial) == path);
+        place::heal(&self.root, listed)?;
+        generation::collect(&self.root, catalogue.generation())?;
+        generation::link(&self.root)?;
+        remove_temporary(&self.root)?;
+        Ok((lock, catalogue))
+    }
+
+    fn check_key(&self, key: &SigningKey) -> Result<()> {
+        let pinned = self.key_fingerprint()?;
+        if pinned == key.fingerprint() {
+            return Ok(());
+        }
+        let reason = format!(
+            "its clients trust key {pinned}, and the key given is {}; name the right one with --key",
+            key.fingerprint()
+        );
+        Err(Error::tree(&self.root, reason))
+    }
+
+    fn create(&self, signing: &Signing<'_>) -> Result<()> {
+        let root = &self.root;
+        for name in [layout::DOCUMENTS, layout::STAGING, layout::IMAGES] {
+            let dir = root.join(name);
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(&dir)
+                .map_err(|e| lock::not_writable(root, e))?;
+            readable(&dir, 0o755)?;
+        }
+        let path = root.join(layout::KEY);
+        let public = signing.key.to_armored_public().map_err(Error::image(&path))?;
+        atomic::write(&path, public.as_bytes()).map_err(Error::image(&path))?;
+        let mut catalogue = Catalogue::empty();
+        let freshness = self.next(&catalogue, signing)?;
+        catalogue.render(freshness.created).map_err(Error::image(root))?;
+        self.publish(&catalogue, &freshness, signing)?;
+        generation::link(root)
+    }
+
+    /// What the next publication says of itself. Its time never goes back, so that clients, which
+    /// refuse older documents, are never locked out by a clock that stepped.
+    fn next(&self, catalogue: &Catalogue, signing: &Signing<'_>) -> Result<Freshness> {
+        let now = DateTime::<Utc>::from(signing.now);
+        let before = catalogue.freshness.as_ref();
+        if let Some(before) = before
+            && before.created > DateTime::<Utc>::from(signing.now + SKEW)
+        {
+            let reason = format!(
+                "it was published at {}, which is in the future; set this machine's clock",
+                before.created.to_rfc3339()
+            );
+            return Err(Error::tree(&self.root, reason));
+        }
+        let kept = before.and_then(|before| (before.expires - before.created).to_std().ok());
+        let validity = signing.validity.or(kept).unwrap_or(VALIDITY);
+        let created = before.map_or(now, |before| before.created.max(now));
+        let expires = chrono::Duration::from_std(validity).ok().and_then(|v| created.checked_add_signed(v));
+        let expires = expires.ok_or_else(|| Error::tree(&self.root, "the validity asked for is too long"))?;
+        Ok(Freshness { path: INDEX_PATH.into(), created, expires, generation: catalogue.generation() + 1 })
+    }
+
+    fn publish(&self, catalogue: &Catalogue, freshness: &Freshness, signing: &Signing<'_>) -> Result<()> {
+        let mut documents = Documents::render(catalogue, freshness, signing.key, signing.now)
+            .map_err(Error::image(&self.root))?;
+        let page = page::render(catalogue, freshness, &signing.key.fingerprint())?;
+        documents.files.push(("index.html".into(), page.into_bytes()));
+        generation::publish(&self.root, freshness.generation, &documents, signing.now)?;
+        generation::collect(&self.root, freshness.generation)
+    }
+}
+
+/// Makes the root directory, or checks that it holds nothing but an unfinished stream.
+fn prepare(root: &Path) -> Result<()> {
+    fs::create_dir_all(root).map_err(|error| lock::not_writable(root, error))?;
+    if fs::symlink_metadata(root.join(layout::CURRENT)).is_ok() {
+        return Ok(());
+    }
+    let ours = [layout::DOCUMENTS, layout::STAGING, layout::IMAGES, layout::LOCK, layout::KEY];
+    for item in fs::read_dir(root).map_err(Error::io(root))? {
+        let name = item.map_err(Error::io(root))?.file_name();
+        let name = name.to_string_lossy();
+        if !ours.contains(&name.as_ref()) && !name.starts_with(TEMPORARY) {
+            let reason = format!("it holds {name:?} and is no stream; choose an empty directory");
+            return Err(Error::tree(root, reason));
+        }
+    }
+    Ok(())
+}
+
+/// How names begin that the image room's atomic writes use for a moment.
+const TEMPORARY: &str = ".tmp-";
+
+fn remove_temporary(root: &Path) -> Result<()> {
+    for item in fs::read_dir(root).map_err(Error::io(root))? {
+        let item = item.map_err(Error::io(root))?;
+        if item.file_name().to_string_lossy().starts_with(TEMPORARY) {
+            match fs::remove_file(item.path()) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(Error::io(item.path())(error));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gives a file or directory its mode whatever the umask; one that has it already is not touched.
+fn readable(path: &Path, mode: u32) -> Result<()> {
+    let meta = fs::metadata(path).map_err(Error::io(path))?;
+    if meta.permissions().mode() & 0o7777 == mode {
+        return Ok(());
+    }
+    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(Error::io(path))
+}

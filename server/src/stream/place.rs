@@ -1,0 +1,345 @@
+//! One image on its way into the tree: taken into staging, checked there byte for byte, signed,
+//! and renamed into place.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use millstream_image::archive::read_small;
+use millstream_image::digest::{CappedReader, HashingWriter};
+use millstream_image::manifest::Manifest;
+use millstream_image::metadata::Metadata;
+use millstream_image::openpgp::SigningKey;
+use millstream_image::simplestreams::Item;
+use millstream_image::sums::Sums;
+use millstream_image::{Architecture, Sha256Digest, atomic};
+
+use super::catalogue::Listing;
+use super::layout::{LOG, MANIFEST, META, METADATA, PENDING, ROOTFS, SIGNED, SQUASHFS, STAGING, SUMS};
+use super::{generation, readable};
+use crate::{Error, Result};
+
+/// No manifest or log is larger, in bytes.
+const MAX_DOCUMENT: u64 = 64 << 20;
+
+/// An image in staging, complete, checked, signed and durable.
+pub(super) struct Staged {
+    /// Removed with everything in it unless [`Staged::place`] is reached.
+    dir: tempfile::TempDir,
+}
+
+/// Reads the manifest of a finished build.
+pub(super) fn read_manifest(dir: &Path) -> Result<Manifest> {
+    let path = dir.join(MANIFEST);
+    let mut bytes = Vec::new();
+    File::open(&path)
+        .and_then(|file| CappedReader::new(file, MAX_DOCUMENT).read_to_end(&mut bytes))
+        .map_err(|error| match error.kind() {
+            ErrorKind::NotFound => {
+                refused(dir, "it has no manifest.json; give a directory that millstream build made")
+            }
+            _ => Error::io(&path)(error),
+        })?;
+    Manifest::parse(&bytes).map_err(Error::image(&path))
+}
+
+impl Staged {
+    /// Takes the image in `source` into staging, and says how documents will list it. Every check
+    /// is made on what lies in staging, which is what will be published.
+    pub(super) fn take(
+        root: &Path,
+        source: &Path,
+        manifest: Manifest,
+        key: &SigningKey,
+        now: SystemTime,
+    ) -> Result<(Self, Listing)> {
+        let staging = root.join(STAGING);
+        let dir = tempfile::Builder::new()
+            .prefix("add-")
+            .tempdir_in(&staging)
+            .map_err(|error| super::lock::not_writable(root, error))?;
+        let names = files(source, &manifest)?;
+        for name in &names {
+            take_file(&source.join(name), &dir.path().join(name)).map_err(|error| match error.kind() {
+                ErrorKind::NotFound => refused(source, format!("{name} is missing")),
+                _ => Error::io(source.join(name))(error),
+            })?;
+        }
+        check_sums(source, dir.path(), &manifest)?;
+        check_metadata(source, dir.path(), manifest.product.architecture())?;
+        let items = items(source, dir.path(), &manifest)?;
+        sign(dir.path(), key, now)?;
+        finish(dir.path())?;
+        Ok((Self { dir }, Listing { manifest, items }))
+    }
+
+    /// Renames the image to `target`, a path from the root. Until [`settled`] says that documents
+    /// list it, [`heal`] would take it away again.
+    pub(super) fn place(self, root: &Path, target: &Path) -> Result<()> {
+        let note = root.join(PENDING);
+        let text = target.to_str().ok_or_else(|| Error::tree(root, "an image path is not UTF-8"))?;
+        atomic::write(&note, text.as_bytes()).map_err(Error::image(&note))?;
+        let place = root.join(target);
+        // Here from a publication that was cut off, and listed nowhere.
+        discard(root, target)?;
+        create_directories(root, target.parent().unwrap_or(target))?;
+        atomic::rename(self.dir.path(), &place).map_err(Error::image(&place))?;
+        let _gone = self.dir.keep();
+        Ok(())
+    }
+}
+
+/// Documents list the pending image now.
+pub(super) fn settled(root: &Path) -> Result<()> {
+    generation::remove(&root.join(PENDING))
+}
+
+/// Clears away what a publisher that was cut off left in staging, and an image it placed when
+/// `listed` does not know it.
+pub(super) fn heal(root: &Path, listed: impl Fn(&Path) -> bool) -> Result<()> {
+    let staging = root.join(STAGING);
+    if let Ok(text) = fs::read_to_string(root.join(PENDING)) {
+        let target = PathBuf::from(text);
+        let inside = target.starts_with(super::layout::IMAGES)
+            && target.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        if inside && !listed(&target) {
+            discard(root, &target)?;
+        }
+        settled(root)?;
+    }
+    match fs::read_dir(&staging) {
+        Ok(items) => items.flatten().try_for_each(|item| generation::remove(&item.path())),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            fs::create_dir(&staging).map_err(|error| super::lock::not_writable(root, error))
+        }
+        Err(error) => Err(Error::io(&staging)(error)),
+    }
+}
+
+/// Takes an unlisted image out of the tree in one step, then removes it and directories it leaves
+/// empty.
+fn discard(root: &Path, target: &Path) -> Result<()> {
+    let place = root.join(target);
+    if !place.exists() {
+        return Ok(());
+    }
+    let bin = tempfile::Builder::new().prefix("bin-").tempdir_in(root.join(STAGING));
+    let bin = bin.map_err(Error::io(root.join(STAGING)))?;
+    fs::rename(&place, bin.path().join("image")).map_err(Error::io(&place))?;
+    for parent in target.ancestors().skip(1).take_while(|parent| parent.components().count() > 1) {
+        if fs::remove_dir(root.join(parent)).is_err() {
+            break; // Others are in it.
+        }
+    }
+    bin.close().map_err(Error::io(root.join(STAGING)))
+}
+
+/// The files to take: those of the manifest, itself, and the log.
+fn files(source: &Path, manifest: &Manifest) -> Result<Vec<String>> {
+    for needed in [ROOTFS, META].iter().chain(&METADATA) {
+        if !manifest.files.contains_key(*needed) {
+            return Err(refused(source, format!("its manifest does not list {needed}; build it anew")));
+        }
+    }
+    for name in manifest.files.keys() {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"._+-".contains(&b);
+        let ours = [SUMS, MANIFEST, LOG].contains(&name.as_str());
+        if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.bytes().all(plain) || ours {
+            return Err(refused(source, format!("its manifest lists a file named {name:?}")));
+        }
+    }
+    let log = source.join(LOG).exists().then(|| LOG.to_owned());
+    Ok(manifest.files.keys().cloned().chain([MANIFEST.to_owned()]).chain(log).collect())
+}
+
+/// Takes one file: a reflink where the file system can, else a second name for a file that is ours
+/// alone to write, else a copy.
+fn take_file(from: &Path, to: &Path) -> io::Result<()> {
+    let source = File::open(from)?;
+    let meta = source.metadata()?;
+    if !meta.is_file() || fs::symlink_metadata(from)?.is_symlink() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "not a plain file"));
+    }
+    let target = File::create_new(to)?;
+    if rustix::fs::ioctl_ficlone(target.as_fd(), source.as_fd()).is_ok() {
+        return Ok(());
+    }
+    drop(target);
+    // Only with the mode it will have: changing that would change the builder's file as well.
+    let ours = meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o7777 == 0o644;
+    if ours {
+        fs::remove_file(to)?;
+        if fs::hard_link(from, to).is_ok() {
+            return Ok(());
+        }
+    }
+    fs::copy(from, to).map(drop)
+}
+
+fn check_sums(source: &Path, dir: &Path, manifest: &Manifest) -> Result<()> {
+    let sums = Sums(manifest.files.iter().map(|(name, file)| (name.clone(), file.sha256)).collect());
+    let path = source.join(SUMS);
+    match fs::read_to_string(&path) {
+        Ok(text) if Sums::parse(&text).map_err(Error::image(&path))? != sums => {
+            return Err(refused(source, "SHA256SUMS and manifest.json contradict each other; build it anew"));
+        }
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io(&path)(error)),
+        _ => {}
+    }
+    let path = dir.join(SUMS);
+    fs::write(&path, sums.to_text()).map_err(Error::io(&path))
+}
+
+/// LXC needs `config`, LXD and Incus need `metadata.yaml`, and both must mean this architecture.
+fn check_metadata(source: &Path, dir: &Path, architecture: Architecture) -> Result<()> {
+    let members = |name: &str| {
+        let path = dir.join(name);
+        let file = File::open(&path).map_err(Error::io(&path))?;
+        read_small(file).map_err(Error::image(source.join(name)))
+    };
+    let config = members(META)?.remove(Path::new("config"));
+    if config.is_none_or(|config| config.data.trim_ascii().is_empty()) {
+        return Err(refused(source, "meta.tar.xz holds no config, without which LXC cannot start the image"));
+    }
+    for name in METADATA {
+        let Some(yaml) = members(name)?.remove(Path::new("metadata.yaml")) else {
+            return Err(refused(source, format!("{name} holds no metadata.yaml")));
+        };
+        let metadata = Metadata::parse(&yaml.data).map_err(Error::image(source.join(name)))?;
+        if metadata.architecture.parse::<Architecture>().ok() != Some(architecture) {
+            return Err(refused(
+                source,
+                format!("{name} is for {}, the manifest for {architecture}", metadata.architecture),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Hashes every file once, the root file systems into the combined digests as well, and describes
+/// them.
+fn items(source: &Path, dir: &Path, manifest: &Manifest) -> Result<BTreeMap<String, Item>> {
+    let base = manifest.product.image_path(manifest.serial);
+    let mut items = BTreeMap::new();
+    let mut roots: BTreeMap<&str, Vec<Sha256Digest>> = BTreeMap::new();
+    let metadata = METADATA.map(|name| dir.join(name));
+    for (name, promised) in &manifest.files {
+        let prefixes: &[PathBuf] = if matches!(name.as_str(), ROOTFS | SQUASHFS) { &metadata } else { &[] };
+        let (sha256, size, combined) = hash(&dir.join(name), prefixes)?;
+        if (sha256, size) != (promised.sha256, promised.size) {
+            return Err(refused(
+                source,
+                format!(
+                    "{name} is {size} bytes with SHA-256 {sha256}, its manifest says {} with {}; build it anew",
+                    promised.size, promised.sha256
+                ),
+            ));
+        }
+        roots.insert(name, combined);
+        let ftype = match name.as_str() {
+            ROOTFS => "root.tar.xz",
+            SQUASHFS => "squashfs",
+            other if METADATA.contains(&other) => other,
+            _ => continue, // LXC's own, or of no client yet.
+        };
+        items.insert(
+            ftype.to_owned(),
+            Item {
+                ftype: ftype.to_owned(),
+                path: base.join(name).display().to_string(),
+                size,
+                sha256: Some(sha256),
+                sha256_uncompressed: promised.sha256_uncompressed.filter(|_| name == ROOTFS),
+                ..Item::default()
+            },
+        );
+    }
+    for (at, name) in METADATA.iter().enumerate() {
+        let combined = |root: &str| roots.get(root).and_then(|digests| digests.get(at).copied());
+        if let Some(item) = items.get_mut(*name) {
+            item.combined_sha256 = combined(ROOTFS);
+            item.combined_rootxz_sha256 = combined(ROOTFS);
+            item.combined_squashfs_sha256 = combined(SQUASHFS);
+        }
+    }
+    let (sha256, size, _) = hash(&dir.join(MANIFEST), &[])?;
+    let path = base.join(MANIFEST).display().to_string();
+    let item = Item { ftype: MANIFEST.into(), path, size, sha256: Some(sha256), ..Item::default() };
+    items.insert(MANIFEST.into(), item);
+    Ok(items)
+}
+
+/// Digest and size of a file, and its digests with each of `prefixes` before it, in one reading.
+pub(super) fn hash(path: &Path, prefixes: &[PathBuf]) -> Result<(Sha256Digest, u64, Vec<Sha256Digest>)> {
+    let mut alone = HashingWriter::new(io::sink());
+    let mut combined = Vec::new();
+    for prefix in prefixes {
+        let mut writer = HashingWriter::new(io::sink());
+        let mut file = File::open(prefix).map_err(Error::io(prefix))?;
+        io::copy(&mut file, &mut writer).map_err(Error::io(prefix))?;
+        combined.push(writer);
+    }
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let mut buffer = vec![0; 128 << 10];
+    loop {
+        let n = match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => n,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Error::io(path)(error)),
+        };
+        for writer in std::iter::once(&mut alone).chain(&mut combined) {
+            writer.write_all(&buffer[..n]).map_err(Error::io(path))?;
+        }
+    }
+    let (_, digest, size) = alone.finish();
+    Ok((digest, size, combined.into_iter().map(|writer| writer.finish().1).collect()))
+}
+
+fn sign(dir: &Path, key: &SigningKey, now: SystemTime) -> Result<()> {
+    for name in SIGNED {
+        let path = dir.join(name);
+        let file = File::open(&path).map_err(Error::io(&path))?;
+        let signature = key.sign_detached(file, now).map_err(Error::image(&path))?;
+        let path = dir.join(format!("{name}.asc"));
+        fs::write(&path, signature).map_err(Error::io(&path))?;
+    }
+    Ok(())
+}
+
+/// Everything readable by all, and on disk.
+fn finish(dir: &Path) -> Result<()> {
+    for item in fs::read_dir(dir).map_err(Error::io(dir))? {
+        let path = item.map_err(Error::io(dir))?.path();
+        readable(&path, 0o644)?;
+        File::open(&path).and_then(|file| file.sync_all()).map_err(Error::io(&path))?;
+    }
+    readable(dir, 0o755)?;
+    atomic::sync_dir(dir).map_err(Error::image(dir))
+}
+
+/// Makes the directories of `path` below `root` that are missing.
+fn create_directories(root: &Path, path: &Path) -> Result<()> {
+    let mut dir = root.to_path_buf();
+    for part in path.components() {
+        let parent = dir.clone();
+        dir.push(part);
+        match fs::create_dir(&dir) {
+            Ok(()) => {
+                readable(&dir, 0o755)?;
+                atomic::sync_dir(&parent).map_err(Error::image(&parent))?;
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Error::io(&dir)(error)),
+        }
+    }
+    Ok(())
+}
+
+fn refused(dir: &Path, reason: impl Into<String>) -> Error {
+    Error::Refused { dir: dir.to_path_buf(), reason: reason.into() }
+}

@@ -1,0 +1,145 @@
+//! `stream`, `key` and `serve`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::cli::Output;
+
+#[derive(Subcommand)]
+#[command(after_help = "\
+A stream is a directory of signed images that any static web server can serve:
+
+    millstream stream init /srv/images
+    millstream build recipes/debian.yaml --out image
+    millstream stream add /srv/images image
+    millstream serve --root /srv/images
+
+Images may be published while the stream is served; readers see the old set or the new one.")]
+pub enum Stream {
+    /// Make a directory a stream
+    ///
+    /// Makes the signing key `default` when there is no key yet. Clients pin this key: keep a copy
+    /// of its secret file in a safe place.
+    Init {
+        /// Directory, new or empty
+        root: PathBuf,
+        #[command(flatten)]
+        signing: Signing,
+    },
+    /// Publish images that `millstream build` made
+    ///
+    /// Every file is checked against the image's manifest, signed and put into the tree; then all
+    /// documents change together. An image that the stream has already is passed over.
+    Add {
+        /// The stream
+        root: PathBuf,
+        /// Directories of finished builds
+        #[arg(required = true, value_name = "DIR")]
+        images: Vec<PathBuf>,
+        #[command(flatten)]
+        signing: Signing,
+    },
+    /// List a stream's images
+    List {
+        /// The stream
+        root: PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Check every hash, signature and reference, and look for stray files
+    ///
+    /// Exits with 1 when anything is wrong; each problem is printed with its path.
+    Verify {
+        /// The stream
+        root: PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Sign the documents anew, so that they expire later
+    ///
+    /// Clients refuse documents that have expired, as a frozen mirror would show them. Run this now
+    /// and then (say, weekly) when no image is added meanwhile.
+    Sign {
+        /// The stream
+        root: PathBuf,
+        #[command(flatten)]
+        signing: Signing,
+    },
+}
+
+/// Who signs, and for how long.
+#[derive(Args)]
+pub struct Signing {
+    /// Name of the signing key
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub key: String,
+    /// Days until the documents expire [default: as before, at first 30]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub valid: Option<u32>,
+}
+
+#[derive(Subcommand)]
+#[command(after_help = "\
+Keys are OpenPGP keys in the configuration directory, under keys/: NAME.key is the secret (mode
+0600) and NAME.asc the public key.")]
+pub enum Key {
+    /// Make a signing key
+    ///
+    /// An Ed25519 key, unless --rsa asks for one that very old verifiers know. A key is never
+    /// replaced.
+    Generate {
+        /// Name of the key
+        #[arg(default_value = "default")]
+        name: String,
+        /// Make an RSA key of 4096 bits instead
+        #[arg(long)]
+        rsa: bool,
+        /// Who the key belongs to, as gpg shows it
+        #[arg(long, value_name = "TEXT")]
+        user_id: Option<String>,
+    },
+    /// List signing keys
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Print a public key, for `remote add --key` and gpg
+    Export {
+        /// Name of the key
+        #[arg(default_value = "default")]
+        name: String,
+        /// Write it to this file instead
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Without --tls-cert a local certificate authority is made on first use; its certificate is what
+clients have to trust, and its path is printed. Ctrl-C or SIGTERM stops the server; downloads
+under way may finish for 30 seconds.
+
+    curl --cacert CA https://127.0.0.1:8443/
+    SSL_CERT_FILE=CA lxd ...        (LXD reads CAs when it starts)")]
+pub struct Serve {
+    /// The stream to serve [default: the one of `millstream up`]
+    #[arg(long, value_name = "ROOT")]
+    pub root: Option<PathBuf>,
+    /// Address and port to listen on
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8443")]
+    pub listen: String,
+    /// A further name that clients call this server by, for its certificate
+    #[arg(long, value_name = "NAME", conflicts_with = "tls_cert")]
+    pub name: Vec<String>,
+    /// Certificate chain, PEM, instead of the local authority's
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// No encryption: behind a proxy that has it
+    #[arg(long, conflicts_with_all = ["tls_cert", "name"])]
+    pub plain_http: bool,
+}

@@ -1,0 +1,54 @@
+//! `millstream key`.
+
+use std::time::SystemTime;
+
+use anyhow::Context;
+use millstream_image::atomic;
+use millstream_image::openpgp::Algorithm;
+use millstream_server::keys::{KeyInfo, KeyStore};
+
+use crate::cli::server::Key;
+use crate::output;
+use crate::paths::Paths;
+
+pub fn run(command: &Key) -> anyhow::Result<()> {
+    let store = KeyStore::new(Paths::from_env().keys());
+    match command {
+        Key::Generate { name, rsa, user_id } => {
+            let algorithm = if *rsa { Algorithm::Rsa4096 } else { Algorithm::Ed25519 };
+            let user_id = user_id.clone().unwrap_or_else(|| default_user_id(name));
+            let key = store.generate(name, &user_id, algorithm, SystemTime::now())?;
+            eprintln!("key {name}: keep a copy of {} in a safe place", store.secret_path(name).display());
+            output::print(&format!("{}\n", key.fingerprint))
+        }
+        Key::List { output } => {
+            let name = |key: &KeyInfo| key.name.clone();
+            let fingerprint = |key: &KeyInfo| key.fingerprint.to_string();
+            let user_id = |key: &KeyInfo| key.user_id.clone();
+            let created = |key: &KeyInfo| key.created.format("%Y-%m-%d").to_string();
+            output::list(
+                output.format,
+                &store.list()?,
+                &[
+                    ("NAME", &name),
+                    ("FINGERPRINT", &fingerprint),
+                    ("USER ID", &user_id),
+                    ("CREATED", &created),
+                ],
+            )
+        }
+        Key::Export { name, out } => {
+            let armored = store.export(name)?;
+            match out {
+                Some(path) => atomic::write(path, armored.as_bytes())
+                    .with_context(|| format!("cannot write {}", path.display())),
+                None => output::print(&armored),
+            }
+        }
+    }
+}
+
+/// What gpg shows of a key nobody named otherwise.
+pub fn default_user_id(name: &str) -> String {
+    format!("Millstream image signing key ({name})")
+}

@@ -1,0 +1,126 @@
+//! `millstream stream`.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use anyhow::bail;
+use millstream_image::openpgp::SigningKey;
+use millstream_server::keys::KeyStore;
+use millstream_server::stream::{self, Listed, Problem, Report};
+
+use crate::cli::server::{Signing, Stream};
+use crate::commands::key::default_user_id;
+use crate::output::{self, Format};
+use crate::paths::Paths;
+
+pub fn run(command: &Stream, quiet: bool) -> anyhow::Result<()> {
+    match command {
+        Stream::Init { root, signing } => {
+            let key = key(signing, quiet)?;
+            let (stream, new) = stream::Stream::init(root, &options(signing, &key))?;
+            let state = if new { "a stream now" } else { "a stream already" };
+            say(quiet, &format!("{}: {state}, signed by {}", root.display(), stream.key_fingerprint()?));
+            Ok(())
+        }
+        Stream::Add { root, images, signing } => {
+            let stream = stream::Stream::open(root)?;
+            let key = key(signing, quiet)?;
+            images.iter().try_for_each(|dir| add(&stream, dir, &options(signing, &key), quiet))
+        }
+        Stream::List { root, output } => {
+            list(&stream::Stream::open(root)?.list(SystemTime::now())?, output.format)
+        }
+        Stream::Verify { root, output } => {
+            verify(&stream::Stream::open(root)?.verify(SystemTime::now())?, output.format, quiet)
+        }
+        Stream::Sign { root, signing } => {
+            let stream = stream::Stream::open(root)?;
+            let key = key(signing, quiet)?;
+            let expires = stream.sign(&options(signing, &key))?;
+            say(
+                quiet,
+                &format!("{}: signed, good until {}", root.display(), expires.format("%Y-%m-%d %H:%M UTC")),
+            );
+            Ok(())
+        }
+    }
+}
+
+/// The signing key; made on first use, which is said.
+fn key(signing: &Signing, quiet: bool) -> anyhow::Result<SigningKey> {
+    let store = KeyStore::new(Paths::from_env().keys());
+    let name = &signing.key;
+    let (key, made) = store.load_or_generate(name, &default_user_id(name), SystemTime::now())?;
+    if let Some(made) = made {
+        let path = store.secret_path(name);
+        say(
+            quiet,
+            &format!("made signing key {name}, {}: keep a copy of {}", made.fingerprint, path.display()),
+        );
+    }
+    Ok(key)
+}
+
+fn options<'a>(signing: &Signing, key: &'a SigningKey) -> stream::Signing<'a> {
+    let validity = signing.valid.map(|days| Duration::from_hours(24 * u64::from(days)));
+    stream::Signing { key, now: SystemTime::now(), validity }
+}
+
+fn add(
+    stream: &stream::Stream,
+    dir: &Path,
+    signing: &stream::Signing<'_>,
+    quiet: bool,
+) -> anyhow::Result<()> {
+    let added = stream.add(dir, signing)?;
+    for (alias, product) in &added.moved_aliases {
+        say(quiet, &format!("alias {alias} now leads to {}, no longer to {product}", added.product));
+    }
+    let state = if added.new { "added" } else { "is there already" };
+    say(quiet, &format!("{} {} {state}", added.product, added.serial));
+    output::print(&format!("{}\n", added.path.display()))
+}
+
+fn list(images: &[Listed], format: Format) -> anyhow::Result<()> {
+    let product = |image: &Listed| image.product.to_string();
+    let serial = |image: &Listed| image.serial.to_string();
+    let fingerprint = |image: &Listed| image.fingerprint.map(|f| f.short()).unwrap_or_default();
+    let size = |image: &Listed| format!("{:.1} MB", image.size as f64 / 1e6);
+    let aliases = |image: &Listed| if image.newest { image.aliases.join(" ") } else { String::new() };
+    output::list(
+        format,
+        images,
+        &[
+            ("PRODUCT", &product),
+            ("SERIAL", &serial),
+            ("FINGERPRINT", &fingerprint),
+            ("SIZE", &size),
+            ("ALIASES", &aliases),
+        ],
+    )
+}
+
+fn verify(report: &Report, format: Format, quiet: bool) -> anyhow::Result<()> {
+    match format {
+        Format::Json | Format::Yaml => output::object(format, report)?,
+        Format::Table | Format::Csv if !report.problems.is_empty() => {
+            let path = |problem: &Problem| problem.path.display().to_string();
+            let reason = |problem: &Problem| problem.reason.clone();
+            output::list(format, &report.problems, &[("PATH", &path), ("PROBLEM", &reason)])?;
+        }
+        Format::Table | Format::Csv => {}
+    }
+    let megabytes = report.bytes as f64 / 1e6;
+    say(quiet, &format!("{} images, {} files, {megabytes:.1} MB checked", report.images, report.files));
+    match report.problems.len() {
+        0 => Ok(()),
+        1 => bail!("1 problem found"),
+        n => bail!("{n} problems found"),
+    }
+}
+
+fn say(quiet: bool, line: &str) {
+    if !quiet {
+        eprintln!("{line}");
+    }
+}
