@@ -1,10 +1,50 @@
-//! Verified downloads: over HTTP or HTTPS, bounded, resumable, and checked by hash while they
-//! stream. Nothing here keeps global state.
+//! Finding, verifying, fetching and keeping images.
+//!
+//! [`Client`] does all of it; the modules are its parts, each usable alone. Nothing is believed
+//! that is not signed by a pinned key, or explicitly allowed to be unsigned; nothing enters the
+//! store before every hash has matched. No global state, no printing: errors are returned,
+//! progress goes to a [`Progress`].
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use millstream_client::{Client, ClientConfig, Keep, NoProgress};
+//!
+//! # async fn example() -> millstream_client::Result<()> {
+//! let client = Client::new(ClientConfig::new(
+//!     Path::new("/etc/millstream"),
+//!     Path::new("/var/lib/millstream"),
+//!     Path::new("/var/cache/millstream"),
+//! ));
+//! for image in client.catalogue(&"images".parse()?).await?.newest() {
+//!     println!("{} {}", image.product, image.serial);
+//! }
+//! let image = client.fetch(&"images:debian/bookworm".parse()?, Keep::default(), &NoProgress).await?;
+//! println!("{}", image.rootfs.display());
+//! # Ok(())
+//! # }
+//! ```
 
+pub mod catalogue;
+mod client;
+mod documents;
 mod error;
+mod fetch;
 pub mod http;
 pub mod progress;
+pub mod query;
+pub mod remotes;
+pub mod store;
+mod suggest;
+mod tree;
+mod trust;
 
+pub use catalogue::{Catalogue, CatalogueImage};
+pub use client::{Client, ClientConfig, Resolved};
 pub use error::{Error, Result};
+pub use fetch::Keep;
 pub use http::{Download, HttpClient, HttpOptions};
 pub use progress::{NoProgress, Progress};
+pub use query::{Filter, ImageName, ImageRef, Place};
+pub use remotes::{Remote, RemoteName, Remotes, Trust};
+pub use store::{Store, StoredImage};
+pub use tree::TreePath;

@@ -1,0 +1,332 @@
+//! The images a remote offers, out of documents already believed.
+//!
+//! A publisher's signature says who speaks, not that every entry is sound: here names are bound to
+//! what they name. A product whose fields contradict its name, or that claims another product's
+//! alias, is refused, and whoever asks for it learns why.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use millstream_image::simplestreams::{Item, ProductEntry, Products, Version};
+use millstream_image::{Alias, Architecture, Fingerprint, Product, Sha256Digest};
+
+use crate::query::{Filter, Filtered, ImageRef, names_product};
+use crate::suggest;
+use crate::tree::TreePath;
+use crate::{Error, Result};
+
+const METADATA: [&str; 2] = ["lxd.tar.xz", "incus.tar.xz"];
+
+/// Kinds of root file system archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootKind {
+    /// `rootfs.tar.xz`.
+    TarXz,
+    /// `rootfs.squashfs`.
+    Squashfs,
+}
+
+impl RootKind {
+    /// The file's name in the store and when exported.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Self::TarXz => "rootfs.tar.xz",
+            Self::Squashfs => "rootfs.squashfs",
+        }
+    }
+}
+
+/// A file of an image in the remote's tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteFile {
+    /// Where it is.
+    pub path: TreePath,
+    /// Bytes.
+    pub size: u64,
+    /// SHA-256.
+    pub sha256: Sha256Digest,
+}
+
+/// One image of a remote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatalogueImage {
+    /// Identity: SHA-256 of metadata followed by root file system.
+    pub fingerprint: Fingerprint,
+    /// Distribution, release, architecture and variant.
+    pub product: Product,
+    /// Version name: `YYYYMMDD_HHMM`, elsewhere at least beginning with the date.
+    pub serial: String,
+    /// Names the product answers to.
+    pub aliases: Vec<Alias>,
+    /// `os`, `release`, `architecture`, `variant`, `serial`, `description`, `type`, …
+    pub properties: BTreeMap<String, String>,
+    /// The metadata archive.
+    pub metadata: RemoteFile,
+    /// The root file system's archive.
+    pub rootfs: RemoteFile,
+    /// Its kind.
+    pub root_kind: RootKind,
+    /// Whether it is the product's newest.
+    pub newest: bool,
+}
+
+impl CatalogueImage {
+    /// Bytes of both files.
+    pub fn size(&self) -> u64 {
+        self.metadata.size.saturating_add(self.rootfs.size)
+    }
+
+    /// Whether it passes all filters.
+    pub fn matches(&self, filters: &[Filter]) -> bool {
+        let image =
+            Filtered { fingerprint: self.fingerprint, aliases: &self.aliases, properties: &self.properties };
+        filters.iter().all(|filter| filter.matches(image))
+    }
+}
+
+/// A product that is not offered, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Its name in the document.
+    pub product: String,
+    /// What it claims to be called.
+    pub aliases: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// Everything a remote offers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Catalogue {
+    /// Images by product, newest first.
+    pub images: Vec<CatalogueImage>,
+    /// Products that contradict themselves.
+    pub refused: Vec<Refused>,
+}
+
+impl Catalogue {
+    /// Builds the catalogue of verified documents.
+    pub fn new(documents: &[Products]) -> Self {
+        let entries: Vec<_> = documents.iter().flat_map(|document| &document.products).collect();
+        let releases: BTreeSet<_> =
+            entries.iter().map(|(_, entry)| (entry.os.to_lowercase(), entry.release.clone())).collect();
+        let mut catalogue = Self::default();
+        for (name, entry) in entries {
+            let bound = bind(name, entry, &releases);
+            match bound.and_then(|(product, aliases)| images(&product, &aliases, entry)) {
+                Ok(images) => catalogue.images.extend(images),
+                Err(reason) => catalogue.refused.push(Refused {
+                    product: name.clone(),
+                    aliases: entry.aliases.clone(),
+                    reason,
+                }),
+            }
+        }
+        catalogue.images.sort_by(|a, b| a.product.cmp(&b.product).then(b.serial.cmp(&a.serial)));
+        catalogue
+    }
+
+    /// The image a name means: an alias or product for `host` or the architecture the name ends
+    /// in, always the newest; or the one whose fingerprint begins so.
+    pub fn resolve(&self, name: &ImageRef, host: Architecture) -> Result<&CatalogueImage> {
+        for (text, arch) in name.readings(host) {
+            let found: Vec<_> = self.newest().filter(|image| answers(image, text, arch)).collect();
+            match found[..] {
+                [] => {}
+                [image] => return Ok(image),
+                _ => return Err(ambiguous(name, found.iter().map(|image| image.product.to_string()))),
+            }
+        }
+        if let Some(prefix) = name.fingerprint_prefix() {
+            let begins = |image: &&CatalogueImage| image.fingerprint.to_string().starts_with(prefix);
+            let found: BTreeMap<_, _> =
+                self.images.iter().filter(begins).map(|image| (image.fingerprint, image)).collect();
+            match found.len() {
+                0 => {}
+                1 => return found.into_values().next().ok_or_else(|| self.unknown(name, host)),
+                _ => return Err(ambiguous(name, found.keys().map(ToString::to_string))),
+            }
+        }
+        Err(self.unknown(name, host))
+    }
+
+    /// The newest image of each product.
+    pub fn newest(&self) -> impl Iterator<Item = &CatalogueImage> {
+        self.images.iter().filter(|image| image.newest)
+    }
+
+    fn unknown(&self, name: &ImageRef, host: Architecture) -> Error {
+        let text = name.as_str();
+        let claims = |refused: &&Refused| {
+            refused.aliases.split(',').any(|alias| alias.trim() == text)
+                || refused.product.replace(':', "/").starts_with(text)
+        };
+        if let Some(refused) = self.refused.iter().find(claims) {
+            let reason =
+                format!("the remote offers it as {}, which was refused: {}", refused.product, refused.reason);
+            return Error::image(name, reason);
+        }
+        let elsewhere: BTreeSet<_> = self
+            .newest()
+            .filter(|image| answers(image, text, image.product.architecture()))
+            .map(|image| image.product.architecture().debian())
+            .collect();
+        if let Some(first) = elsewhere.first() {
+            let known: Vec<_> = elsewhere.iter().copied().collect();
+            let reason =
+                format!("there is none for {host}, only for {}; type: {name}/{first}", known.join(", "));
+            return Error::image(name, reason);
+        }
+        let aliases = self.newest().flat_map(|image| image.aliases.iter().map(Alias::as_str));
+        Error::image(name, format!("the remote has none of that name{}", suggest::hint(text, aliases)))
+    }
+}
+
+fn ambiguous(name: &ImageRef, candidates: impl Iterator<Item = String>) -> Error {
+    let candidates: Vec<_> = candidates.take(5).collect();
+    Error::image(name, format!("it can mean {}", candidates.join(" or ")))
+}
+
+fn answers(image: &CatalogueImage, name: &str, arch: Architecture) -> bool {
+    let product = &image.product;
+    let title = image.properties.get("release_title").map(String::as_str);
+    let releases: Vec<_> = [Some(product.release()), title].into_iter().flatten().collect();
+    product.architecture() == arch
+        && (image.aliases.iter().any(|alias| alias.as_str() == name)
+            || names_product(name, product.distribution(), &releases, product.variant()))
+}
+
+/// Binds a product's name and aliases to its fields.
+fn bind(
+    name: &str,
+    entry: &ProductEntry,
+    releases: &BTreeSet<(String, String)>,
+) -> Result<(Product, Vec<Alias>), String> {
+    let product = entry.product().map_err(|e| e.to_string())?;
+    match name.parse::<Product>() {
+        Ok(named) if named != product => return Err(format!("its fields say {product}")),
+        Ok(_) => {}
+        // Foreign names have other shapes, but an architecture in them must be the right one.
+        Err(_) => {
+            let named = name.split(':').find(|part| Architecture::all().any(|arch| arch.debian() == *part));
+            if let Some(arch) = named.filter(|arch| *arch != product.architecture().debian()) {
+                return Err(format!("its name says {arch}, its fields {}", product.architecture()));
+            }
+        }
+    }
+    let aliases: Vec<Alias> = entry.alias_list().filter_map(|alias| alias.parse().ok()).collect();
+    for alias in &aliases {
+        let parts: Vec<_> = alias.as_str().split('/').collect();
+        let [dist, release, ref rest @ ..] = parts[..] else { continue };
+        let variant = rest.first().copied().unwrap_or("default");
+        let another = release != product.release()
+            && releases.contains(&(product.distribution().to_owned(), release.to_owned()));
+        if !dist.eq_ignore_ascii_case(product.distribution()) || variant != product.variant() || another {
+            return Err(format!("it calls itself {alias}, its fields say {product}"));
+        }
+    }
+    Ok((product, aliases))
+}
+
+/// The container images of a product. One malformed version refuses them all: falling back to an
+/// older one would let a damaged entry choose the image.
+fn images(product: &Product, aliases: &[Alias], entry: &ProductEntry) -> Result<Vec<CatalogueImage>, String> {
+    let mut images = Vec::new();
+    for (serial, version) in entry.versions.iter().rev() {
+        if !is_serial(serial) {
+            continue; // Readers of the field skip these as well.
+        }
+        let image = image(product, aliases, entry, serial, version);
+        if let Some(mut image) = image.map_err(|e| format!("version {serial}: {e}"))? {
+            image.newest = images.is_empty();
+            images.push(image);
+        }
+    }
+    Ok(images)
+}
+
+/// Begins with a date; the rest cannot lead anywhere.
+fn is_serial(text: &str) -> bool {
+    text.len() <= 32
+        && text.len() >= 8
+        && text.bytes().take(8).all(|b| b.is_ascii_digit())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+/// One version; `None` when it holds no split container image (virtual machines only, say).
+fn image(
+    product: &Product,
+    aliases: &[Alias],
+    entry: &ProductEntry,
+    serial: &str,
+    version: &Version,
+) -> Result<Option<CatalogueImage>, String> {
+    let of_type = |ftype: &str| version.items.values().find(|item| item.ftype == ftype);
+    let Some(metadata) = METADATA.iter().find_map(|ftype| of_type(ftype)) else { return Ok(None) };
+    let (root, root_kind) = match (of_type("root.tar.xz"), of_type("squashfs")) {
+        (Some(root), _) => (root, RootKind::TarXz),
+        (None, Some(root)) => (root, RootKind::Squashfs),
+        (None, None) => return Ok(None),
+    };
+    let combined = match root_kind {
+        RootKind::Squashfs => metadata.combined_squashfs_sha256,
+        RootKind::TarXz => match (metadata.combined_rootxz_sha256, metadata.combined_sha256) {
+            (Some(new), Some(old)) if new != old => return Err("it states two fingerprints".into()),
+            (new, old) => new.or(old),
+        },
+    };
+    let fingerprint = Fingerprint::new(combined.ok_or("it states no fingerprint")?);
+    Ok(Some(CatalogueImage {
+        fingerprint,
+        product: product.clone(),
+        serial: serial.to_owned(),
+        aliases: aliases.to_vec(),
+        properties: properties(product, entry, serial, root_kind),
+        metadata: file(metadata)?,
+        rootfs: file(root)?,
+        root_kind,
+        newest: false,
+    }))
+}
+
+fn file(item: &Item) -> Result<RemoteFile, String> {
+    let path = item.path.parse().map_err(|e: Error| e.to_string())?;
+    if item.size == 0 {
+        return Err(format!("{path} has no size"));
+    }
+    let sha256 = item.sha256.ok_or_else(|| format!("{path} has no SHA-256"))?;
+    Ok(RemoteFile { path, size: item.size, sha256 })
+}
+
+fn properties(
+    product: &Product,
+    entry: &ProductEntry,
+    serial: &str,
+    kind: RootKind,
+) -> BTreeMap<String, String> {
+    let os = if entry.os.is_empty() { product.distribution() } else { &entry.os };
+    let title = if entry.release_title.is_empty() { &entry.release } else { &entry.release_title };
+    let kind = match kind {
+        RootKind::TarXz => "root.tar.xz",
+        RootKind::Squashfs => "squashfs",
+    };
+    let description = format!("{os} {title} {} ({}) ({serial})", product.architecture(), product.variant());
+    let mut properties: BTreeMap<_, _> = [
+        ("architecture", product.architecture().debian()),
+        ("description", &description),
+        ("os", os),
+        ("release", product.release()),
+        ("release_title", title),
+        ("serial", serial),
+        ("type", kind),
+        ("variant", product.variant()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into();
+    properties.extend(entry.support_eol.iter().map(|eol| ("support_eol".to_owned(), eol.clone())));
+    let requirement = |(key, value): (&String, &String)| (format!("requirements.{key}"), value.clone());
+    properties.extend(entry.requirements.iter().map(requirement));
+    properties
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! All of it behind one value.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use millstream_image::openpgp::Keyring;
+use millstream_image::{Alias, Architecture};
+
+use crate::catalogue::{Catalogue, CatalogueImage};
+use crate::documents::{self, Reader};
+use crate::fetch::{self, Keep};
+use crate::http::HttpOptions;
+use crate::query::{ImageName, Place};
+use crate::remotes::{self, Remote, RemoteName, Remotes};
+use crate::store::{Store, StoredImage};
+use crate::tree::Tree;
+use crate::trust::TrustFile;
+use crate::{Error, Progress, Result};
+
+/// Where a client keeps things, and how it speaks HTTP.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// The table of remotes, a JSON file.
+    pub remotes: PathBuf,
+    /// What was seen of each remote. Losing it loses the protection against rollback.
+    pub trust: PathBuf,
+    /// The image store.
+    pub store: PathBuf,
+    /// Documents that never change; may be deleted at any time.
+    pub documents: PathBuf,
+    /// Further authorities, pace of servers.
+    pub http: HttpOptions,
+    /// Architecture that names without one mean.
+    pub architecture: Architecture,
+}
+
+impl ClientConfig {
+    /// The usual places below a user's directories for settings, data and cache.
+    pub fn new(config: &Path, data: &Path, cache: &Path) -> Self {
+        Self {
+            remotes: config.join("remotes.json"),
+            trust: data.join("trust"),
+            store: data.join("images"),
+            documents: cache.join("documents"),
+            http: HttpOptions::default(),
+            architecture: Architecture::host(),
+        }
+    }
+}
+
+/// What a name turned out to mean.
+#[derive(Clone, Debug)]
+pub enum Resolved {
+    /// An image of the store.
+    Local(Box<StoredImage>),
+    /// An image a remote offers; it may be in the store already.
+    Remote(RemoteName, Box<CatalogueImage>),
+}
+
+/// Finds, verifies, fetches and keeps images. Holds no global state: several may live side by
+/// side, in one process or in many.
+#[derive(Debug)]
+pub struct Client {
+    config: ClientConfig,
+    store: Mutex<Option<Arc<Store>>>,
+}
+
+impl Client {
+    /// A client; touches nothing yet.
+    pub fn new(config: ClientConfig) -> Self {
+        Self { config, store: Mutex::new(None) }
+    }
+
+    /// The store, opened at first use.
+    pub fn store(&self) -> Result<Arc<Store>> {
+        let mut slot = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = &*slot {
+            return Ok(store.clone());
+        }
+        let store = Arc::new(Store::open(&self.config.store)?);
+        *slot = Some(store.clone());
+        Ok(store)
+    }
+
+    /// The remotes as the file has them now.
+    pub fn remotes(&self) -> Result<Remotes> {
+        Remotes::load(&self.config.remotes)
+    }
+
+    /// The public key a server offers at `key.asc`. It proves nothing: show its fingerprint, or
+    /// compare it with one from elsewhere, before pinning it.
+    pub async fn offered_key(&self, url: &str, ca: Option<&String>) -> Result<Keyring> {
+        let tree = remotes::open_tree(&remotes::parse_url(url)?, ca, &self.config.http)?;
+        documents::offered_key(&tree).await
+    }
+
+    /// Adds a remote after reading its catalogue, so that a wrong URL or key fails here and now.
+    /// The first remote becomes the default. Returns what it offers.
+    pub async fn add_remote(&self, name: &RemoteName, remote: Remote) -> Result<Catalogue> {
+        self.remotes()?.expect_free(name)?;
+        // What an earlier remote of this name has shown must not be held against this one.
+        self.trust_file(name).remove()?;
+        let catalogue = self.read(name, &remote).await?;
+        Remotes::update(&self.config.remotes, |remotes| remotes.insert(name.clone(), remote))?;
+        Ok(catalogue)
+    }
+
+    /// Removes a remote and what was seen of it. Images that came from it stay.
+    pub fn remove_remote(&self, name: &RemoteName) -> Result<()> {
+        Remotes::update(&self.config.remotes, |remotes| remotes.remove(name))?;
+        self.trust_file(name).remove()
+    }
+
+    /// Makes a remote the one that names without a remote mean.
+    pub fn set_default_remote(&self, name: &RemoteName) -> Result<()> {
+        Remotes::update(&self.config.remotes, |remotes| {
+            remotes.get(name)?;
+            remotes.default = Some(name.clone());
+            Ok(())
+        })
+    }
+
+    /// What a remote offers, verified now.
+    pub async fn catalogue(&self, name: &RemoteName) -> Result<Catalogue> {
+        let remotes = self.remotes()?;
+        self.read(name, remotes.get(name)?).await
+    }
+
+    /// What a name means. Without a remote: an alias or fingerprint of the store, else an image of
+    /// the default remote.
+    pub async fn resolve(&self, name: &ImageName) -> Result<Resolved> {
+        let remote = match &name.place {
+            Place::Local => return Ok(Resolved::Local(Box::new(self.store()?.resolve(&name.image)?))),
+            Place::Remote(remote) => remote.clone(),
+            Place::Anywhere => {
+                if let Some(image) = self.store()?.find(&name.image)? {
+                    return Ok(Resolved::Local(Box::new(image)));
+                }
+                self.remotes()?.default.ok_or_else(|| {
+                    let reason = "it is not in the local store, and there is no default remote; \
+                                  type: millstream remote add NAME URL, or remote set-default NAME";
+                    Error::image(&name.image, reason)
+                })?
+            }
+        };
+        let catalogue = self.catalogue(&remote).await?;
+        let image = catalogue.resolve(&name.image, self.config.architecture)?.clone();
+        Ok(Resolved::Remote(remote, Box::new(image)))
+    }
+
+    /// Brings the image a name means into the store, if it is not there, and returns it.
+    pub async fn fetch(&self, name: &ImageName, keep: Keep, progress: &dyn Progress) -> Result<StoredImage> {
+        match self.resolve(name).await? {
+            Resolved::Local(image) => Ok(*image),
+            Resolved::Remote(remote, image) => self.fetch_image(&remote, &image, keep, progress).await,
+        }
+    }
+
+    /// As [`Client::fetch`], of an image already found.
+    pub async fn fetch_image(
+        &self,
+        name: &RemoteName,
+        image: &CatalogueImage,
+        keep: Keep,
+        progress: &dyn Progress,
+    ) -> Result<StoredImage> {
+        let remotes = self.remotes()?;
+        let tree = remotes.get(name)?.tree(&self.config.http)?;
+        fetch::image(&*self.store()?, &tree, name.as_str(), image, keep, progress).await
+    }
+
+    /// Gives a stored image names; `replace` takes them from other images.
+    pub fn add_aliases(&self, image: &StoredImage, aliases: &[Alias], replace: bool) -> Result<()> {
+        let store = self.store()?;
+        aliases.iter().try_for_each(|alias| store.add_alias(alias, image.fingerprint, replace))
+    }
+
+    async fn read(&self, name: &RemoteName, remote: &Remote) -> Result<Catalogue> {
+        let tree: Tree = remote.tree(&self.config.http)?;
+        let (trust, cache) = (self.trust_file(name), &self.config.documents);
+        let reader = Reader { remote, tree: &tree, trust: &trust, cache, now: SystemTime::now() };
+        Ok(Catalogue::new(&reader.read().await?))
+    }
+
+    fn trust_file(&self, name: &RemoteName) -> TrustFile {
+        TrustFile::new(&self.config.trust, name)
+    }
+}

@@ -1,0 +1,37 @@
+//! A response's body, read at a least pace.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use reqwest::Response;
+
+use super::{Pace, network, silent};
+use crate::Result;
+
+pub(super) struct Body<'a> {
+    url: &'a str,
+    response: Response,
+    pace: Pace,
+    waited: Duration,
+    came: u64,
+}
+
+impl<'a> Body<'a> {
+    pub(super) fn new(url: &'a str, response: Response, pace: Pace) -> Self {
+        Self { url, response, pace, waited: Duration::ZERO, came: 0 }
+    }
+
+    /// The next bytes, `None` at the end. Counts only the time spent waiting for the server.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
+        let began = Instant::now();
+        let left = self.pace.window.saturating_sub(self.waited);
+        let answer = tokio::time::timeout(left, self.response.chunk()).await;
+        let chunk = answer.map_err(|_| silent(self.url, self.pace))?.map_err(|e| network(self.url, &e))?;
+        self.waited += began.elapsed();
+        self.came += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        if self.came >= self.pace.bytes {
+            (self.waited, self.came) = (Duration::ZERO, 0);
+        }
+        Ok(chunk)
+    }
+}

@@ -1,0 +1,263 @@
+//! Fetching documents and files over HTTP and HTTPS.
+//!
+//! Every body has a bound in bytes and in time: documents a cap, files their stated size, both a
+//! least pace ([`Pace`]), so that neither an endless nor a slow server holds its reader.
+
+mod body;
+mod download;
+mod part;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use millstream_image::Sha256Digest;
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, RANGE};
+use reqwest::{Response, StatusCode, redirect};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use url::Url;
+
+use self::body::Body;
+use crate::{Error, Progress, Result};
+
+const CONNECT: Duration = Duration::from_secs(15);
+/// Tries without progress before an error is final.
+const TRIES: u32 = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(300);
+const REDIRECTS: usize = 5;
+
+/// The least pace a server must keep: `bytes` within `window` of waiting. Time spent here, on
+/// hashing and writing, does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// How long is waited.
+    pub window: Duration,
+    /// What must have come by then.
+    pub bytes: u64,
+}
+
+impl Default for Pace {
+    /// 4 KiB in 30 seconds.
+    fn default() -> Self {
+        Self { window: Duration::from_secs(30), bytes: 4 << 10 }
+    }
+}
+
+/// Settings of a client.
+#[derive(Clone, Debug, Default)]
+pub struct HttpOptions {
+    /// Files of further certificate authorities, PEM, besides the system's.
+    pub ca_files: Vec<PathBuf>,
+    /// Further certificate authorities as PEM text.
+    pub ca_pem: Vec<String>,
+    /// The least pace of a server.
+    pub pace: Pace,
+}
+
+/// Fetches over HTTP and HTTPS. Cheap to clone; clones share connections.
+#[derive(Clone, Debug)]
+pub struct HttpClient {
+    inner: reqwest::Client,
+    pace: Pace,
+}
+
+/// A file to fetch.
+#[derive(Clone, Debug)]
+pub struct Download<'a> {
+    /// Where from.
+    pub url: &'a str,
+    /// Where to; appears complete and checked, or not at all.
+    pub dest: &'a Path,
+    /// Its bytes; not one more is read.
+    pub size: u64,
+    /// Its SHA-256.
+    pub sha256: Sha256Digest,
+}
+
+impl HttpClient {
+    /// A client that trusts the system's certificate authorities (`SSL_CERT_FILE` is honoured)
+    /// and the given ones.
+    pub fn new(options: &HttpOptions) -> Result<Self> {
+        let setup = |e: &dyn std::fmt::Display| Error::Setup(e.to_string());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|e| setup(&e))?
+            .with_root_certificates(roots(options)?)
+            .with_no_client_auth();
+        let inner = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .user_agent(concat!("millstream/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT)
+            .redirect(redirect::Policy::custom(follow))
+            .build()
+            .map_err(|e| setup(&e))?;
+        Ok(Self { inner, pace: options.pace })
+    }
+
+    /// Fetches a document into memory; one larger than `cap` bytes is an error.
+    pub async fn document(&self, url: &str, cap: u64) -> Result<Vec<u8>> {
+        check_url(url)?;
+        let mut back_off = BackOff::new();
+        loop {
+            match self.try_document(url, cap).await {
+                Err(error) if error.is_passing() => back_off.pause_or(error).await?,
+                other => return other,
+            }
+        }
+    }
+
+    /// Fetches a file and puts it in place once size and hash are right.
+    ///
+    /// Bytes gather in `DEST.part`, hashed as they come, and survive a failure: the next call
+    /// hashes them again and asks only for the rest. Two processes may fetch the same file; the
+    /// second waits for the first.
+    pub async fn download(&self, what: &Download<'_>, progress: &dyn Progress) -> Result<()> {
+        check_url(what.url)?;
+        let name = what.url.rsplit('/').next().unwrap_or(what.url);
+        progress.begin(name, Some(what.size));
+        let result = download::run(self, what, name, progress).await;
+        progress.end(name);
+        result
+    }
+
+    async fn try_document(&self, url: &str, cap: u64) -> Result<Vec<u8>> {
+        let response = self.get(url, 0).await?;
+        let too_long = || Error::mismatch(shown(url), format!("more than the {cap} bytes allowed"));
+        if response.content_length().is_some_and(|length| length > cap) {
+            return Err(too_long());
+        }
+        let mut body = Body::new(url, response, self.pace);
+        let mut document = Vec::new();
+        while let Some(chunk) = body.next().await? {
+            if (document.len() + chunk.len()) as u64 > cap {
+                return Err(too_long());
+            }
+            document.extend_from_slice(&chunk);
+        }
+        Ok(document)
+    }
+
+    /// Asks for a URL from byte `from` on and checks that the answer's head fits the question.
+    async fn get(&self, url: &str, from: u64) -> Result<Response> {
+        // A transformed body would have neither the stated size nor ranges that add up.
+        let mut request = self.inner.get(url).header(ACCEPT_ENCODING, "identity");
+        if from > 0 {
+            request = request.header(RANGE, format!("bytes={from}-"));
+        }
+        let answer = tokio::time::timeout(self.pace.window, request.send()).await;
+        let response = answer.map_err(|_| silent(url, self.pace))?.map_err(|e| network(url, &e))?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(Error::Status { url: shown(url), status: status.as_u16() });
+        }
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        if let Some(encoding) = header(CONTENT_ENCODING).filter(|e| !e.eq_ignore_ascii_case("identity")) {
+            return Err(Error::mismatch(
+                shown(url),
+                format!("the server sent it {encoding}-encoded, unasked"),
+            ));
+        }
+        let range = header(CONTENT_RANGE);
+        if status == StatusCode::PARTIAL_CONTENT
+            && !range.is_some_and(|range| range.starts_with(&format!("bytes {from}-")))
+        {
+            return Err(Error::mismatch(shown(url), "the server sent another range than asked"));
+        }
+        Ok(response)
+    }
+}
+
+/// Waits longer after each failure, and gives up after some.
+struct BackOff {
+    failures: u32,
+}
+
+impl BackOff {
+    fn new() -> Self {
+        Self { failures: 0 }
+    }
+
+    /// Waits before the next try; after the last one returns `error`. Up to a quarter of jitter
+    /// keeps clients that failed together from coming back together.
+    async fn pause_or(&mut self, error: Error) -> Result<()> {
+        self.failures += 1;
+        if self.failures >= TRIES {
+            return Err(error);
+        }
+        let pause = FIRST_PAUSE * 3_u32.pow(self.failures - 1);
+        let noise = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        tokio::time::sleep(pause + pause / 4 * (noise.subsec_micros() % 100) / 100).await;
+        Ok(())
+    }
+}
+
+fn roots(options: &HttpOptions) -> Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    for file in &options.ca_files {
+        let pem = std::fs::read(file).map_err(Error::io(file))?;
+        add_pem(&mut roots, &pem, &file.display().to_string())?;
+    }
+    for pem in &options.ca_pem {
+        add_pem(&mut roots, pem.as_bytes(), "certificate authority")?;
+    }
+    Ok(roots)
+}
+
+fn add_pem(roots: &mut RootCertStore, pem: &[u8], source: &str) -> Result<()> {
+    let bad = |e: &dyn std::fmt::Display| Error::Setup(format!("{source}: {e}"));
+    let mut count = 0;
+    for cert in CertificateDer::pem_slice_iter(pem) {
+        roots.add(cert.map_err(|e| bad(&e))?).map_err(|e| bad(&e))?;
+        count += 1;
+    }
+    if count == 0 { Err(bad(&"no PEM certificate in it")) } else { Ok(()) }
+}
+
+/// Checks that text holds certificates of authorities in PEM.
+pub(crate) fn check_ca(pem: &str, source: &str) -> Result<()> {
+    add_pem(&mut RootCertStore::empty(), pem.as_bytes(), source)
+}
+
+/// HTTPS is never left for HTTP, and nothing but these two is followed.
+fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    let downgrade = attempt.previous().last().is_some_and(|url| url.scheme() == "https")
+        && attempt.url().scheme() != "https";
+    if downgrade || !matches!(attempt.url().scheme(), "http" | "https") {
+        return attempt.error("the server redirects to an unsafe address");
+    }
+    if attempt.previous().len() > REDIRECTS { attempt.error("too many redirects") } else { attempt.follow() }
+}
+
+fn check_url(url: &str) -> Result<()> {
+    let bad = |reason: String| Error::Url { url: shown(url), reason };
+    let parsed = Url::parse(url).map_err(|e| bad(e.to_string()))?;
+    match parsed.scheme() {
+        "http" | "https" => Ok(()),
+        other => Err(bad(format!("{other}: is not fetched; use http or https"))),
+    }
+}
+
+/// A URL without user name and password.
+pub(crate) fn shown(url: &str) -> String {
+    let Ok(mut parsed) = Url::parse(url) else { return url.to_owned() };
+    let _ = parsed.set_username("");
+    let _ = parsed.set_password(None);
+    parsed.to_string()
+}
+
+fn network(url: &str, error: &reqwest::Error) -> Error {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    Error::Network { url: shown(url), reason: cause.to_string() }
+}
+
+fn silent(url: &str, pace: Pace) -> Error {
+    let reason = format!("fewer than {} bytes came within {} s", pace.bytes, pace.window.as_secs_f32());
+    Error::Network { url: shown(url), reason }
+}

@@ -1,0 +1,118 @@
+//! `DEST.part`: what has come of a file so far, with its running hash.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use millstream_image::Sha256Digest;
+use sha2::{Digest, Sha256};
+
+use crate::{Error, Result};
+
+const LOCK_POLL: Duration = Duration::from_millis(50);
+
+/// An unfinished download, locked by this process.
+pub(super) struct Part {
+    path: PathBuf,
+    file: File,
+    state: Sha256,
+    have: u64,
+}
+
+impl Part {
+    /// Opens or makes the part of `dest` and locks it; waits while another process has it. The
+    /// lock dies with its process.
+    pub(super) async fn lock(dest: &Path) -> Result<Self> {
+        let mut name = dest.file_name().unwrap_or_default().to_owned();
+        name.push(".part");
+        let path = dest.with_file_name(name);
+        loop {
+            let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+            let file = file.map_err(Error::io(&path))?;
+            match file.try_lock() {
+                // The one before us may have moved or removed the file we waited for.
+                Ok(()) if is_at(&file, &path) => {
+                    return Ok(Self { path, file, state: Sha256::new(), have: 0 });
+                }
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_POLL).await,
+                Err(TryLockError::Error(error)) => return Err(Error::io(&path)(error)),
+            }
+        }
+    }
+
+    /// Hashes what an earlier try left: it is never trusted. Blocks.
+    pub(super) fn rehash(mut self, limit: u64) -> Result<Self> {
+        if self.file.metadata().map_err(Error::io(&self.path))?.len() > limit {
+            self.restart()?;
+        }
+        self.rehash_all().map_err(Error::io(&self.path))?;
+        Ok(self)
+    }
+
+    fn rehash_all(&mut self) -> io::Result<()> {
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match self.file.read(&mut buffer)? {
+                0 => return Ok(()),
+                count => {
+                    self.state.update(&buffer[..count]);
+                    self.have += count as u64;
+                }
+            }
+        }
+    }
+
+    /// Bytes so far.
+    pub(super) fn have(&self) -> u64 {
+        self.have
+    }
+
+    /// Throws away what is there.
+    pub(super) fn restart(&mut self) -> Result<()> {
+        self.state = Sha256::new();
+        self.have = 0;
+        self.file.set_len(0).map_err(Error::io(&self.path))?;
+        self.file.seek(SeekFrom::Start(0)).map_err(Error::io(&self.path))?;
+        Ok(())
+    }
+
+    /// Adds bytes. A full disk is not kept full by what cannot be finished. Blocks.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        match self.file.write_all(bytes) {
+            Ok(()) => {
+                self.state.update(bytes);
+                self.have += bytes.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                self.remove();
+                Err(Error::io(&self.path)(error))
+            }
+        }
+    }
+
+    /// The digest of all bytes so far.
+    pub(super) fn digest(&self) -> Sha256Digest {
+        self.state.clone().into()
+    }
+
+    /// Puts the file in its place, its bytes on disk first. Blocks.
+    pub(super) fn finish(self, dest: &Path) -> Result<()> {
+        self.file.sync_all().map_err(Error::io(&self.path))?;
+        fs::rename(&self.path, dest).map_err(Error::io(dest))
+    }
+
+    /// Removes the file, also when that is not possible any more.
+    pub(super) fn remove(&self) {
+        drop(fs::remove_file(&self.path));
+    }
+}
+
+/// Whether the open file still is what the path names.
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(named)) = (file.metadata(), fs::symlink_metadata(path)) else { return false };
+    open.ino() == named.ino() && open.dev() == named.dev()
+}

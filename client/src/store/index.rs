@@ -1,0 +1,224 @@
+//! The store's index in SQLite.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use millstream_image::{Alias, Fingerprint};
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+
+use super::Record;
+use crate::{Error, Result};
+
+/// How long a process waits for another one's write.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// One step a version; `user_version` counts the steps done.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE images (
+        fingerprint TEXT PRIMARY KEY NOT NULL,
+        record      TEXT NOT NULL, -- as image.json; cached and auto_update are the columns'
+        stored      INTEGER NOT NULL,
+        last_used   INTEGER,
+        cached      INTEGER NOT NULL,
+        auto_update INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE aliases (
+        name        TEXT PRIMARY KEY NOT NULL,
+        fingerprint TEXT NOT NULL REFERENCES images (fingerprint) ON DELETE CASCADE
+    ) STRICT;
+    CREATE INDEX aliases_of ON aliases (fingerprint);
+"];
+
+const COLUMNS: &str = "SELECT fingerprint, record, last_used, cached, auto_update FROM images";
+
+/// What changes while an image is here.
+#[derive(Debug)]
+pub(super) struct State {
+    pub aliases: Vec<Alias>,
+    pub last_used: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Index {
+    path: PathBuf,
+    db: Connection,
+}
+
+impl Index {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let at = |e: rusqlite::Error| fault(path, &e);
+        let db = Connection::open(path).map_err(at)?;
+        db.busy_timeout(BUSY).map_err(at)?;
+        db.pragma_update(None, "journal_mode", "WAL").map_err(at)?;
+        db.pragma_update(None, "synchronous", "FULL").map_err(at)?;
+        db.pragma_update(None, "foreign_keys", true).map_err(at)?;
+        let mut index = Self { path: path.to_owned(), db };
+        index.migrate()?;
+        Ok(index)
+    }
+
+    fn migrate(&mut self) -> Result<()> {
+        let path = self.path.clone();
+        let at = |e: rusqlite::Error| fault(&path, &e);
+        let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(at)?;
+        let done: usize = transaction
+            .query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0))
+            .map_err(at)?
+            .try_into()
+            .unwrap_or(usize::MAX);
+        let Some(missing) = MIGRATIONS.get(done..) else {
+            let reason = format!("its format {done} is newer than this Millstream knows; update it");
+            return Err(Error::Store { path: self.path.clone(), reason });
+        };
+        for step in missing {
+            transaction.execute_batch(step).map_err(at)?;
+        }
+        transaction.pragma_update(None, "user_version", MIGRATIONS.len() as u32).map_err(at)?;
+        transaction.commit().map_err(at)
+    }
+
+    /// Every image, the newest arrival first.
+    pub(super) fn all(&self) -> Result<Vec<(Record, State)>> {
+        self.run(|db| {
+            let mut by_image: BTreeMap<Fingerprint, Vec<Alias>> = BTreeMap::new();
+            for (alias, fingerprint) in aliases(db)? {
+                by_image.entry(fingerprint).or_default().push(alias);
+            }
+            let mut statement = db.prepare_cached(&format!("{COLUMNS} ORDER BY stored DESC, fingerprint"))?;
+            let rows = statement.query_map([], |row| {
+                let mut image = image(row)?;
+                image.1.aliases = by_image.remove(&image.0.fingerprint).unwrap_or_default();
+                Ok(image)
+            })?;
+            rows.collect()
+        })
+    }
+
+    pub(super) fn get(&self, fingerprint: Fingerprint) -> Result<Option<(Record, State)>> {
+        self.run(|db| {
+            let mut statement = db.prepare_cached(&format!("{COLUMNS} WHERE fingerprint = ?1"))?;
+            let Some(mut found) = statement.query_row([fingerprint.to_string()], image).optional()? else {
+                return Ok(None);
+            };
+            let mut names =
+                db.prepare_cached("SELECT name FROM aliases WHERE fingerprint = ?1 ORDER BY name")?;
+            let names = names.query_map([fingerprint.to_string()], |row| parsed(row, 0))?;
+            found.1.aliases = names.collect::<Result<_, _>>()?;
+            Ok(Some(found))
+        })
+    }
+
+    pub(super) fn alias(&self, alias: &Alias) -> Result<Option<Fingerprint>> {
+        self.run(|db| {
+            let mut statement = db.prepare_cached("SELECT fingerprint FROM aliases WHERE name = ?1")?;
+            statement.query_row([alias.as_str()], |row| parsed(row, 0)).optional()
+        })
+    }
+
+    /// Fingerprints that begin with these lower-case hex digits.
+    pub(super) fn with_prefix(&self, prefix: &str) -> Result<Vec<Fingerprint>> {
+        self.run(|db| {
+            let query = "SELECT fingerprint FROM images WHERE fingerprint >= ?1 AND fingerprint < ?1 || 'g'";
+            let mut statement = db.prepare_cached(query)?;
+            let rows = statement.query_map([prefix], |row| parsed(row, 0))?;
+            rows.collect()
+        })
+    }
+
+    pub(super) fn insert(&self, record: &Record) -> Result<()> {
+        let text = serde_json::to_string(record).map_err(|e| Error::document("image record", e))?;
+        self.run(|db| {
+            db.execute(
+                "INSERT INTO images (fingerprint, record, stored, cached, auto_update)
+                 VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+                params![
+                    record.fingerprint.to_string(),
+                    text,
+                    record.stored.timestamp(),
+                    record.cached,
+                    record.auto_update
+                ],
+            )
+        })
+        .map(drop)
+    }
+
+    pub(super) fn remove(&self, fingerprint: Fingerprint) -> Result<()> {
+        self.run(|db| db.execute("DELETE FROM images WHERE fingerprint = ?1", [fingerprint.to_string()]))
+            .map(drop)
+    }
+
+    /// Adds an alias, over another meaning only if `replace`; tells what it meant before.
+    pub(super) fn add_alias(
+        &mut self,
+        alias: &Alias,
+        fingerprint: Fingerprint,
+        replace: bool,
+    ) -> Result<Option<Fingerprint>> {
+        let before = self.alias(alias)?;
+        let conflict =
+            if replace { "DO UPDATE SET fingerprint = excluded.fingerprint" } else { "DO NOTHING" };
+        self.run(|db| {
+            let query =
+                format!("INSERT INTO aliases (name, fingerprint) VALUES (?1, ?2) ON CONFLICT {conflict}");
+            db.execute(&query, [alias.as_str(), &fingerprint.to_string()])
+        })?;
+        Ok(before)
+    }
+
+    pub(super) fn remove_alias(&self, alias: &Alias) -> Result<bool> {
+        self.run(|db| db.execute("DELETE FROM aliases WHERE name = ?1", [alias.as_str()]))
+            .map(|count| count > 0)
+    }
+
+    pub(super) fn aliases(&self) -> Result<BTreeMap<Alias, Fingerprint>> {
+        self.run(|db| Ok(aliases(db)?.into_iter().collect()))
+    }
+
+    pub(super) fn touch(&self, fingerprint: Fingerprint, now: DateTime<Utc>) -> Result<()> {
+        let query = "UPDATE images SET last_used = ?2 WHERE fingerprint = ?1";
+        self.run(|db| db.execute(query, params![fingerprint.to_string(), now.timestamp()])).map(drop)
+    }
+
+    pub(super) fn set_flags(&self, fingerprint: Fingerprint, cached: bool, auto_update: bool) -> Result<()> {
+        let query = "UPDATE images SET cached = ?2, auto_update = ?3 WHERE fingerprint = ?1";
+        self.run(|db| db.execute(query, params![fingerprint.to_string(), cached, auto_update])).map(drop)
+    }
+
+    fn run<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        work(&self.db).map_err(|e| fault(&self.path, &e))
+    }
+}
+
+fn image(row: &Row<'_>) -> rusqlite::Result<(Record, State)> {
+    let text: String = row.get(1)?;
+    let mut record: Record = serde_json::from_str(&text)
+        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(1, Type::Text, Box::new(e)))?;
+    record.fingerprint = parsed(row, 0)?;
+    record.cached = row.get(3)?;
+    record.auto_update = row.get(4)?;
+    let last_used = row.get::<_, Option<i64>>(2)?.and_then(|seconds| DateTime::from_timestamp(seconds, 0));
+    Ok((record, State { aliases: Vec::new(), last_used }))
+}
+
+fn aliases(db: &Connection) -> rusqlite::Result<Vec<(Alias, Fingerprint)>> {
+    let mut statement = db.prepare_cached("SELECT name, fingerprint FROM aliases ORDER BY name")?;
+    let rows = statement.query_map([], |row| Ok((parsed(row, 0)?, parsed(row, 1)?)))?;
+    rows.collect()
+}
+
+/// A text column as the type it must be: what the file says is not used raw.
+fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+where
+    T: std::str::FromStr<Err = millstream_image::Error>,
+{
+    let text: String = row.get(column)?;
+    text.parse().map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(e)))
+}
+
+fn fault(path: &Path, error: &rusqlite::Error) -> Error {
+    Error::Store { path: path.to_owned(), reason: error.to_string() }
+}

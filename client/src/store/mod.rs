@@ -1,0 +1,296 @@
+//! The image store: one directory an image, named by fingerprint, and an index of them in SQLite.
+//!
+//! ```text
+//! STORE/FINGERPRINT/metadata.tar.xz   rootfs.tar.xz   image.json
+//! STORE/.staging/FINGERPRINT/         what is being fetched; locked by whoever fetches
+//! STORE/.trash/                       what is being deleted
+//! STORE/images.db                     the index, with aliases and what changes over time
+//! ```
+//!
+//! An image appears by one rename and then gets its row; it leaves by one rename and then loses
+//! its row. `image.json` says what the row says, so a directory without a row is an arrival that
+//! was cut off, and a row without a directory a departure: [`Store::open`] completes both. Locks
+//! are on directories and die with their process.
+
+mod heal;
+mod index;
+mod staging;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, Utc};
+use millstream_image::{Alias, Fingerprint, Product, atomic};
+use serde::{Deserialize, Serialize};
+
+use crate::query::{Filter, Filtered, ImageRef};
+use crate::{Error, Result, suggest};
+
+use self::index::Index;
+pub use self::staging::Staging;
+
+const STAGING: &str = ".staging";
+const TRASH: &str = ".trash";
+const RECORD: &str = "image.json";
+
+/// Where an image came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The remote's name.
+    pub remote: String,
+    /// What the image is.
+    pub product: Product,
+    /// Its version name there.
+    pub serial: String,
+}
+
+/// An image that is about to enter the store, as `image.json` describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Identity.
+    pub fingerprint: Fingerprint,
+    /// File name of the metadata archive.
+    pub metadata: String,
+    /// File name of the root file system's archive.
+    pub rootfs: String,
+    /// Bytes of both.
+    pub size: u64,
+    /// `os`, `release`, `architecture`, `variant`, `serial`, `description`, …
+    pub properties: BTreeMap<String, String>,
+    /// Where it came from, unless it was imported.
+    pub origin: Option<Origin>,
+    /// When the image was made.
+    pub created: DateTime<Utc>,
+    /// When it came here.
+    pub stored: DateTime<Utc>,
+    /// Whether it only came because something was started from it, and may go when unused.
+    pub cached: bool,
+    /// Whether newer serials are to be fetched by themselves.
+    pub auto_update: bool,
+}
+
+/// An image of the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StoredImage {
+    /// Identity: SHA-256 of metadata followed by root file system.
+    pub fingerprint: Fingerprint,
+    /// The metadata archive (`lxd.tar.xz`, `incus.tar.xz`).
+    pub metadata: PathBuf,
+    /// The root file system's archive.
+    pub rootfs: PathBuf,
+    /// Bytes of both.
+    pub size: u64,
+    /// `os`, `release`, `architecture`, `variant`, `serial`, `description`, …
+    pub properties: BTreeMap<String, String>,
+    /// Where it came from, unless it was imported.
+    pub origin: Option<Origin>,
+    /// Names given to it here.
+    pub aliases: Vec<Alias>,
+    /// When the image was made.
+    pub created: DateTime<Utc>,
+    /// When it came here.
+    pub stored: DateTime<Utc>,
+    /// When something was last started from it.
+    pub last_used: Option<DateTime<Utc>>,
+    /// Whether it only came because something was started from it, and may go when unused.
+    pub cached: bool,
+    /// Whether newer serials are to be fetched by themselves.
+    pub auto_update: bool,
+}
+
+impl StoredImage {
+    /// Whether it passes all filters.
+    pub fn matches(&self, filters: &[Filter]) -> bool {
+        let image =
+            Filtered { fingerprint: self.fingerprint, aliases: &self.aliases, properties: &self.properties };
+        filters.iter().all(|filter| filter.matches(image))
+    }
+}
+
+/// The store. Every process opens its own; all may work at once.
+#[derive(Debug)]
+pub struct Store {
+    dir: PathBuf,
+    index: Mutex<Index>,
+}
+
+impl Store {
+    /// Opens the store in `dir`, making it if need be, and completes what a killed process left
+    /// half done.
+    pub fn open(dir: &Path) -> Result<Self> {
+        for dir in [dir, &dir.join(STAGING), &dir.join(TRASH)] {
+            fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        }
+        let index = Index::open(&dir.join("images.db"))?;
+        let store = Self { dir: dir.to_owned(), index: Mutex::new(index) };
+        store.heal()?;
+        Ok(store)
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// All images, newest arrivals first.
+    pub fn list(&self) -> Result<Vec<StoredImage>> {
+        let rows = self.index().all()?;
+        rows.into_iter().map(|(record, state)| Ok(self.image(record, state))).collect()
+    }
+
+    /// The image of this fingerprint, if it is here.
+    pub fn get(&self, fingerprint: Fingerprint) -> Result<Option<StoredImage>> {
+        let row = self.index().get(fingerprint)?;
+        Ok(row.map(|(record, state)| self.image(record, state)))
+    }
+
+    /// The image of this alias, fingerprint, or unique beginning of a fingerprint, if it is here.
+    pub fn find(&self, name: &ImageRef) -> Result<Option<StoredImage>> {
+        let named = self.index().alias(name.alias())?;
+        if let Some(fingerprint) = named {
+            return self.get(fingerprint);
+        }
+        let Some(prefix) = name.fingerprint_prefix() else { return Ok(None) };
+        let found = self.index().with_prefix(prefix)?;
+        match found[..] {
+            [] => Ok(None),
+            [fingerprint] => self.get(fingerprint),
+            _ => {
+                let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+                Err(Error::image(name, format!("it can mean {}", found.join(" or "))))
+            }
+        }
+    }
+
+    /// As [`Store::find`], where absence is an error that names what is near.
+    pub fn resolve(&self, name: &ImageRef) -> Result<StoredImage> {
+        if let Some(image) = self.find(name)? {
+            return Ok(image);
+        }
+        let images = self.list()?;
+        let mut names: Vec<_> = images.iter().flat_map(|image| &image.aliases).map(Alias::as_str).collect();
+        let fingerprints: Vec<_> = images.iter().map(|image| image.fingerprint.short()).collect();
+        names.extend(fingerprints.iter().map(String::as_str));
+        let hint = suggest::hint(name.as_str(), names);
+        Err(Error::image(name, format!("the local store has none of that name{hint}")))
+    }
+
+    /// Begins to bring an image in; waits while another process brings the same one. `None` when
+    /// it has arrived meanwhile, or was here all along.
+    pub async fn stage(&self, fingerprint: Fingerprint) -> Result<Option<Staging>> {
+        staging::begin(self, fingerprint).await
+    }
+
+    /// Makes a staged image part of the store, durably and at once.
+    pub fn commit(&self, staging: Staging, record: &Record) -> Result<StoredImage> {
+        staging.put_record(record)?;
+        atomic::sync_dir(staging.dir())?;
+        atomic::rename(staging.dir(), &self.path(record.fingerprint))?;
+        self.index().insert(record)?;
+        drop(staging); // Until here heal() sees the lock and leaves the directory alone.
+        let stored = self.get(record.fingerprint)?;
+        stored.ok_or_else(|| self.damaged("an image that was just stored is gone; try again"))
+    }
+
+    /// Removes an image and its aliases.
+    pub fn delete(&self, fingerprint: Fingerprint) -> Result<()> {
+        let dir = self.path(fingerprint);
+        let trash = tempfile::Builder::new().prefix("image-").tempdir_in(self.dir.join(TRASH));
+        let trash = trash.map_err(Error::io(self.dir.join(TRASH)))?;
+        match fs::rename(&dir, trash.path().join("image")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&dir)(error)),
+            _ => atomic::sync_dir(&self.dir)?,
+        }
+        self.index().remove(fingerprint)?;
+        trash.close().map_err(Error::io(&dir))
+    }
+
+    /// Gives an image a name; a name that means another image is an error unless `replace`.
+    pub fn add_alias(&self, alias: &Alias, fingerprint: Fingerprint, replace: bool) -> Result<()> {
+        if self.get(fingerprint)?.is_none() {
+            return Err(Error::image(fingerprint, "it is not in the local store"));
+        }
+        let other = self.index().add_alias(alias, fingerprint, replace)?;
+        match other {
+            Some(other) if other != fingerprint && !replace => {
+                let reason = format!("the alias means {} already; delete it first", other.short());
+                Err(Error::name(alias.as_str(), reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a name away.
+    pub fn remove_alias(&self, alias: &Alias) -> Result<()> {
+        if self.index().remove_alias(alias)? {
+            return Ok(());
+        }
+        let known = self.aliases()?;
+        let hint = suggest::hint(alias.as_str(), known.keys().map(Alias::as_str));
+        Err(Error::name(alias.as_str(), format!("there is no such alias{hint}")))
+    }
+
+    /// All names and what they mean.
+    pub fn aliases(&self) -> Result<BTreeMap<Alias, Fingerprint>> {
+        self.index().aliases()
+    }
+
+    /// Notes that something was started from an image.
+    pub fn touch(&self, fingerprint: Fingerprint, now: DateTime<Utc>) -> Result<()> {
+        self.index().touch(fingerprint, now)
+    }
+
+    /// Sets whether an image may go when unused, and whether it follows newer serials.
+    pub fn set_flags(&self, fingerprint: Fingerprint, cached: bool, auto_update: bool) -> Result<()> {
+        self.index().set_flags(fingerprint, cached, auto_update)
+    }
+
+    /// Hashes an image again; the error says what is wrong with it.
+    pub fn verify(&self, image: &StoredImage) -> Result<()> {
+        let open = |path: &Path| File::open(path).map_err(Error::io(path));
+        let found = Fingerprint::of_split(open(&image.metadata)?, open(&image.rootfs)?);
+        let found = found.map_err(Error::io(&image.rootfs))?;
+        if found == image.fingerprint {
+            return Ok(());
+        }
+        Err(Error::Store {
+            path: self.path(image.fingerprint),
+            reason: format!("its files hash to {found}; delete the image and fetch it again"),
+        })
+    }
+
+    fn path(&self, fingerprint: Fingerprint) -> PathBuf {
+        self.dir.join(fingerprint.to_string())
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn damaged(&self, reason: &str) -> Error {
+        Error::Store { path: self.dir.clone(), reason: reason.to_owned() }
+    }
+
+    fn image(&self, record: Record, state: index::State) -> StoredImage {
+        let dir = self.path(record.fingerprint);
+        StoredImage {
+            fingerprint: record.fingerprint,
+            metadata: dir.join(&record.metadata),
+            rootfs: dir.join(&record.rootfs),
+            size: record.size,
+            properties: record.properties,
+            origin: record.origin,
+            aliases: state.aliases,
+            created: record.created,
+            stored: record.stored,
+            last_used: state.last_used,
+            cached: record.cached,
+            auto_update: record.auto_update,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

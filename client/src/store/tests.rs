@@ -1,0 +1,140 @@
+use millstream_image::Sha256Digest;
+
+use super::*;
+
+fn record(text: &str) -> Record {
+    let fingerprint = Fingerprint::of_split(&b"meta"[..], text.as_bytes()).unwrap();
+    Record {
+        fingerprint,
+        metadata: "metadata.tar.xz".into(),
+        rootfs: "rootfs.tar.xz".into(),
+        size: 4 + text.len() as u64,
+        properties: [("os".to_owned(), "Debian".to_owned())].into(),
+        origin: None,
+        created: DateTime::UNIX_EPOCH,
+        stored: DateTime::from_timestamp(1_700_000_000, 0).unwrap(),
+        cached: false,
+        auto_update: false,
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+fn fill(staging: &Staging, text: &str) {
+    fs::write(staging.dir().join("metadata.tar.xz"), "meta").unwrap();
+    fs::write(staging.dir().join("rootfs.tar.xz"), text).unwrap();
+}
+
+fn add(store: &Store, text: &str) -> StoredImage {
+    let record = record(text);
+    let staging = block_on(store.stage(record.fingerprint)).unwrap().unwrap();
+    fill(&staging, text);
+    store.commit(staging, &record).unwrap()
+}
+
+fn open() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("images")).unwrap();
+    (dir, store)
+}
+
+fn name(text: &str) -> ImageRef {
+    text.parse().unwrap()
+}
+
+#[test]
+fn images_come_stay_and_go() {
+    let (_dir, store) = open();
+    let image = add(&store, "root");
+    assert_eq!(store.verify(&image).map_err(|e| e.to_string()), Ok(()));
+    assert_eq!(Store::open(store.dir()).unwrap().list().unwrap(), [image.clone()]);
+    assert!(block_on(store.stage(image.fingerprint)).unwrap().is_none(), "it is here already");
+    store.delete(image.fingerprint).unwrap();
+    assert!(store.list().unwrap().is_empty() && !image.rootfs.exists());
+    assert_eq!(fs::read_dir(store.dir().join(TRASH)).unwrap().count(), 0);
+}
+
+#[test]
+fn names_find_images() {
+    let (_dir, store) = open();
+    let image = add(&store, "root");
+    let alias: Alias = "my/image".parse().unwrap();
+    store.add_alias(&alias, image.fingerprint, false).unwrap();
+    for text in ["my/image", &image.fingerprint.to_string(), &image.fingerprint.to_string()[..6]] {
+        assert_eq!(store.resolve(&name(text)).unwrap().fingerprint, image.fingerprint);
+    }
+    let error = store.resolve(&name("my/imgae")).unwrap_err().to_string();
+    assert!(error.contains("did you mean my/image"), "{error}");
+    assert_eq!(store.get(image.fingerprint).unwrap().unwrap().aliases, [alias.clone()]);
+
+    let other = add(&store, "other");
+    assert!(store.add_alias(&alias, other.fingerprint, false).is_err());
+    assert_eq!(store.aliases().unwrap()[&alias], image.fingerprint, "the old meaning stays");
+    store.add_alias(&alias, other.fingerprint, true).unwrap();
+    assert_eq!(store.aliases().unwrap()[&alias], other.fingerprint);
+    store.delete(other.fingerprint).unwrap();
+    assert!(store.aliases().unwrap().is_empty(), "aliases go with their image");
+    assert!(store.remove_alias(&alias).is_err());
+    let nowhere = Fingerprint::new(Sha256Digest::of(b"nothing"));
+    assert!(store.add_alias(&alias, nowhere, false).is_err());
+}
+
+#[test]
+fn flags_and_use_are_kept() {
+    let (_dir, store) = open();
+    let image = add(&store, "root");
+    let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+    store.touch(image.fingerprint, now).unwrap();
+    store.set_flags(image.fingerprint, true, true).unwrap();
+    let again = Store::open(store.dir()).unwrap().get(image.fingerprint).unwrap().unwrap();
+    assert_eq!((again.last_used, again.cached, again.auto_update), (Some(now), true, true));
+}
+
+#[test]
+fn arrival_cut_off_before_its_row_is_completed() {
+    let (_dir, store) = open();
+    let record = record("root");
+    let staging = block_on(store.stage(record.fingerprint)).unwrap().unwrap();
+    fill(&staging, "root");
+    staging.put_record(&record).unwrap();
+    fs::rename(staging.dir(), store.path(record.fingerprint)).unwrap();
+    assert!(
+        Store::open(store.dir()).unwrap().list().unwrap().is_empty(),
+        "its process lives: not ours to do"
+    );
+    drop(staging);
+    let healed = Store::open(store.dir()).unwrap().list().unwrap();
+    assert_eq!(healed.len(), 1);
+    store.verify(&healed[0]).unwrap();
+}
+
+#[test]
+fn departure_cut_off_before_its_row_went_is_completed() {
+    let (dir, store) = open();
+    let image = add(&store, "root");
+    fs::rename(store.path(image.fingerprint), dir.path().join("gone")).unwrap();
+    assert!(Store::open(store.dir()).unwrap().list().unwrap().is_empty());
+}
+
+#[test]
+fn damage_is_found_and_foreign_records_are_not_believed() {
+    let (_dir, store) = open();
+    let image = add(&store, "root");
+    fs::write(&image.rootfs, "r00t").unwrap();
+    assert!(store.verify(&image).unwrap_err().to_string().contains("hash to"));
+
+    let dir = store.path(Fingerprint::new(Sha256Digest::of(b"x")));
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join(RECORD), serde_json::to_vec(&record("root")).unwrap()).unwrap();
+    assert!(Store::open(store.dir()).unwrap_err().to_string().contains("does not describe"));
+}
+
+#[test]
+fn a_newer_format_is_left_alone() {
+    let (_dir, store) = open();
+    let db = rusqlite::Connection::open(store.dir().join("images.db")).unwrap();
+    db.pragma_update(None, "user_version", 99).unwrap();
+    assert!(Store::open(store.dir()).unwrap_err().to_string().contains("newer"));
+}
