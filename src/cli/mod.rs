@@ -1,6 +1,7 @@
 //! The command line: names, arguments and help, nothing else. One module a group of commands.
 
 pub mod build;
+pub mod instance;
 
 use clap::{Parser, Subcommand};
 
@@ -36,6 +37,8 @@ pub enum Command {
     ///
     /// Needs nothing on the host but the kernel.
     Build(build::Build),
+    #[command(flatten)]
+    Instance(instance::Instance),
 }
 
 /// How lists and objects are printed.

@@ -1,4 +1,5 @@
 //! One module a group of commands: arguments in, calls to the rooms, results out.
 
 pub mod build;
+pub mod instance;
 pub mod recipe;
