@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     millstream_runtime::init();
     let cli = Cli::parse();
     match run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("millstream: {}", describe(&error));
             ExitCode::FAILURE
@@ -26,14 +26,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> anyhow::Result<()> {
+fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
-        Command::Recipe(command) => commands::recipe::run(command),
-        Command::Build(command) => commands::build::run(command, cli.quiet),
-        Command::Stream(command) => commands::stream::run(command, cli.quiet),
-        Command::Key(command) => commands::key::run(command),
-        Command::Serve(command) => commands::serve::run(command, cli.quiet),
+        Command::Recipe(command) => commands::recipe::run(command)?,
+        Command::Build(command) => commands::build::run(command, cli.quiet)?,
+        Command::Stream(command) => commands::stream::run(command, cli.quiet)?,
+        Command::Key(command) => commands::key::run(command)?,
+        Command::Serve(command) => commands::serve::run(command, cli.quiet)?,
+        Command::Instance(command) => return commands::instance::run(command, cli.quiet),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// An error and its causes on one line, each said once.

@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-/// What can go wrong while running programs in namespaces.
+/// What can go wrong while running programs and containers in namespaces.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -32,6 +32,104 @@ pub enum Error {
     /// The user asked to stop.
     #[error("interrupted")]
     Cancelled,
+    /// A container's name is no host name.
+    #[error("\"{name}\" cannot name a container: {reason}")]
+    Name {
+        /// The name as given, shortened and without control characters.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// There is no such container.
+    #[error("there is no container {name}")]
+    NotFound {
+        /// The name asked for.
+        name: String,
+    },
+    /// The name is taken.
+    #[error("there already is a container {name}; choose another name or delete it first")]
+    Exists {
+        /// The name.
+        name: String,
+    },
+    /// Another command is at work on the container.
+    #[error("another command is at work on {name}; try again when it is done")]
+    Busy {
+        /// The container or image.
+        name: String,
+    },
+    /// The container is running.
+    #[error("{name} is running; stop it first")]
+    Running {
+        /// The container.
+        name: String,
+    },
+    /// The container is not running.
+    #[error("{name} is not running; start it first")]
+    NotRunning {
+        /// The container.
+        name: String,
+    },
+    /// A container did not come up; nothing of it is left running.
+    #[error("{name} did not start: {reason}{}", console_text(console))]
+    Start {
+        /// The container.
+        name: String,
+        /// Which step failed and why.
+        reason: String,
+        /// The last lines on its console.
+        console: Vec<String>,
+    },
+    /// A command could not be run inside a container.
+    #[error("cannot run a command in {name}: {reason}")]
+    Exec {
+        /// The container.
+        name: String,
+        /// Which step failed and why.
+        reason: String,
+    },
+    /// A container did not end even when killed.
+    #[error("{name} is still there {seconds} seconds after it was killed")]
+    Unkillable {
+        /// The container.
+        name: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// No range of ids is free for another container.
+    #[error("no range of 65536 user ids is left; delete containers or extend root's line in /etc/subuid")]
+    NoIds,
+    /// The image is for another architecture.
+    #[error("the image is for {image}, this host is {host}")]
+    Architecture {
+        /// Kernel name of the image's.
+        image: String,
+        /// Kernel name of the host's.
+        host: String,
+    },
+    /// Something is in use and cannot be removed.
+    #[error("image {fingerprint} is used by {}", containers.join(", "))]
+    ImageInUse {
+        /// The image, shortened.
+        fingerprint: String,
+        /// Who uses it.
+        containers: Vec<String>,
+    },
+    /// A file of ours does not parse.
+    #[error("{}: {reason}", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The image is broken or could not be unpacked.
+    #[error(transparent)]
+    Image(#[from] millstream_image::Error),
+}
+
+fn console_text(lines: &[String]) -> String {
+    if lines.is_empty() { String::new() } else { format!("; its console said:\n  {}", lines.join("\n  ")) }
 }
 
 /// Result with this crate's error.

@@ -1,6 +1,7 @@
 //! The command line: names, arguments and help, nothing else. One module a group of commands.
 
 pub mod build;
+pub mod instance;
 pub mod server;
 
 use clap::{Parser, Subcommand};
@@ -45,6 +46,8 @@ pub enum Command {
     Key(server::Key),
     /// Serve a stream over HTTPS
     Serve(server::Serve),
+    #[command(flatten)]
+    Instance(instance::Instance),
 }
 
 /// How lists and objects are printed.

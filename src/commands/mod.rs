@@ -1,6 +1,7 @@
 //! One module a group of commands: arguments in, calls to the rooms, results out.
 
 pub mod build;
+pub mod instance;
 pub mod key;
 pub mod recipe;
 pub mod serve;

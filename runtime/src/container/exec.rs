@@ -1,0 +1,120 @@
+//! Running commands in containers: the caller's side.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+
+use super::attach;
+use super::name::ContainerName;
+use super::record::{Config, State};
+use super::runtime::Runtime;
+use crate::{Error, Result};
+
+/// A command and how it runs. By default: as root, in root's home, with a plain environment,
+/// and with the caller's standard streams.
+#[derive(Clone, Debug, Default)]
+pub struct ExecOptions {
+    /// Program and arguments; the program is searched in `PATH`. None: the user's login shell.
+    pub argv: Vec<String>,
+    /// Added to the plain environment (`PATH`, `HOME`, `USER`, `LANG`), or replacing parts of it.
+    pub env: BTreeMap<String, String>,
+    /// Where it starts.
+    pub cwd: Option<PathBuf>,
+    /// User id inside the container.
+    pub uid: u32,
+    /// Group id inside the container.
+    pub gid: u32,
+    /// Whether it gets a terminal, connected to the caller's standard input and output, which then
+    /// must be one. It is put into raw mode meanwhile.
+    pub terminal: bool,
+}
+
+impl Runtime {
+    /// Runs a command in a running container to its end. Returns its exit code, 128 and the number
+    /// for a signal; 127 when there is no such program, 126 when it cannot be executed. The command
+    /// ends with the calling thread.
+    pub fn exec(&self, name: &ContainerName, options: &ExecOptions) -> Result<i32> {
+        let directory = self.existing(name)?;
+        let state = State::read(&directory)?;
+        let Some(running) = state.running.filter(super::record::Running::is_alive) else {
+            return Err(Error::NotRunning { name: name.to_string() });
+        };
+        let request = attach::Request {
+            init: running.init,
+            cgroup: Config::read(&directory)?.cgroup(name),
+            argv: options.argv.clone(),
+            env: environment(options),
+            cwd: options.cwd.clone(),
+            uid: options.uid,
+            gid: options.gid,
+            terminal: options.terminal,
+        };
+        let failed = |reason: String| Error::Exec { name: name.to_string(), reason };
+        let mut file = request_file(&request).map_err(|e| failed(e.to_string()))?;
+        let _raw =
+            options.terminal.then(RawTerminal::enter).transpose().map_err(|e| failed(e.to_string()))?;
+        let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+        let mut child = Command::new(Self::program())
+            .arg(attach::ARGUMENT)
+            .arg(path)
+            .env_clear()
+            .spawn()
+            .map_err(Error::io(Self::program()))?;
+        let status = child.wait().map_err(Error::io(Self::program()))?;
+        let mut reason = String::new();
+        let _ = file.rewind().and_then(|()| file.read_to_string(&mut reason));
+        if !reason.is_empty() {
+            return Err(failed(reason));
+        }
+        Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
+    }
+}
+
+fn environment(options: &ExecOptions) -> BTreeMap<String, String> {
+    let plain = [
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("LANG", "C.UTF-8"),
+        ("container", "millstream"),
+    ];
+    let root = [("HOME", "/root"), ("USER", "root"), ("LOGNAME", "root")];
+    let root = root.into_iter().filter(|_| options.uid == 0);
+    let mut env: BTreeMap<_, _> =
+        plain.into_iter().chain(root).map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    env.extend(options.env.clone());
+    env
+}
+
+/// In memory, so that neither arguments nor environment show in a process list.
+fn request_file(request: &attach::Request) -> io::Result<File> {
+    let name = CString::new("millstream-exec")?;
+    let mut file = File::from(memfd_create(&name, MemfdFlags::CLOEXEC)?);
+    file.write_all(&serde_json::to_vec(request)?)?;
+    Ok(file)
+}
+
+/// The caller's terminal in raw mode; dropping it restores what was.
+struct RawTerminal(Termios);
+
+impl RawTerminal {
+    fn enter() -> io::Result<Self> {
+        let before = tcgetattr(io::stdin())?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(io::stdin(), OptionalActions::Flush, &raw)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &self.0);
+    }
+}

@@ -1,0 +1,128 @@
+//! The container's first process, from its birth in new namespaces to the moment it becomes init.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::sched::{CloneFlags, unshare};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+use serde::{Deserialize, Serialize};
+
+use super::channel::Channel;
+use super::confine::{become_root, confine, die_with_parent};
+use super::supervise::Request;
+use super::template::Job;
+use super::{mounts, sys};
+
+/// The namespaces it is born in. That of the control groups comes later, as its root is where the
+/// process is when it is made.
+pub(crate) const NAMESPACES: libc::c_int = libc::CLONE_NEWUSER
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC;
+
+const INIT: &str = "/sbin/init";
+/// Address space while templates are rendered, in bytes.
+const TEMPLATE_MEMORY: u64 = 1 << 30;
+
+/// What it tells the supervisor. Afterwards the channel closes, as init is executed.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Message {
+    /// All is prepared; the console's master comes with it.
+    Ready {
+        /// The signal that asks this init to shut down.
+        stop_signal: i32,
+    },
+    /// Which step failed and why.
+    Failed(String),
+}
+
+type Step<T> = Result<T, String>;
+
+/// Prepares the container and becomes its init.
+pub(crate) fn main(request: &Request, templates: &[Job], supervisor: &Channel) -> ! {
+    let Err(reason) = run(request, templates, supervisor);
+    let _ = supervisor.send(&Message::Failed(reason), None);
+    std::process::exit(1)
+}
+
+fn run(request: &Request, templates: &[Job], supervisor: &Channel) -> Step<Infallible> {
+    sys::reset_signals().map_err(|e| format!("signals: {e}"))?;
+    die_with_parent()?;
+    let root = match supervisor.receive::<()>() {
+        Ok(Some(((), Some(root)))) => root,
+        // The supervisor died, or gave up.
+        _ => std::process::exit(1),
+    };
+    become_root()?;
+    die_with_parent()?;
+    unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| format!("cgroup namespace: {e}"))?;
+    nix::unistd::sethostname(&request.name).map_err(|e| format!("host name: {e}"))?;
+    sys::loopback_up().map_err(|e| format!("loopback interface: {e}"))?;
+    mounts::enter(&root)?;
+    drop(root);
+    let (master, slave) = console()?;
+    mounts::console(&slave)?;
+    render(request, templates)?;
+    let stop_signal = stop_signal()?;
+    supervisor.send(&Message::Ready { stop_signal }, Some(&master)).map_err(|e| format!("socket: {e}"))?;
+    drop(master);
+    execute(request, &slave)
+}
+
+/// A terminal of the container's own, which the supervisor gets the other end of.
+fn console() -> Step<(OwnedFd, OwnedFd)> {
+    let failed = |error: rustix::io::Errno| format!("console: {error}");
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).map_err(failed)?;
+    unlockpt(&master).map_err(failed)?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let slave = ioctl_tiocgptpeer(&master, flags).map_err(failed)?;
+    Ok((master, slave))
+}
+
+/// A template that asks for too much memory ends this process, and nothing else.
+fn render(request: &Request, templates: &[Job]) -> Step<()> {
+    let before = getrlimit(Resource::As);
+    let limit = |limit| setrlimit(Resource::As, limit).map_err(|e| format!("memory limit: {e}"));
+    limit(Rlimit { current: Some(TEMPLATE_MEMORY), maximum: before.maximum })?;
+    templates.iter().try_for_each(|job| job.run(&request.variables))?;
+    limit(before)
+}
+
+/// Systemd has a signal for powering off; most others take that of a failing power supply.
+fn stop_signal() -> Step<i32> {
+    let init = fs::canonicalize(INIT).map_err(|e| format!("the image's {INIT}: {e}"))?;
+    let systemd = init.file_name().is_some_and(|name| name == "systemd");
+    Ok(if systemd { libc::SIGRTMIN() + 3 } else { libc::SIGPWR })
+}
+
+fn execute(request: &Request, console: &OwnedFd) -> Step<Infallible> {
+    confine()?;
+    let failed = |error: rustix::io::Errno| format!("console: {error}");
+    nix::unistd::setsid().map_err(|e| format!("session: {e}"))?;
+    rustix::process::ioctl_tiocsctty(console).map_err(failed)?;
+    rustix::stdio::dup2_stdin(console).map_err(failed)?;
+    rustix::stdio::dup2_stdout(console).map_err(failed)?;
+    rustix::stdio::dup2_stderr(console).map_err(failed)?;
+    sys::close_on_exec_from(3).map_err(|e| format!("descriptors: {e}"))?;
+    let text = |text: &str| CString::new(text).map_err(|e| e.to_string());
+    let environment = [
+        text("container=millstream")?,
+        text(&format!("container_uuid={}", request.machine_id))?,
+        text("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")?,
+        text("TERM=vt220")?,
+    ];
+    let Err(error) = nix::unistd::execve(&text(INIT)?, &[text(INIT)?], &environment);
+    let hint = match error {
+        nix::errno::Errno::ENOENT => " (the program it names as its interpreter or loader is missing)",
+        nix::errno::Errno::ENOEXEC => " (it is no program of this architecture)",
+        _ if !Path::new(INIT).is_file() => " (it is no file)",
+        _ => "",
+    };
+    Err(format!("{INIT}: {error}{hint}"))
+}

@@ -1,0 +1,222 @@
+//! Starting and stopping containers.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use millstream_image::metadata::Metadata;
+
+use super::image::ImageFiles;
+use super::name::ContainerName;
+use super::record::{Config, Exit, Running, State, now};
+use super::runtime::{ImageUse, Runtime};
+use super::supervise::{self, Report, Request};
+use super::template::{self, Variables};
+use super::{cgroup, console, process};
+use crate::{Error, Result};
+
+/// Console lines shown when a container does not come up.
+const CONSOLE_LINES: usize = 10;
+/// An init that is going to die at once has done so, or sleeps, within this time.
+const FIRST_BREATH: Duration = Duration::from_millis(25);
+/// How long a killed container may take to be gone.
+const AFTER_KILL: Duration = Duration::from_secs(30);
+
+/// How a container was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// It shut down when asked to.
+    Cleanly,
+    /// It was killed, as asked for or because it did not shut down in time.
+    Killed,
+}
+
+impl Runtime {
+    /// Makes and starts a container. One that does not come up is deleted again.
+    pub fn launch(&self, name: &ContainerName, files: &ImageFiles, image: ImageUse) -> Result<()> {
+        self.create(name, files, image)?;
+        self.start(name).inspect_err(|_| {
+            let _ = self.delete(name, true);
+        })
+    }
+
+    /// Starts a container and returns when its init runs.
+    ///
+    /// # Errors
+    /// [`Error::Start`] when it could not be set up, or its init died at once. Nothing of it is
+    /// left then but its files.
+    pub fn start(&self, name: &ContainerName) -> Result<()> {
+        let directory = self.existing(name)?;
+        let _lock = self.lock(name)?;
+        if self.settle(name, &directory)?.is_some() {
+            return Err(Error::Running { name: name.to_string() });
+        }
+        let mut config = Config::read(&directory)?;
+        let request = self.request(name, &directory, &config)?;
+        let failed = |reason: String| Error::Start {
+            name: name.to_string(),
+            reason,
+            console: console::last_lines(&directory, CONSOLE_LINES),
+        };
+        match supervisor(&request)? {
+            Some(Report::Started) => {}
+            Some(Report::Failed(reason)) => return Err(failed(reason)),
+            None => {
+                cgroup::Host::discover()?.container(&request.cgroup).remove()?;
+                return Err(failed("its supervisor was killed".into()));
+            }
+        }
+        if let Some(exit) = died_at_once(&directory)? {
+            return Err(failed(format!("its init ended at once with status {}", exit.code)));
+        }
+        if config.pending_templates.take().is_some() {
+            config.write(&directory)?;
+        }
+        Ok(())
+    }
+
+    /// Asks a container to shut down and waits; kills it when it has not after `limit`, or at once
+    /// if that is zero.
+    pub fn stop(&self, name: &ContainerName, limit: Duration) -> Result<Stopped> {
+        let directory = self.existing(name)?;
+        let _lock = self.lock(name)?;
+        let Some(running) = self.settle(name, &directory)? else {
+            return Err(Error::NotRunning { name: name.to_string() });
+        };
+        if !limit.is_zero()
+            && let Some(supervisor) = open(running.supervisor)?
+        {
+            if let Some(init) = open(running.init)? {
+                let signalled = process::send(&init, running.stop_signal);
+                signalled.map_err(Error::io(proc(running.init.pid)))?;
+            }
+            let ended = process::wait(&supervisor, limit).map_err(Error::io(proc(running.supervisor.pid)))?;
+            if ended {
+                self.settle(name, &directory)?;
+                return Ok(Stopped::Cleanly);
+            }
+        }
+        self.kill(name, &directory)?;
+        Ok(Stopped::Killed)
+    }
+
+    /// Kills a running container and waits until all of it is gone. Needs its lock.
+    pub(super) fn kill(&self, name: &ContainerName, directory: &Path) -> Result<()> {
+        let Some(running) = self.settle(name, directory)? else { return Ok(()) };
+        let supervisor = open(running.supervisor)?;
+        if let Some(init) = open(running.init)? {
+            process::send(&init, libc::SIGKILL).map_err(Error::io(proc(running.init.pid)))?;
+        }
+        let ended = supervisor.map_or(Ok(true), |supervisor| process::wait(&supervisor, AFTER_KILL));
+        if !ended.map_err(Error::io(proc(running.supervisor.pid)))? {
+            return Err(Error::Unkillable { name: name.to_string(), seconds: AFTER_KILL.as_secs() });
+        }
+        self.settle(name, directory).map(|_| ())
+    }
+
+    /// The run under way, if there is one. One whose supervisor or init was killed from outside is
+    /// brought to its end: nothing of it is left, and its record says so. Needs the lock.
+    pub(super) fn settle(&self, name: &ContainerName, directory: &Path) -> Result<Option<Running>> {
+        let mut state = State::read(directory)?;
+        let Some(running) = state.running.take() else { return Ok(None) };
+        if running.is_alive() {
+            return Ok(Some(running));
+        }
+        if process::boot_id().is_ok_and(|id| id == running.boot_id) {
+            // A supervisor that is ending writes the record itself. An init without one is about
+            // to be killed by the kernel, as its death signal says.
+            for process in [running.supervisor, running.init] {
+                if let Some(process) = open(process)? {
+                    process::wait(&process, AFTER_KILL).map_err(Error::io(directory))?;
+                }
+            }
+            let config = Config::read(directory)?;
+            cgroup::Host::discover()?.container(&config.cgroup(name)).remove()?;
+        }
+        let mut state = State::read(directory)?;
+        if state.running.take().is_some() {
+            state.last_exit = Some(Exit { at: now(), code: 128 + libc::SIGKILL, error: None });
+            state.write(directory)?;
+        }
+        Ok(None)
+    }
+
+    /// The program that is started again as supervisor, and to enter containers.
+    pub(super) fn program() -> &'static str {
+        "/proc/self/exe"
+    }
+
+    fn request(&self, name: &ContainerName, directory: &Path, config: &Config) -> Result<Request> {
+        let image = self.images().join(config.image.to_string());
+        let path = image.join("metadata.yaml");
+        let metadata = Metadata::parse(&fs::read(&path).map_err(Error::io(&path))?)?;
+        let triggers: Vec<_> = config.pending_templates.as_deref().into_iter().chain(["start"]).collect();
+        Ok(Request {
+            directory: directory.to_path_buf(),
+            name: name.to_string(),
+            cgroup: config.cgroup(name),
+            machine_id: config.id.clone(),
+            idmap: config.idmap,
+            layers: self.layers(directory, config),
+            templates: template::jobs(&metadata, &image, &triggers)?,
+            variables: Variables {
+                name: name.to_string(),
+                architecture: config.architecture.clone(),
+                ..Variables::default()
+            },
+        })
+    }
+}
+
+/// Starts a supervisor and waits for its report; `None` when it died without one.
+fn supervisor(request: &Request) -> Result<Option<Report>> {
+    let program = Runtime::program();
+    let mut child = Command::new(program)
+        .arg(supervise::ARGUMENT)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(Error::io(program))?;
+    let text = serde_json::to_vec(request).map_err(|e| Error::io(program)(e.into()))?;
+    let sent = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(&text));
+    let mut report = Vec::new();
+    let received = child.stdout.take().map_or(Ok(0), |mut stdout| stdout.read_to_end(&mut report));
+    child.wait().map_err(Error::io(program))?;
+    sent.and(received).map_err(Error::io(program))?;
+    Ok(serde_json::from_slice(&report).ok())
+}
+
+/// Looks at a fresh init until it has died or gone to sleep, or has lived long enough.
+fn died_at_once(directory: &Path) -> Result<Option<Exit>> {
+    let begin = Instant::now();
+    let mut asleep = 0;
+    loop {
+        let state = State::read(directory)?;
+        let Some(running) = state.running else { return Ok(state.last_exit) };
+        if running.init.is_alive() {
+            asleep = if running.init.is_asleep() { asleep + 1 } else { 0 };
+            if asleep == 3 || begin.elapsed() > FIRST_BREATH {
+                return Ok(None);
+            }
+        } else if !running.supervisor.is_alive() {
+            // Unless it has just written its last words.
+            let state = State::read(directory)?;
+            return Ok(state.last_exit.filter(|_| state.running.is_none()));
+        }
+        // Without an init, the supervisor is about to write how it ended, or to start another one.
+        sleep(Duration::from_millis(1));
+    }
+}
+
+fn open(process: process::Process) -> Result<Option<std::os::fd::OwnedFd>> {
+    process.open().map_err(Error::io(proc(process.pid)))
+}
+
+fn proc(pid: i32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}"))
+}

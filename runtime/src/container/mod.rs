@@ -1,0 +1,71 @@
+//! System containers: create, start, run commands in, stop, delete.
+//!
+//! On disk, below the directory given to [`Runtime::open`], which only its owner may enter:
+//!
+//! | path | what | written by |
+//! |---|---|---|
+//! | `images/FINGERPRINT/` | an unpacked image: `rootfs/`, `metadata.yaml`, `templates/` | once |
+//! | `images/.FINGERPRINT/` | one being unpacked or removed | whoever has it locked |
+//! | `NAME/config.json` | what the container is | commands |
+//! | `NAME/state.json` | its processes while it runs, how it ended | its supervisor |
+//! | `NAME/upper/`, `NAME/work/` | what it changed, over the image | the container |
+//! | `NAME/rootfs/` | its own copy of the image, where ids cannot be mapped | once |
+//! | `NAME/console.log`, `.old` | its console, this run and before | its supervisor |
+//! | `.new-ID/`, `.deleted-ID/` | containers half made or half deleted | collected by `create` |
+//!
+//! Commands that change a container hold a lock (`flock`) on its directory; `create` takes one on
+//! the whole to choose ids. Locks die with their holder. A container appears and disappears by one
+//! rename.
+//!
+//! Three processes make a running container. A supervisor (see `supervise`), the container's init,
+//! and, for each command run in it, one that waits for it outside. All are this very program, started
+//! again, so that callers may have threads. The host's mounts never change: the root file system is
+//! mounted detached and handed to the container.
+
+mod attach;
+mod cgroup;
+mod channel;
+mod confine;
+mod console;
+mod exec;
+mod idmap;
+mod image;
+mod inside;
+mod lifecycle;
+mod lock;
+mod mounts;
+mod name;
+mod probe;
+mod process;
+mod record;
+mod relay;
+mod rootfs;
+mod runtime;
+mod seccomp;
+mod supervise;
+mod sys;
+mod template;
+
+use std::ffi::OsString;
+use std::path::Path;
+
+pub use exec::ExecOptions;
+pub use idmap::IdMap;
+pub use image::ImageFiles;
+pub use lifecycle::Stopped;
+pub use name::ContainerName;
+pub use record::{Base, Exit};
+pub use runtime::{ImageUse, Info, Runtime, Status};
+
+/// Takes over when this process was started as one of a container's.
+pub(crate) fn take_over(argument: &OsString, rest: &mut dyn Iterator<Item = OsString>) {
+    if argument == supervise::ARGUMENT {
+        supervise::main();
+    } else if argument == probe::ARGUMENT {
+        probe::main();
+    } else if argument == attach::ARGUMENT
+        && let Some(file) = rest.next()
+    {
+        attach::main(Path::new(&file));
+    }
+}

@@ -1,0 +1,189 @@
+//! What is written down about a container: `config.json`, which lasts, and `state.json`, which
+//! describes processes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use millstream_image::{Fingerprint, atomic};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::idmap::IdMap;
+use super::name::ContainerName;
+use super::process::{Process, boot_id};
+use crate::{Error, Result};
+
+/// What a container is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Config {
+    /// The image it was made from.
+    pub image: Fingerprint,
+    /// The image's properties at that time.
+    pub properties: BTreeMap<String, String>,
+    /// Kernel name of its architecture.
+    pub architecture: String,
+    /// Identifies it for ever: machine id of a fresh system, name of its control groups.
+    pub id: String,
+    /// Its ids on the host.
+    pub idmap: IdMap,
+    /// What its root file system rests on.
+    pub base: Base,
+    /// Seconds since 1970.
+    pub created_at: i64,
+    /// Occasion whose templates are rendered at the next start: `create`, `copy`, `rename`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_templates: Option<String>,
+}
+
+/// What a container's root file system rests on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Base {
+    /// The unpacked image that all its containers share, with ids mapped by the kernel.
+    Shared,
+    /// A copy of its own with other ids.
+    Copied {
+        /// Why it is not shared.
+        reason: String,
+    },
+}
+
+impl Config {
+    /// Name of the container's control groups: its own, and unlike that of any container elsewhere.
+    pub fn cgroup(&self, name: &ContainerName) -> String {
+        format!("{name}-{}", self.id.split('-').next().unwrap_or(&self.id))
+    }
+}
+
+/// What goes on in a container.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct State {
+    /// Set while it runs, and after its supervisor was killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<Running>,
+    /// How the last run ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_exit: Option<Exit>,
+}
+
+/// A run under way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Running {
+    /// The host's boot it belongs to.
+    pub boot_id: String,
+    /// The container's first process.
+    pub init: Process,
+    /// The process of ours that looks after it.
+    pub supervisor: Process,
+    /// Seconds since 1970.
+    pub started_at: i64,
+    /// The signal that asks its init to shut down.
+    pub stop_signal: i32,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Seconds since 1970.
+    pub at: i64,
+    /// Exit code of init, 128 and the number for a signal. A container that powered itself off has 0.
+    pub code: i32,
+    /// Why it could not be started again, when that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl Running {
+    /// Whether the container runs: its init and its supervisor are there, in this boot.
+    pub fn is_alive(&self) -> bool {
+        boot_id().is_ok_and(|id| id == self.boot_id) && self.init.is_alive() && self.supervisor.is_alive()
+    }
+}
+
+impl Config {
+    /// Reads a container's.
+    pub fn read(container: &Path) -> Result<Self> {
+        read(&container.join("config.json"))
+    }
+
+    /// Replaces a container's, durably.
+    pub fn write(&self, container: &Path) -> Result<()> {
+        let path = container.join("config.json");
+        Ok(atomic::write_with_mode(&path, &text(self, &path)?, 0o600)?)
+    }
+}
+
+impl State {
+    /// Reads a container's. None written, or one cut short by a power failure: nothing runs.
+    pub fn read(container: &Path) -> Result<Self> {
+        let path = container.join("state.json");
+        match fs::read(&path) {
+            Ok(text) if text.is_empty() => Ok(Self::default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Ok(_) => read(&path),
+            Err(error) => Err(Error::io(&path)(error)),
+        }
+    }
+
+    /// Replaces a container's. Not synced: what it tells about does not survive a power failure.
+    pub fn write(&self, container: &Path) -> Result<()> {
+        let path = container.join("state.json");
+        let temp = container.join(".state.json");
+        fs::write(&temp, text(self, &path)?).map_err(Error::io(&temp))?;
+        fs::rename(&temp, &path).map_err(Error::io(&path))
+    }
+}
+
+/// Seconds since 1970.
+pub fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs() as i64)
+}
+
+/// A fresh random id in the form of a UUID (version 4).
+pub fn new_id() -> Result<String> {
+    let path = PathBuf::from("/proc/sys/kernel/random/uuid");
+    Ok(fs::read_to_string(&path).map_err(Error::io(&path))?.trim().to_owned())
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = fs::read(path).map_err(Error::io(path))?;
+    serde_json::from_slice(&text).map_err(|e| Error::Record { path: path.into(), reason: e.to_string() })
+}
+
+fn text(value: &impl Serialize, path: &Path) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(value)
+        .map_err(|e| Error::Record { path: path.into(), reason: e.to_string() })?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_cut_short_by_a_power_failure_reads_as_stopped() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(State::read(dir.path()).unwrap().running.is_none());
+        fs::write(dir.path().join("state.json"), "").unwrap();
+        assert!(State::read(dir.path()).unwrap().running.is_none());
+    }
+
+    #[test]
+    fn a_run_of_another_boot_is_over() {
+        let this = Process::of(std::process::id() as i32).unwrap();
+        let mut running = Running {
+            boot_id: boot_id().unwrap(),
+            init: this,
+            supervisor: this,
+            started_at: now(),
+            stop_signal: libc::SIGPWR,
+        };
+        assert!(running.is_alive());
+        running.boot_id = "another".into();
+        assert!(!running.is_alive());
+    }
+}

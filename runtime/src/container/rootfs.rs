@@ -1,0 +1,100 @@
+//! A container's root file system: an overlay over the image that all its containers share.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::sched::{CloneFlags, setns, unshare};
+use rustix::fs::{CWD, Mode, OFlags, open};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree,
+};
+use serde::{Deserialize, Serialize};
+
+use super::sys;
+
+/// Where the layers are.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Layers {
+    /// The image, never written to.
+    pub lower: PathBuf,
+    /// Whether the image has its own ids, which the mount then maps; else they are the container's
+    /// host ids already.
+    pub map_ids: bool,
+    /// What the container changed.
+    pub upper: PathBuf,
+    /// The overlay's scratch space, on the same file system.
+    pub work: PathBuf,
+}
+
+type Step<T> = Result<T, String>;
+
+impl Layers {
+    /// Mounts them for containers in `user_namespace` and returns the mount, attached nowhere. The
+    /// caller's mounts stay as they are.
+    ///
+    /// # Errors
+    /// Which step failed and why. The caller must have a single thread.
+    pub fn mount(&self, user_namespace: BorrowedFd<'_>) -> Step<OwnedFd> {
+        let failed = |what: &str, error: String| format!("{what}: {error}");
+        // The overlay takes only layers that are attached in its mounter's namespace. They are
+        // attached in a private one, and live on inside the overlay when that is left again.
+        let home = File::open("/proc/self/ns/mnt").map_err(|e| failed("mount namespace", e.to_string()))?;
+        unshare(CloneFlags::CLONE_NEWNS).map_err(|e| failed("mount namespace", e.to_string()))?;
+        let mounted = self.mount_here(user_namespace);
+        setns(&home, CloneFlags::CLONE_NEWNS).map_err(|e| failed("mount namespace", e.to_string()))?;
+        mounted
+    }
+
+    fn mount_here(&self, user_namespace: BorrowedFd<'_>) -> Step<OwnedFd> {
+        let step = |what: &Path, error: rustix::io::Errno| format!("{}: {error}", what.display());
+        let root = Path::new("/");
+        mount_change(root, MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+            .map_err(|e| step(root, e))?;
+        let lower = if self.map_ids {
+            let lower = map_ids(&self.lower, user_namespace)?;
+            move_mount(&lower, "", CWD, &self.lower, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+                .map_err(|e| step(&self.lower, e))?;
+            lower
+        } else {
+            directory(&self.lower)?
+        };
+        let (upper, work) = (directory(&self.upper)?, directory(&self.work)?);
+        let overlay = |error: rustix::io::Errno| format!("overlay: {error}");
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(overlay)?;
+        for (key, layer) in [("lowerdir", &lower), ("upperdir", &upper), ("workdir", &work)] {
+            // By descriptor, as a path may hold characters that have a meaning to the overlay.
+            let path = format!("/proc/self/fd/{}", layer.as_raw_fd());
+            fsconfig_set_string(&context, key, path).map_err(overlay)?;
+        }
+        fsconfig_set_string(&context, "redirect_dir", "on").map_err(overlay)?;
+        fsconfig_create(&context).map_err(|e| overlay(e) + &log(context.as_fd()))?;
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV).map_err(overlay)
+    }
+}
+
+/// A detached, id-mapped copy of the mount at a directory.
+pub fn map_ids(path: &Path, user_namespace: BorrowedFd<'_>) -> Step<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = open_tree(CWD, path, flags).map_err(|e| format!("{}: {e}", path.display()))?;
+    sys::map_mount_ids(tree.as_fd(), user_namespace)
+        .map_err(|e| format!("mapping the ids of {}: {e}", path.display()))?;
+    Ok(tree)
+}
+
+fn directory(path: &Path) -> Step<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    open(path, flags, Mode::empty()).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// What the kernel noted about a failed mount.
+fn log(context: BorrowedFd<'_>) -> String {
+    let mut text = String::new();
+    let mut line = [0; 1024];
+    while let Ok(count @ 1..) = rustix::io::read(context, &mut line) {
+        text += "; ";
+        text += String::from_utf8_lossy(&line[..count]).trim();
+    }
+    text
+}

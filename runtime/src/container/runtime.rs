@@ -1,0 +1,323 @@
+//! Containers on disk: create, list, describe, delete.
+
+use std::fs;
+
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use millstream_image::{Fingerprint, atomic};
+use serde::Serialize;
+
+use super::cgroup::{self, Usage};
+use super::idmap::{self, IdMap};
+use super::image::{self, ImageFiles, UnpackedImage, extract_shifted};
+use super::lock::DirLock;
+use super::name::ContainerName;
+use super::probe;
+use super::record::{Base, Config, Exit, State, new_id, now};
+use super::rootfs::Layers;
+use crate::{Error, Result};
+
+/// Prefix of directories that are not containers yet.
+const STAGING: &str = ".new-";
+/// Prefix of directories that are containers no more.
+const DELETED: &str = ".deleted-";
+
+/// All containers below one directory.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    dir: PathBuf,
+}
+
+/// Whether a container's root file system rests on the image all its containers share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ImageUse {
+    /// Shared where kernel and file system can map ids, else copied.
+    #[default]
+    Automatic,
+    /// A copy of the container's own.
+    Copied,
+}
+
+/// How a container stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Its init runs.
+    Running,
+    /// Nothing of it runs.
+    Stopped,
+}
+
+/// What there is to know about a container.
+#[derive(Clone, Debug, Serialize)]
+pub struct Info {
+    /// Its name.
+    pub name: ContainerName,
+    /// Whether it runs.
+    pub status: Status,
+    /// The image it was made from.
+    pub image: Fingerprint,
+    /// The image's description, if it has one.
+    pub description: Option<String>,
+    /// Kernel name of its architecture.
+    pub architecture: String,
+    /// Seconds since 1970.
+    pub created_at: i64,
+    /// Seconds since 1970, while it runs.
+    pub started_at: Option<i64>,
+    /// Its init's process id on the host, while it runs.
+    pub pid: Option<i32>,
+    /// Processes, while it runs.
+    pub processes: Option<u64>,
+    /// Bytes of memory, page cache included, while it runs and where the host counts.
+    pub memory: Option<u64>,
+    /// Its ids on the host.
+    pub idmap: IdMap,
+    /// What its root file system rests on.
+    pub base: Base,
+    /// How the last run ended.
+    pub last_exit: Option<Exit>,
+    /// Where its files and its console's log are.
+    pub directory: PathBuf,
+}
+
+impl Runtime {
+    /// Opens a directory of containers; makes it, closed to other users, if it is not there.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let images = dir.join(image::DIRECTORY);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&images).map_err(Error::io(&images))?;
+        // Images hold set-user-ID programs of root.
+        let closed = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(dir, closed).map_err(Error::io(dir))?;
+        Ok(Self { dir: fs::canonicalize(dir).map_err(Error::io(dir))? })
+    }
+
+    /// Makes a container from an image, which is unpacked if no other container did that yet.
+    pub fn create(&self, name: &ContainerName, files: &ImageFiles, image: ImageUse) -> Result<()> {
+        self.collect();
+        let target = self.dir.join(name.as_str());
+        if target.exists() {
+            return Err(Error::Exists { name: name.to_string() });
+        }
+        let unpacked = UnpackedImage::get(&self.images(), files)?;
+        // Ids are chosen and the container appears under one lock, so that no two get the same.
+        let all = DirLock::exclusive_patient(&self.dir)?;
+        let idmap = idmap::allocate(&self.idmaps()?)?;
+        let mut config = Config {
+            image: files.fingerprint,
+            properties: unpacked.metadata.properties.clone(),
+            architecture: unpacked.metadata.architecture.clone(),
+            id: new_id()?,
+            idmap,
+            base: Base::Shared,
+            created_at: now(),
+            pending_templates: Some("create".into()),
+        };
+        let staging = self.dir.join(format!("{STAGING}{}", config.id));
+        fs::create_dir(&staging).map_err(Error::io(&staging))?;
+        let made = self
+            .fill(&staging, &mut config, files, image)
+            .and_then(|_lock| atomic::rename(&staging, &target).map_err(Into::into));
+        if made.is_err() {
+            let _ = fs::remove_dir_all(&staging);
+        }
+        drop(all);
+        made
+    }
+
+    /// Fills a container's directory, which stays locked meanwhile.
+    fn fill(
+        &self,
+        staging: &Path,
+        config: &mut Config,
+        files: &ImageFiles,
+        image: ImageUse,
+    ) -> Result<Option<DirLock>> {
+        let lock = DirLock::exclusive(staging)?;
+        let layers = self.layers(staging, config);
+        for dir in [&layers.upper, &layers.work] {
+            fs::create_dir(dir).map_err(Error::io(dir))?;
+        }
+        // The overlay's root looks as its upper layer's does.
+        let (lower, upper) = (&layers.lower, &layers.upper);
+        let root = fs::metadata(lower).map_err(Error::io(lower))?;
+        let owner = |id: u32| Some(config.idmap.base + id.min(config.idmap.count - 1));
+        chown(upper, owner(root.uid()), owner(root.gid())).map_err(Error::io(upper))?;
+        let mode = fs::Permissions::from_mode(root.mode() & 0o7777);
+        fs::set_permissions(upper, mode).map_err(Error::io(upper))?;
+        let shared = match image {
+            ImageUse::Automatic => probe::can_share(&layers, config.idmap),
+            ImageUse::Copied => Err("as asked for".into()),
+        };
+        if let Err(reason) = shared {
+            config.base = Base::Copied { reason };
+            extract_shifted(&files.rootfs, &self.layers(staging, config).lower, config.idmap)?;
+        }
+        config.write(staging)?;
+        Ok(lock)
+    }
+
+    /// All containers, by name.
+    pub fn list(&self) -> Result<Vec<Info>> {
+        let mut found = Vec::new();
+        for name in self.names()? {
+            match self.info(&name) {
+                Ok(info) => found.push(info),
+                // Deleted since we looked.
+                Err(Error::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    /// One container.
+    pub fn info(&self, name: &ContainerName) -> Result<Info> {
+        let directory = self.existing(name)?;
+        let read = || Ok((Config::read(&directory)?, State::read(&directory)?));
+        let (config, state) =
+            read().map_err(|error| if directory.exists() { error } else { not_found(name) })?;
+        let running = state.running.as_ref().filter(|running| running.is_alive());
+        if running.is_none() && state.running.is_some() {
+            self.clear_after_crash(name)?;
+        }
+        let usage = match running {
+            Some(_) => cgroup::Host::discover()?.container(&config.cgroup(name)).usage(),
+            None => Usage::default(),
+        };
+        Ok(Info {
+            name: name.clone(),
+            status: if running.is_some() { Status::Running } else { Status::Stopped },
+            image: config.image,
+            description: config.properties.get("description").cloned(),
+            architecture: config.architecture,
+            created_at: config.created_at,
+            started_at: running.map(|r| r.started_at),
+            pid: running.map(|r| r.init.pid),
+            processes: usage.processes,
+            memory: usage.memory,
+            idmap: config.idmap,
+            base: config.base,
+            last_exit: state.last_exit,
+            directory,
+        })
+    }
+
+    /// Deletes a container and all its files. One that runs is killed first if `force`, else an
+    /// error.
+    pub fn delete(&self, name: &ContainerName, force: bool) -> Result<()> {
+        let directory = self.existing(name)?;
+        let lock = self.lock(name)?;
+        if self.settle(name, &directory)?.is_some() {
+            if !force {
+                return Err(Error::Running { name: name.to_string() });
+            }
+            self.kill(name, &directory)?;
+        }
+        let config = Config::read(&directory)?;
+        cgroup::Host::discover()?.container(&config.cgroup(name)).remove()?;
+        let doomed = self.dir.join(format!("{DELETED}{}", config.id));
+        atomic::rename(&directory, &doomed)?;
+        drop(lock);
+        fs::remove_dir_all(&doomed).map_err(Error::io(&doomed))
+    }
+
+    /// Unpacked images, used or not.
+    pub fn images(&self) -> PathBuf {
+        self.dir.join(image::DIRECTORY)
+    }
+
+    /// Removes an unpacked image that no container was made from. It is unpacked again when next
+    /// needed.
+    ///
+    /// # Errors
+    /// [`Error::ImageInUse`] names the containers that rest on it.
+    pub fn remove_image(&self, fingerprint: Fingerprint) -> Result<()> {
+        let directory = self.images().join(fingerprint.to_string());
+        let Some(_lock) = DirLock::exclusive(&directory)? else { return Ok(()) };
+        let mut containers = Vec::new();
+        for name in self.names()? {
+            if Config::read(&self.dir.join(name.as_str())).is_ok_and(|config| config.image == fingerprint) {
+                containers.push(name.to_string());
+            }
+        }
+        if !containers.is_empty() {
+            return Err(Error::ImageInUse { fingerprint: fingerprint.short(), containers });
+        }
+        // Under a name that unpacking clears away, should we be interrupted.
+        let doomed = self.images().join(format!(".{fingerprint}"));
+        let _ = fs::remove_dir_all(&doomed);
+        atomic::rename(&directory, &doomed)?;
+        fs::remove_dir_all(&doomed).map_err(Error::io(&doomed))
+    }
+
+    /// The directory of a container that exists.
+    pub(super) fn existing(&self, name: &ContainerName) -> Result<PathBuf> {
+        let directory = self.dir.join(name.as_str());
+        if directory.join("config.json").exists() { Ok(directory) } else { Err(not_found(name)) }
+    }
+
+    /// Keeps other commands off a container.
+    pub(super) fn lock(&self, name: &ContainerName) -> Result<DirLock> {
+        DirLock::exclusive(&self.dir.join(name.as_str()))?.ok_or_else(|| not_found(name))
+    }
+
+    /// The layers of a container's root file system.
+    pub(super) fn layers(&self, directory: &Path, config: &Config) -> Layers {
+        let shared = config.base == Base::Shared;
+        let image = UnpackedImage::rootfs(&self.images().join(config.image.to_string()));
+        Layers {
+            lower: if shared { image } else { directory.join("rootfs") },
+            map_ids: shared,
+            upper: directory.join("upper"),
+            work: directory.join("work"),
+        }
+    }
+
+    fn names(&self) -> Result<Vec<ContainerName>> {
+        let entries = fs::read_dir(&self.dir).map_err(Error::io(&self.dir))?;
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(Error::io(&self.dir))?;
+            if let Some(Ok(name)) = entry.file_name().to_str().map(str::parse)
+                && entry.path().join("config.json").exists()
+            {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn idmaps(&self) -> Result<Vec<IdMap>> {
+        let read = |name: &ContainerName| Config::read(&self.dir.join(name.as_str())).map(|c| c.idmap);
+        self.names()?.iter().map(read).collect()
+    }
+
+    /// Takes away what interrupted commands left: directories nobody holds a lock on.
+    fn collect(&self) {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        for entry in entries {
+            let name = entry.file_name();
+            let left = [STAGING, DELETED].iter().any(|prefix| name.to_string_lossy().starts_with(prefix));
+            if left && let Ok(Some(_lock)) = DirLock::try_exclusive(&entry.path()) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+
+    /// After a supervisor was killed: takes its control groups away and notes the end. Leaves it to
+    /// the command that is at work on the container, if there is one.
+    fn clear_after_crash(&self, name: &ContainerName) -> Result<()> {
+        let directory = self.dir.join(name.as_str());
+        match DirLock::try_exclusive(&directory)? {
+            Some(_lock) => self.settle(name, &directory).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+}
+
+fn not_found(name: &ContainerName) -> Error {
+    Error::NotFound { name: name.to_string() }
+}

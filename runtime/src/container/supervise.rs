@@ -1,0 +1,353 @@
+//! The process that looks after one running container: it starts the container's init, keeps its
+//! console, starts it again after a reboot, and records how it ended.
+//!
+//! It runs detached from whoever asked for the container. Should it be killed, the kernel kills the
+//! container's init, and with it everything inside; the next command clears away the control groups.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::pty::OpenptFlags;
+use serde::{Deserialize, Serialize};
+
+use super::cgroup::{self, Cgroups};
+use super::channel::Channel;
+use super::console::ConsoleLog;
+use super::idmap::IdMap;
+use super::inside;
+use super::process::{self, Process, boot_id};
+use super::record::{Exit, Running, State, now};
+use super::rootfs::Layers;
+use super::sys::{self, Fork, SingleThread};
+use super::template::{Job, Variables};
+
+/// First argument of a supervisor.
+pub(crate) const ARGUMENT: &str = "__supervise";
+
+/// How long preparing the inside may take, templates included.
+const PREPARE: Duration = Duration::from_secs(60);
+/// A container that reboots this often within [`RESTART_WINDOW`] stays down.
+const RESTARTS: usize = 5;
+const RESTART_WINDOW: Duration = Duration::from_secs(20);
+
+/// A container to start.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Request {
+    /// The container's directory.
+    pub directory: PathBuf,
+    pub name: String,
+    /// Name of its control groups.
+    pub cgroup: String,
+    pub machine_id: String,
+    pub idmap: IdMap,
+    pub layers: Layers,
+    pub templates: Vec<Job>,
+    pub variables: Variables,
+}
+
+/// What comes of it.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Report {
+    /// Init runs.
+    Started,
+    /// It does not, and nothing is left.
+    Failed(String),
+}
+
+type Step<T> = Result<T, String>;
+
+/// Reads a [`Request`] from standard input, detaches, and writes a [`Report`] to standard output.
+pub(crate) fn main() -> ! {
+    let code = match detach() {
+        Ok(Some((request, single))) => supervise(&request, &single),
+        Ok(None) => 0,
+        Err(reason) => {
+            report(&Report::Failed(reason));
+            1
+        }
+    };
+    std::process::exit(code)
+}
+
+/// The request, in a new process of a new session; `None` in the old one.
+fn detach() -> Step<Option<(Request, SingleThread)>> {
+    sys::close_inherited();
+    let step = |error: io::Error| format!("supervisor: {error}");
+    sys::reset_signals().map_err(step)?;
+    let mut text = Vec::new();
+    io::stdin().read_to_end(&mut text).map_err(step)?;
+    let request = serde_json::from_slice(&text).map_err(|e| step(e.into()))?;
+    let single = SingleThread::check().map_err(step)?;
+    match sys::fork(&single, 0).map_err(step)? {
+        Fork::Parent(_) => return Ok(None),
+        Fork::Child => {}
+    }
+    nix::unistd::setsid().map_err(|e| step(e.into()))?;
+    nix::unistd::chdir("/").map_err(|e| step(e.into()))?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    // All are looked at in one place, or not at all.
+    SigSet::all().thread_set_mask().map_err(|e| step(e.into()))?;
+    Ok(Some((request, single)))
+}
+
+fn supervise(request: &Request, single: &SingleThread) -> i32 {
+    let title = std::ffi::CString::new(format!("ms:{}", request.name)).unwrap_or_default();
+    let _ = nix::sys::prctl::set_name(&title);
+    let mut templates = request.templates.clone();
+    let mut starts: Vec<Instant> = Vec::new();
+    loop {
+        let run = match Run::start(request, &templates, single) {
+            Ok(run) => run,
+            Err(reason) if starts.is_empty() => {
+                report(&Report::Failed(reason));
+                return 1;
+            }
+            Err(reason) => {
+                ended(request, Exit { at: now(), code: 1, error: Some(reason) });
+                return 1;
+            }
+        };
+        if starts.is_empty() {
+            report(&Report::Started);
+            let _ = leave_caller();
+        }
+        starts.retain(|start| start.elapsed() < RESTART_WINDOW);
+        starts.push(Instant::now());
+        // Other occasions than a start do not come again.
+        templates.retain(|job| job.trigger == "start");
+        let end = run.watch();
+        if end.reboot && starts.len() < RESTARTS {
+            continue;
+        }
+        let error = end.reboot.then(|| "it rebooted again and again".to_owned());
+        ended(request, Exit { at: now(), code: end.code, error });
+        return 0;
+    }
+}
+
+fn report(report: &Report) {
+    let text = serde_json::to_vec(report).unwrap_or_default();
+    // Whoever asked may have gone; the container runs all the same.
+    let _ = io::stdout().write_all(&text).and_then(|()| io::stdout().flush());
+}
+
+fn leave_caller() -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    Ok(())
+}
+
+fn ended(request: &Request, exit: Exit) {
+    // Without a disk to write to, the record stays "running", and is seen to be wrong by its processes.
+    let _ = State { running: None, last_exit: Some(exit) }.write(&request.directory);
+}
+
+/// A container that runs. Dropping it ends it, with all that belongs to it.
+struct Run {
+    init: Pid,
+    reaped: bool,
+    cgroups: Cgroups,
+    console: OwnedFd,
+    log: ConsoleLog,
+    stop_signal: i32,
+}
+
+struct End {
+    code: i32,
+    reboot: bool,
+}
+
+impl Run {
+    fn start(request: &Request, templates: &[Job], single: &SingleThread) -> Step<Self> {
+        let cgroups = cgroup::Host::discover().map_err(|e| e.to_string())?.container(&request.cgroup);
+        let log = ConsoleLog::begin(&request.directory).map_err(|e| format!("console log: {e}"))?;
+        let mut starting = Starting { init: None, cgroups: Some(cgroups) };
+        let (console, stop_signal) = starting.bring_up(request, templates, single)?;
+        let (Some(init), Some(cgroups)) = (starting.init.take(), starting.cgroups.take()) else {
+            return Err("supervisor: nothing was started".into());
+        };
+        let run = Self { init, reaped: false, cgroups, console, log, stop_signal };
+        run.record(request)?;
+        Ok(run)
+    }
+
+    fn record(&self, request: &Request) -> Step<()> {
+        let identify = |pid| Process::of(pid).map_err(|e| format!("process {pid}: {e}"));
+        let running = Running {
+            boot_id: boot_id().map_err(|e| format!("boot id: {e}"))?,
+            init: identify(self.init.as_raw())?,
+            supervisor: identify(std::process::id() as i32)?,
+            started_at: now(),
+            stop_signal: self.stop_signal,
+        };
+        let mut state = State::read(&request.directory).unwrap_or_default();
+        state.running = Some(running);
+        state.write(&request.directory).map_err(|e| e.to_string())
+    }
+
+    /// Keeps the console until init has ended.
+    fn watch(mut self) -> End {
+        let watched = self.watch_init();
+        if watched.is_err() {
+            let _ = nix::sys::signal::kill(self.init, Signal::SIGKILL);
+        }
+        let status = reap(self.init);
+        self.reaped = true;
+        self.read_console();
+        match status {
+            // How the kernel tells that a container called reboot(2): restart, or halt.
+            Some(WaitStatus::Signaled(_, Signal::SIGHUP, _)) => End { code: 0, reboot: true },
+            Some(WaitStatus::Signaled(_, Signal::SIGINT, _)) => End { code: 0, reboot: false },
+            Some(WaitStatus::Signaled(_, signal, _)) => End { code: 128 + signal as i32, reboot: false },
+            Some(WaitStatus::Exited(_, code)) => End { code, reboot: false },
+            _ => End { code: 255, reboot: false },
+        }
+    }
+
+    fn watch_init(&mut self) -> io::Result<()> {
+        let pid = rustix::process::Pid::from_raw(self.init.as_raw()).ok_or(io::ErrorKind::NotFound)?;
+        let init = pidfd_open(pid, PidfdFlags::empty())?;
+        let mut terminate = SigSet::empty();
+        terminate.add(Signal::SIGTERM);
+        let signals = SignalFd::with_flags(&terminate, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        // A console nobody has open reports an end again and again; so we have it open too.
+        let _slave = rustix::pty::ioctl_tiocgptpeer(&self.console, OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+        rustix::io::ioctl_fionbio(&self.console, true)?;
+        loop {
+            let mut fds = [
+                PollFd::new(&init, PollFlags::IN),
+                PollFd::new(&self.console, PollFlags::IN),
+                PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                other => other?,
+            };
+            let ready = fds.map(|fd| !fd.revents().is_empty());
+            if ready[1] {
+                self.read_console();
+            }
+            if ready[2] && matches!(signals.read_signal(), Ok(Some(_))) {
+                // The host is going down: as a stop by command.
+                process::send(&init, self.stop_signal)?;
+            }
+            if ready[0] {
+                return Ok(());
+            }
+        }
+    }
+
+    fn read_console(&mut self) {
+        let mut buffer = [0; 8 << 10];
+        // Bounded, so that a container that never stops writing does not keep us from its end.
+        for _ in 0..16 {
+            let Ok(count @ 1..) = rustix::io::read(&self.console, &mut buffer) else { return };
+            // A full disk costs the log, not the container.
+            let _ = self.log.write(&buffer[..count]);
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if !self.reaped {
+            kill(self.init);
+        }
+        let _ = self.cgroups.remove();
+    }
+}
+
+/// A container being started. Dropping it takes everything away again.
+struct Starting {
+    init: Option<Pid>,
+    cgroups: Option<Cgroups>,
+}
+
+impl Starting {
+    /// Returns the console and the signal init wants to be stopped by.
+    fn bring_up(
+        &mut self,
+        request: &Request,
+        templates: &[Job],
+        single: &SingleThread,
+    ) -> Step<(OwnedFd, i32)> {
+        let Some(cgroups) = &self.cgroups else { return Err("supervisor: no control groups".into()) };
+        cgroups.create(request.idmap.base).map_err(|e| e.to_string())?;
+        let (ours, theirs) = Channel::pair().map_err(|e| format!("socket: {e}"))?;
+        let init =
+            match sys::fork(single, inside::NAMESPACES).map_err(|e| format!("making namespaces: {e}"))? {
+                Fork::Child => {
+                    drop(ours);
+                    inside::main(request, templates, &theirs)
+                }
+                Fork::Parent(init) => init,
+            };
+        drop(theirs);
+        self.init = Some(init);
+        let proc = PathBuf::from(format!("/proc/{init}"));
+        for map in ["uid_map", "gid_map"] {
+            let file = proc.join(map);
+            fs::write(&file, request.idmap.proc_text()).map_err(|e| format!("{}: {e}", file.display()))?;
+        }
+        cgroups.join(init.as_raw()).map_err(|e| e.to_string())?;
+        let namespace = File::open(proc.join("ns/user")).map_err(|e| format!("user namespace: {e}"))?;
+        let root = request.layers.mount(namespace.as_fd())?;
+        ours.send(&(), Some(&root)).map_err(|e| format!("socket: {e}"))?;
+        drop(root);
+        let (console, stop_signal) = match receive(&ours)? {
+            Some((inside::Message::Ready { stop_signal }, Some(console))) => (console, stop_signal),
+            Some((inside::Message::Failed(reason), _)) => return Err(reason),
+            _ => return Err("its first process died while it was being prepared".into()),
+        };
+        // The channel closes when init is executed.
+        match receive(&ours)? {
+            None => Ok((console, stop_signal)),
+            Some((inside::Message::Failed(reason), _)) => Err(reason),
+            Some(_) => Err("its first process sent an unexpected message".into()),
+        }
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if let Some(init) = self.init {
+            kill(init);
+        }
+        if let Some(cgroups) = &self.cgroups {
+            let _ = cgroups.remove();
+        }
+    }
+}
+
+fn receive(channel: &Channel) -> Step<Option<(inside::Message, Option<OwnedFd>)>> {
+    match process::wait(channel.descriptor(), PREPARE) {
+        Ok(true) => channel.receive().map_err(|e| format!("socket: {e}")),
+        Ok(false) => Err(format!("it was not ready after {} seconds", PREPARE.as_secs())),
+        Err(error) => Err(format!("socket: {error}")),
+    }
+}
+
+fn kill(pid: Pid) {
+    let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
+    reap(pid);
+}
+
+fn reap(pid: Pid) -> Option<WaitStatus> {
+    loop {
+        match waitpid(pid, None) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => return other.ok(),
+        }
+    }
+}

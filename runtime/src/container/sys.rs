@@ -1,0 +1,134 @@
+//! System calls no library wraps as needed here. The only `unsafe` code of containers.
+#![allow(unsafe_code)]
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::unistd::Pid;
+
+/// Outcome of [`fork`], as the process that continues sees it.
+pub enum Fork {
+    /// The caller; the child's id.
+    Parent(Pid),
+    /// The new process.
+    Child,
+}
+
+/// Says that this process has one thread, as those started by this program for containers do.
+pub struct SingleThread(());
+
+impl SingleThread {
+    /// Looks. Whoever holds the answer starts no threads afterwards.
+    pub fn check() -> io::Result<Self> {
+        match fs::read_dir("/proc/self/task")?.count() {
+            1 => Ok(Self(())),
+            _ => Err(io::Error::other("a process with several threads cannot be copied")),
+        }
+    }
+}
+
+/// Starts a copy of this process, in new namespaces when `flags` (`CLONE_NEW…`) say so. With other
+/// threads, the copy could meet locks that nobody will ever release.
+pub fn fork(_: &SingleThread, flags: libc::c_int) -> io::Result<Fork> {
+    let flags = (flags | libc::SIGCHLD) as libc::c_long;
+    // SAFETY: without CLONE_VM and with no stack given this is fork(2), and the process has
+    // a single thread. The unused arguments are null in the order of every architecture.
+    match unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(Pid::from_raw(pid as libc::pid_t))),
+    }
+}
+
+/// Gives a detached mount the id map of a user namespace.
+pub fn map_mount_ids(tree: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: user_namespace.as_raw_fd() as u64,
+    };
+    // SAFETY: the path is a C string, the structure is valid for the size given, and both
+    // descriptors are open for the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of_val(&attributes),
+        )
+    };
+    outcome(result)
+}
+
+/// Sends a signal by its number, which may be a real-time one.
+pub fn pidfd_send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: the descriptor is open for the call, and a null siginfo is allowed.
+    outcome(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, 0_usize, 0) })
+}
+
+/// Leaves the caller's session keyring for a new, empty one.
+pub fn new_session_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: a null name asks for an anonymous keyring; nothing else is read.
+    outcome(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, 0_usize) })
+}
+
+/// Installs a seccomp filter, without `no_new_privs`: the caller needs CAP_SYS_ADMIN in its user
+/// namespace.
+pub fn set_seccomp_filter(program: &[libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(io::Error::other)?,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel copies `len` instructions from `filter`, which outlives the call.
+    outcome(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) })
+}
+
+/// Brings the loopback interface of this network namespace up.
+pub fn loopback_up() -> io::Result<()> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    // SAFETY: ifreq is plain data for which zeros are a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads an ifreq.
+    outcome(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into())
+}
+
+/// Closes every descriptor but the standard ones: what the caller had open must not reach a
+/// container. For the very start of a program, when none of them has an owner yet.
+pub fn close_inherited() {
+    // SAFETY: no value of this program owns a descriptor yet. Old kernels refuse; then those
+    // without close-on-exec are still marked before anything of a container is executed.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+}
+
+/// Marks every descriptor from `first` on to be closed by exec.
+pub fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
+    // SAFETY: descriptors are only marked, none is closed under its owner.
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    outcome(result)
+}
+
+/// Sets every signal to its default and unblocks all: what the caller ignored or blocked must not
+/// reach a container.
+pub fn reset_signals() -> io::Result<()> {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL is always a valid disposition. Signals that have none (KILL, STOP and the
+        // C library's own) are refused, which is as good.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    nix::sys::signal::SigSet::empty().thread_set_mask().map_err(Into::into)
+}
+
+fn outcome(result: libc::c_long) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,157 @@
+//! Containers: `launch`, `create`, `start`, `stop`, `delete`, `list`, `info`, `exec`, `shell`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::Output;
+
+#[derive(Subcommand)]
+pub enum Instance {
+    /// Create a container from an image and start it
+    #[command(after_help = LAUNCH_HELP)]
+    Launch(Create),
+    /// Create a container from an image without starting it
+    #[command(after_help = LAUNCH_HELP)]
+    Create(Create),
+    /// Start containers
+    ///
+    /// Returns when their init runs; services come up after that.
+    Start(Names),
+    /// Stop containers
+    ///
+    /// Asks a container's init to shut down. A container that has not done so in time is killed.
+    Stop(Stop),
+    /// Stop containers and start them again
+    Restart(Stop),
+    /// Delete containers with all their files
+    #[command(visible_alias = "rm")]
+    Delete(Delete),
+    /// List containers
+    #[command(visible_alias = "ls")]
+    List(List),
+    /// Show everything about containers
+    Info(Info),
+    /// Run a command in a container
+    ///
+    /// The exit status is the command's: 128 and the number if a signal ended it, 127 if there is no
+    /// such program. The command gets a terminal when standard input and output are one; else it
+    /// reads and writes what millstream was given.
+    #[command(after_help = EXEC_HELP)]
+    Exec(Exec),
+    /// Open a login shell in a container
+    ///
+    /// Runs the login shell that the container's /etc/passwd gives the user.
+    Shell(Shell),
+}
+
+const LAUNCH_HELP: &str = "\
+IMAGE is an image of the store or of a remote, or a directory as `millstream build` leaves it. A
+directory is written with a slash: ./debian or /srv/images/debian.
+
+Examples:
+  millstream launch debian/bookworm web1
+  millstream launch ./debian-bookworm-amd64-default-20260101_0000 web1";
+
+const EXEC_HELP: &str = "\
+Examples:
+  millstream exec web1 -- systemctl is-system-running
+  millstream exec web1 --env TERM=xterm --cwd /etc -- ls -l
+  tar c . | millstream exec web1 -- tar x -C /srv";
+
+#[derive(Args)]
+pub struct Create {
+    /// Image to make it from
+    pub image: String,
+    /// Name of the container, also its host name: letters, digits and hyphens
+    pub name: String,
+    /// Give it a copy of the image instead of sharing the unpacked one
+    ///
+    /// Slower and larger. Done by itself where kernel or file system cannot map ids.
+    #[arg(long)]
+    pub copy_image: bool,
+}
+
+#[derive(Args)]
+pub struct Names {
+    /// Containers
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct Stop {
+    #[command(flatten)]
+    pub names: Names,
+    /// Kill it at once
+    #[arg(short, long, conflicts_with = "timeout")]
+    pub force: bool,
+    /// Seconds to wait before it is killed
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u64).range(1..=86400))]
+    pub timeout: u64,
+}
+
+#[derive(Args)]
+pub struct Delete {
+    #[command(flatten)]
+    pub names: Names,
+    /// Kill running ones first
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+#[derive(Args)]
+pub struct List {
+    /// Show only these: words that occur in the name, or key=value as in status=running
+    #[arg(value_name = "FILTER")]
+    pub filters: Vec<String>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Args)]
+pub struct Info {
+    #[command(flatten)]
+    pub names: Names,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Args)]
+pub struct Exec {
+    /// Container
+    pub name: String,
+    /// Program and arguments, after --
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+    #[command(flatten)]
+    pub how: How,
+    /// Give it a terminal (needs one on standard input)
+    #[arg(short = 't', long, overrides_with = "no_terminal")]
+    pub terminal: bool,
+    /// Give it no terminal
+    #[arg(short = 'T', long)]
+    pub no_terminal: bool,
+}
+
+#[derive(Args)]
+pub struct Shell {
+    /// Container
+    pub name: String,
+    #[command(flatten)]
+    pub how: How,
+}
+
+/// As whom and where a command runs.
+#[derive(Args)]
+pub struct How {
+    /// Set an environment variable
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub env: Vec<String>,
+    /// User id inside the container, with its group id if another
+    #[arg(short, long, value_name = "UID[:GID]", default_value = "0")]
+    pub user: String,
+    /// Directory to start in [default: the user's home]
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
+}
