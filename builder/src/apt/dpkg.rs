@@ -37,7 +37,7 @@ pub(super) fn register(root: &Path, packages: &[(Arc<Package>, Unpacked)]) -> Re
 /// `NAME` or, where several architectures may be installed together, `NAME:ARCH`.
 pub(super) fn info_name(package: &Package) -> String {
     if package.field("Multi-Arch") == "same" {
-        format!("{}:{}", package.name, package.architecture)
+        format!("{}:{}", package.name, package.field("Architecture"))
     } else {
         package.name.clone()
     }

@@ -173,6 +173,9 @@ fn render(definition: &mut Definition) -> std::result::Result<(), String> {
     apply(&mut definition.source.url)?;
     apply(&mut definition.source.suite)?;
     apply(&mut definition.targets.lxc.create_message)?;
+    for config in &mut definition.targets.lxc.config {
+        apply(&mut config.content)?;
+    }
     for repository in &mut definition.packages.repositories {
         apply(&mut repository.url)?;
     }
