@@ -24,6 +24,9 @@ use crate::{Error, Result};
 /// Downloads at a time.
 const PARALLEL: usize = 8;
 
+/// The root is laid out with a merged /usr from the start, so what would merge it is not needed.
+const MERGES_USR: &str = "usrmerge";
+
 type UnpackedPackage = (Arc<Package>, Unpacked);
 
 /// What to install.
@@ -68,6 +71,8 @@ pub struct Installed {
     /// Names of what the bootstrap unpacked.
     pub(super) names: BTreeSet<String>,
     preinsts: Vec<Arc<Package>>,
+    /// What everything else may take for granted, so is configured first.
+    essential: Vec<String>,
 }
 
 impl Bootstrap<'_> {
@@ -77,8 +82,9 @@ impl Bootstrap<'_> {
         fs::create_dir_all(fetcher.cache).map_err(Error::io(fetcher.cache))?;
         let (releases, lists) = fetcher.run(self.indexes())?;
         let packages = index::newest(&lists);
-        let chosen: Vec<_> =
-            resolve::closure(&packages, self.wanted(&packages), false)?.into_values().collect();
+        let avoid: Vec<_> = self.exclude.iter().map(String::as_str).chain([MERGES_USR]).collect();
+        let chosen = resolve::closure(&packages, self.wanted(&packages), false, &avoid)?;
+        let chosen: Vec<_> = chosen.into_values().collect();
         make_base(root)?;
         let mut unpacked = self.fetch_and_unpack(&chosen, root)?;
         // The order of all that follows is always the same, whatever came first.
@@ -93,6 +99,7 @@ impl Bootstrap<'_> {
             hashes: BTreeMap::new(),
             names: chosen.iter().map(|package| package.name.clone()).collect(),
             preinsts: preinsts(&unpacked),
+            essential: essential(&chosen)?,
             lists,
             packages,
         };
@@ -258,12 +265,13 @@ impl Installed {
         for package in &self.preinsts {
             let info = dpkg::info_name(package);
             script.push_str(&format!(
-                "export DPKG_MAINTSCRIPT_PACKAGE={} DPKG_MAINTSCRIPT_ARCH={}\n/var/lib/dpkg/info/{info}.preinst install\n",
+                "export DPKG_MAINTSCRIPT_PACKAGE={0} DEBCONF_PACKAGE={0} DPKG_MAINTSCRIPT_ARCH={1}\n/var/lib/dpkg/info/{info}.preinst install\n",
                 package.name,
                 package.field("Architecture")
             ));
         }
-        script.push_str("exec dpkg --configure -a\n");
+        script.push_str("unset DPKG_MAINTSCRIPT_NAME DPKG_MAINTSCRIPT_PACKAGE DPKG_MAINTSCRIPT_ARCH DEBCONF_PACKAGE\n");
+        script.push_str(&format!("dpkg --configure {}\ndpkg --configure -a\n", self.essential.join(" ")));
         let policy = root.join("usr/sbin/policy-rc.d");
         fs::write(&policy, "#!/bin/sh\nexit 101\n").map_err(Error::io(&policy))?;
         fs::set_permissions(&policy, fs::Permissions::from_mode(0o755)).map_err(Error::io(&policy))?;
@@ -276,6 +284,14 @@ fn preinsts(unpacked: &[UnpackedPackage]) -> Vec<Arc<Package>> {
     let mut packages: Vec<_> = with.map(|(package, _)| Arc::clone(package)).collect();
     packages.sort_by_key(|package| (package.name != "base-passwd", package.name.clone()));
     packages
+}
+
+/// The essential packages and what they need, as dpkg names them.
+fn essential(chosen: &[Arc<Package>]) -> Result<Vec<String>> {
+    let all: Packages = chosen.iter().map(|package| (package.name.clone(), Arc::clone(package))).collect();
+    let wanted = chosen.iter().filter(|package| package.field("Essential") == "yes");
+    let needed = resolve::closure(&all, wanted.map(|package| package.name.as_str()), false, &[])?;
+    Ok(needed.into_values().map(|package| dpkg::info_name(&package)).collect())
 }
 
 /// A file in two packages would be the one or the other's by chance, so it is an error.

@@ -24,9 +24,7 @@ pub(super) fn register(root: &Path, packages: &[(Arc<Package>, Unpacked)]) -> Re
         write_info(&admin, package, unpacked)?;
         status.push_str(&status_paragraph(unpacked));
     }
-    for (name, text) in
-        [("status", status.as_str()), ("available", ""), ("diversions", ""), ("statoverride", "")]
-    {
+    for (name, text) in [("status", status.as_str()), ("diversions", "")] {
         let file = admin.join(name);
         fs::write(&file, text).map_err(Error::io(&file))?;
     }

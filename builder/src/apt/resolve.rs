@@ -16,11 +16,13 @@ struct Atom<'a> {
 
 /// The packages named by `wanted` and everything they need, by name.
 ///
-/// With `recommends`, what they recommend comes along where a source has it.
+/// With `recommends`, what they recommend comes along where a source has it. Where a dependency
+/// leaves a choice, nothing of `avoid` is taken.
 pub(super) fn closure<'a>(
     packages: &'a Packages,
     wanted: impl IntoIterator<Item = &'a str>,
     recommends: bool,
+    avoid: &[&str],
 ) -> Result<BTreeMap<String, Arc<Package>>> {
     let providers = providers(packages);
     let mut chosen: BTreeMap<String, Arc<Package>> = BTreeMap::new();
@@ -43,7 +45,11 @@ pub(super) fn closure<'a>(
                 if atoms.iter().any(|atom| is_chosen(atom, &chosen, &providers)) {
                     continue;
                 }
-                let Some(needed) = atoms.iter().find_map(|atom| pick(atom, packages, &providers)) else {
+                let mut choices = atoms.iter().filter_map(|atom| pick(atom, packages, &providers));
+                let first = choices.next();
+                let liked = |package: &Arc<Package>| !avoid.contains(&package.name.as_str());
+                let other = first.as_ref().filter(|first| !liked(first)).and_then(|_| choices.find(liked));
+                let Some(needed) = other.or(first) else {
                     if field == "Recommends" {
                         continue;
                     }
@@ -136,7 +142,7 @@ mod tests {
 
     fn names(text: &str, wanted: &[&str]) -> String {
         let packages = packages(text);
-        match closure(&packages, wanted.iter().copied(), false) {
+        match closure(&packages, wanted.iter().copied(), false, &["c"]) {
             Ok(chosen) => chosen.into_keys().collect::<Vec<_>>().join(" "),
             Err(error) => error.to_string(),
         }
@@ -144,6 +150,7 @@ mod tests {
 
     #[test]
     fn follows_dependencies_alternatives_and_providers() {
+        assert_eq!(names("Package: a\nDepends: c | d\n\nPackage: c\n\nPackage: d\n", &["a"]), "a d", "avoided");
         let text = "Package: a\nDepends: b (>= 2) | c, v, w (= 3)\n\nPackage: b\n\nPackage: c\nPre-Depends: a:any\n\n\
                     Package: p2\nProvides: v\n\nPackage: p1\nProvides: v, w (= 3)\n\nPackage: imp\nPriority: required\nProvides: v\n";
         assert_eq!(names(text, &["a"]), "a c imp p1");

@@ -39,7 +39,7 @@ impl Installed {
     ) -> Result<()> {
         let known = wanted.iter().map(String::as_str).filter(|name| self.packages.contains_key(*name));
         let names = self.names.iter().map(String::as_str);
-        let Ok(needed) = resolve::closure(&self.packages, names.chain(known), recommends) else {
+        let Ok(needed) = resolve::closure(&self.packages, names.chain(known), recommends, &[]) else {
             return Ok(());
         };
         let missing = needed.into_values().filter(|package| !self.names.contains(&package.name));
