@@ -3,6 +3,8 @@
 use std::env;
 use std::path::PathBuf;
 
+use millstream_runtime::sandbox::userns;
+
 /// Directories of this user.
 pub struct Paths {
     /// Settings: remotes, keys, certificates.
@@ -20,7 +22,8 @@ impl Paths {
             let dir = PathBuf::from(dir);
             return Self { config: dir.join("config"), data: dir.join("data"), cache: dir.join("cache") };
         }
-        if rustix::process::geteuid().is_root() {
+        // Root of a build's own user namespace is still that user.
+        if rustix::process::geteuid().is_root() && !userns::inside() {
             return Self {
                 config: "/etc/millstream".into(),
                 data: "/var/lib/millstream".into(),

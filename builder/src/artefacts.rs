@@ -74,7 +74,21 @@ pub(crate) fn lxc(
 fn applies(entry: &LxcConfig, kind: &str, level: Option<u32>) -> bool {
     let kinds = matches!(entry.r#type.as_str(), "all" | "") || entry.r#type == kind;
     let level = level.unwrap_or(5);
-    kinds && (entry.before == 0 || level < entry.before) && (entry.after == 0 || level > entry.after)
+    let (before, after) = (if entry.before == 0 { 6 } else { entry.before }, entry.after);
+    // Bounds that cross leave out what lies between them.
+    let within = if after < before { level > after && level < before } else { level > after || level < before };
+    kinds && within
+}
+
+/// The distribution as shown to people.
+pub(crate) fn os(resolved: &Resolved) -> String {
+    match resolved.definition.simplestream.distro_name.as_str() {
+        "" => {
+            let mut chars = resolved.product.distribution().chars();
+            chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default() + chars.as_str()
+        }
+        name => name.to_owned(),
+    }
 }
 
 /// Members of `lxd.tar.xz`, which is also `incus.tar.xz`.
@@ -85,11 +99,12 @@ pub(crate) fn lxd(
     created: i64,
 ) -> Result<BTreeMap<PathBuf, Member>> {
     let image = &resolved.definition.image;
+    let os = os(resolved);
     let properties = [
         ("architecture", image.architecture_mapped.as_str()),
         ("description", &image.description),
         ("name", &image.name),
-        ("os", resolved.product.distribution()),
+        ("os", &os),
         ("release", resolved.product.release()),
         ("serial", serial),
         ("variant", resolved.product.variant()),

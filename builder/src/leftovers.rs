@@ -32,9 +32,14 @@ pub(crate) fn remove(rootfs: &Rootfs) -> Result<()> {
     ] {
         rootfs.remove(file)?;
     }
-    for directory in
-        ["/tmp", "/var/tmp", "/run", "/var/lib/apt/lists", "/var/cache/apt", "/dev", "/proc", "/sys"]
-    {
+    for directory in ["/tmp", "/var/tmp", "/run", "/dev", "/proc", "/sys"] {
+        rootfs.empty(directory)?;
+    }
+    // apt's own directories stay.
+    rootfs.remove_matching("/var/lib/apt/lists", |name| !matches!(name, "partial" | "auxfiles"))?;
+    rootfs.remove_matching("/var/cache/apt", |name| name != "archives")?;
+    rootfs.remove_matching("/var/cache/apt/archives", |name| name != "partial")?;
+    for directory in ["/var/lib/apt/lists/partial", "/var/cache/apt/archives/partial"] {
         rootfs.empty(directory)?;
     }
     rootfs.remove_matching("/etc/ssh", |name| name.starts_with("ssh_host_"))?;

@@ -67,6 +67,25 @@ impl Rootfs {
         }
     }
 
+    /// Whether something has this name, be it a link that leads nowhere.
+    pub(crate) fn exists(&self, path: &str) -> Result<bool> {
+        Ok(self.kind(path)?.is_some())
+    }
+
+    /// Whether it is a link.
+    pub(crate) fn is_link(&self, path: &str) -> Result<bool> {
+        Ok(self.kind(path)? == Some(FileType::Symlink))
+    }
+
+    fn kind(&self, path: &str) -> Result<Option<FileType>> {
+        let Some((directory, name)) = self.parent(path)? else { return Ok(None) };
+        match fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(Error::io(path)(error.into())),
+            Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
+        }
+    }
+
     /// Makes a directory and all above it.
     pub(crate) fn make_directories(&self, path: &str) -> Result<()> {
         let mut so_far = String::new();

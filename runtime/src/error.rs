@@ -21,6 +21,12 @@ pub enum Error {
         /// Which step failed and why.
         reason: String,
     },
+    /// An ordinary user could not be made root of a user namespace.
+    #[error("cannot work without root here: {reason}")]
+    UserNamespace {
+        /// What is missing, and how to get it.
+        reason: String,
+    },
     /// The program ran longer than allowed and was ended with everything it had started.
     #[error("{program} ran longer than {seconds} seconds and was ended")]
     Timeout {

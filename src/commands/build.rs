@@ -7,6 +7,7 @@ use chrono::Utc;
 use millstream_builder::apt::sources::HostSources;
 use millstream_builder::{BuildOptions, Built};
 use millstream_image::Serial;
+use millstream_runtime::sandbox::userns;
 
 use crate::cli::build::{Build, BuildFormat, Kind};
 use crate::commands::recipe;
@@ -15,12 +16,11 @@ use crate::paths::Paths;
 use crate::progress::Bar;
 
 pub fn run(command: &Build, quiet: bool) -> anyhow::Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("a build needs root for now; run it with sudo");
-    }
     if command.resolve.kind == Kind::Vm {
         bail!("virtual-machine images cannot be built yet; leave --type out");
     }
+    // An ordinary user's build starts again here, as root of a user namespace.
+    userns::become_root()?;
     let host = HostSources::read();
     let resolved = recipe::resolve(&command.file, &command.resolve, &host)?;
     let serial = command.serial.as_ref().map_or_else(|| Ok(Serial::at(Utc::now())), |text| text.parse())?;

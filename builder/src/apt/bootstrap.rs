@@ -1,11 +1,11 @@
-//! From suites to a configured root file system.
+//! From suites to a root file system whose packages are unpacked and known to dpkg.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 
 use millstream_client::{HttpClient, Progress};
 use millstream_image::Architecture;
@@ -15,7 +15,7 @@ use millstream_runtime::CancelToken;
 use tokio::sync::Semaphore;
 
 use super::deb::{self, Unpacked};
-use super::index::{self, Package, Packages, Release};
+use super::index::{self, List, Package, Packages, Release};
 use super::sources::Source;
 use super::{dpkg, resolve};
 use crate::script::Scripts;
@@ -23,6 +23,11 @@ use crate::{Error, Result};
 
 /// Downloads at a time.
 const PARALLEL: usize = 8;
+
+/// The root is laid out with a merged /usr from the start, so what would merge it is not needed.
+const MERGES_USR: &str = "usrmerge";
+
+type UnpackedPackage = (Arc<Package>, Unpacked);
 
 /// What to install.
 pub struct Bootstrap<'a> {
@@ -36,62 +41,87 @@ pub struct Bootstrap<'a> {
     pub important: bool,
     /// Further packages.
     pub include: &'a [String],
-    /// Directory of fetched packages and indexes, by SHA-256.
+    /// Packages of the base that are left out.
+    pub exclude: &'a [String],
+    /// Fetches what is needed.
+    pub fetcher: &'a Fetcher<'a>,
+}
+
+/// Fetches into a directory that is shared by builds: files by SHA-256, hashed at every use.
+pub struct Fetcher<'a> {
+    /// The directory.
     pub cache: &'a Path,
+    /// Where requests go through.
+    pub http: &'a HttpClient,
+    /// Told of downloads.
+    pub progress: &'a dyn Progress,
+    /// Stops everything.
+    pub cancel: &'a CancelToken,
 }
 
 /// A root file system's origin.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct Installed {
     /// Verified Release documents.
     pub releases: Vec<Release>,
-    /// SHA-256 of each package file, by name and version.
+    /// Packages with the hash of their files, by name and version.
     pub hashes: BTreeMap<(String, String), manifest::Package>,
+    pub(super) lists: Vec<List>,
+    pub(super) packages: Packages,
+    /// Names of what the bootstrap unpacked.
+    pub(super) names: BTreeSet<String>,
+    preinsts: Vec<Arc<Package>>,
+    /// What everything else may take for granted, so is configured first.
+    essential: Vec<String>,
 }
 
 impl Bootstrap<'_> {
-    /// Fills the empty directory `root`.
-    pub fn run(
-        &self,
-        root: &Path,
-        scripts: &Scripts<'_>,
-        http: &HttpClient,
-        progress: &dyn Progress,
-        cancel: &CancelToken,
-    ) -> Result<Installed> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .map_err(Error::io("tokio"))?;
-        fs::create_dir_all(self.cache).map_err(Error::io(self.cache))?;
-        let (packages, releases) = runtime.block_on(self.indexes(http, progress))?;
-        cancel.check()?;
-        let chosen = resolve::closure(&packages, self.wanted(&packages))?;
+    /// Fills the empty directory `root`. [`Installed::configure`] must follow.
+    pub fn unpack(&self, root: &Path) -> Result<Installed> {
+        let fetcher = self.fetcher;
+        fs::create_dir_all(fetcher.cache).map_err(Error::io(fetcher.cache))?;
+        let (releases, lists) = fetcher.run(self.indexes())?;
+        let packages = index::newest(&lists);
+        let avoid: Vec<_> = self.exclude.iter().map(String::as_str).chain([MERGES_USR]).collect();
+        let chosen = resolve::closure(&packages, self.wanted(&packages), false, &avoid)?;
         let chosen: Vec<_> = chosen.into_values().collect();
-        runtime.block_on(self.fetch(http, &chosen, progress, cancel))?;
         make_base(root)?;
-        let unpacked = self.unpack(&chosen, root, cancel)?;
+        let mut unpacked = self.fetch_and_unpack(&chosen, root)?;
+        // The order of all that follows is always the same, whatever came first.
+        unpacked.sort_by_key(|(package, _)| (package.name != "base-files", package.name.clone()));
+        check_overlaps(&unpacked)?;
+        deb::finish_directories(root, unpacked.iter().map(|(_, unpacked)| unpacked))?;
         dpkg::register(root, &unpacked)?;
         let arch_file = root.join("var/lib/dpkg/arch");
         fs::write(&arch_file, format!("{}\n", self.architecture)).map_err(Error::io(&arch_file))?;
-        configure(root, &unpacked, scripts)?;
-        let hashes = chosen.iter().map(|p| ((p.name.clone(), p.version.clone()), record(p))).collect();
-        Ok(Installed { releases, hashes })
+        let mut installed = Installed {
+            releases,
+            hashes: BTreeMap::new(),
+            names: chosen.iter().map(|package| package.name.clone()).collect(),
+            preinsts: preinsts(&unpacked),
+            essential: essential(&chosen)?,
+            lists,
+            packages,
+        };
+        chosen.iter().try_for_each(|package| installed.record(package))?;
+        Ok(installed)
     }
 
-    async fn indexes(&self, http: &HttpClient, progress: &dyn Progress) -> Result<(Packages, Vec<Release>)> {
-        let mut packages = Packages::new();
-        let mut releases = Vec::new();
-        for source in self.sources {
-            let release = index::release(http, source, self.keyring).await?;
-            for component in &source.components {
-                let arch = self.architecture.debian();
-                index::load(http, &release, component, arch, self.cache, progress, &mut packages).await?;
-            }
-            releases.push(release);
-        }
-        Ok((packages, releases))
+    async fn indexes(&self) -> Result<(Vec<Release>, Vec<List>)> {
+        let fetcher = self.fetcher;
+        let architecture = self.architecture.debian();
+        let suite = |source| async move {
+            let release = index::release(fetcher.http, source, architecture, self.keyring).await?;
+            let lists = source.components.iter().map(|component| {
+                let (cache, progress) = (fetcher.cache, fetcher.progress);
+                index::list(fetcher.http, &release, component, architecture, cache, progress)
+            });
+            let lists = futures_util::future::try_join_all(lists).await?;
+            Ok::<_, Error>((release, lists))
+        };
+        let suites = futures_util::future::try_join_all(self.sources.iter().map(suite)).await?;
+        let (releases, lists): (_, Vec<_>) = suites.into_iter().unzip();
+        Ok((releases, lists.concat()))
     }
 
     fn wanted<'p>(&'p self, packages: &'p Packages) -> BTreeSet<&'p str> {
@@ -103,74 +133,181 @@ impl Bootstrap<'_> {
         });
         let mut wanted: BTreeSet<_> = base.map(|package| package.name.as_str()).collect();
         wanted.insert("apt");
+        wanted.retain(|name| !self.exclude.iter().any(|excluded| excluded == name));
         wanted.extend(self.include.iter().map(String::as_str));
         wanted
     }
 
-    async fn fetch(
+    /// Unpacks packages on all processors while others are still being fetched.
+    fn fetch_and_unpack(&self, packages: &[Arc<Package>], root: &Path) -> Result<Vec<UnpackedPackage>> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let (sender, fetched) = channel();
+        let fetched = Mutex::new(Some(fetched));
+        let worker = || self.fetcher.unpack_all(&fetched, root);
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+            let result = self.fetcher.run(self.fetcher.packages(packages, Some(sender)));
+            let mut all = Vec::with_capacity(packages.len());
+            for worker in workers {
+                let done = worker.join().map_err(|_| Error::Internal("an unpacking thread panicked".into()))?;
+                all.extend(done?);
+            }
+            result.map(|()| all)
+        })
+    }
+}
+
+impl Fetcher<'_> {
+    /// Runs network work to its end, or until the build is cancelled.
+    pub(super) fn run<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(Error::io("tokio"))?;
+        let cancelled = async {
+            while !self.cancel.is_cancelled() {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        runtime.block_on(async {
+            tokio::select! {
+                result = work => result,
+                () = cancelled => Err(millstream_runtime::Error::Cancelled.into()),
+            }
+        })
+    }
+
+    /// Fetches packages, the largest first, and hands each on as soon as it is there.
+    pub(super) async fn packages(
         &self,
-        http: &HttpClient,
         packages: &[Arc<Package>],
-        progress: &dyn Progress,
-        cancel: &CancelToken,
+        done: Option<Sender<(Arc<Package>, PathBuf)>>,
     ) -> Result<()> {
         let slots = Semaphore::new(PARALLEL);
-        let fetches = packages.iter().map(|package| async {
+        let mut order: Vec<_> = packages.iter().collect();
+        order.sort_by_key(|package| std::cmp::Reverse(package.field("Size").parse().unwrap_or(0_u64)));
+        let done = &done;
+        let slots = &slots;
+        let fetches = order.into_iter().map(|package| async move {
             let _slot = slots.acquire().await;
-            cancel.check()?;
-            let file = self.file(package);
-            index::fetch(http, &package.url, &file, package.size, package.sha256, progress).await
+            let file = package.file()?;
+            let path = self.file(&file);
+            index::fetch(self.http, &file.url, &path, file.size, file.sha256, self.progress).await?;
+            match done {
+                // Nobody listens any more: unpacking failed and says why itself.
+                Some(done) => {
+                    done.send((Arc::clone(package), path)).map_err(|_| Error::Internal("unpacking ended".into()))
+                }
+                None => Ok(()),
+            }
         });
         futures_util::future::try_join_all(fetches).await.map(|_| ())
     }
 
-    fn file(&self, package: &Package) -> PathBuf {
-        self.cache.join(package.sha256.to_string())
+    /// Where the cache keeps a package.
+    pub(super) fn file(&self, file: &index::PackageFile) -> PathBuf {
+        self.cache.join(file.sha256.to_string())
     }
 
-    fn unpack(
+    fn unpack_all(
         &self,
-        packages: &[Arc<Package>],
+        fetched: &Mutex<Option<Receiver<(Arc<Package>, PathBuf)>>>,
         root: &Path,
-        cancel: &CancelToken,
-    ) -> Result<Vec<(Arc<Package>, Unpacked)>> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let next = AtomicUsize::new(0);
-        // Packages that make the directories everything else lands in come first.
-        let mut order: Vec<_> = packages.iter().collect();
-        order.sort_by_key(|package| (package.name != "base-files", std::cmp::Reverse(package.size)));
-        let (first, rest) = order.split_at(1.min(order.len()));
-        let mut all = Vec::new();
-        for package in first {
-            all.push((Arc::clone(package), deb::unpack(&self.file(package), root)?));
-        }
-        let worker = || -> Result<Vec<_>> {
-            let mut done = Vec::new();
-            while let Some(package) = rest.get(next.fetch_add(1, Ordering::Relaxed)) {
-                cancel.check()?;
-                done.push((Arc::clone(package), deb::unpack(&self.file(package), root)?));
+    ) -> Result<Vec<UnpackedPackage>> {
+        let next = || fetched.lock().ok()?.as_ref()?.recv().ok();
+        let mut done = Vec::new();
+        while let Some((package, file)) = next() {
+            let unpacked =
+                self.cancel.check().map_err(Error::from).and_then(|()| deb::unpack(&file, root));
+            match unpacked {
+                Ok(unpacked) => done.push((package, unpacked)),
+                Err(error) => {
+                    // Without a receiver the downloads end too.
+                    if let Ok(mut fetched) = fetched.lock() {
+                        fetched.take();
+                    }
+                    return Err(error);
+                }
             }
-            Ok(done)
-        };
-        let results: Vec<_> = std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
-            workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
-        });
-        for result in results {
-            all.extend(result.map_err(|_| Error::Internal("an unpacking thread panicked".into()))??);
         }
-        all.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-        Ok(all)
+        Ok(done)
     }
 }
 
-fn record(package: &Package) -> manifest::Package {
-    manifest::Package {
-        name: package.name.clone(),
-        version: package.version.clone(),
-        architecture: package.architecture.clone(),
-        sha256: Some(package.sha256),
+impl Installed {
+    /// Notes the hash of a package's file for the manifest.
+    pub(super) fn record(&mut self, package: &Package) -> Result<()> {
+        let record = manifest::Package {
+            name: package.name.clone(),
+            version: package.version.clone(),
+            architecture: package.field("Architecture").to_owned(),
+            sha256: Some(package.file()?.sha256),
+        };
+        self.hashes.insert((record.name.clone(), record.version.clone()), record);
+        Ok(())
     }
+
+    /// Date of the newest Release document, seconds since 1970: the same for the same packages.
+    pub fn date(&self) -> i64 {
+        self.releases.iter().map(|release| release.date).max().unwrap_or_default()
+    }
+
+    /// Runs the packages' preinst scripts, then lets dpkg configure everything.
+    ///
+    /// A preinst normally runs before its package is unpacked. On a first installation those of
+    /// Debian's base either make what is not there yet (base-passwd: `/etc/passwd`) or check for
+    /// an upgrade and do nothing, so running them now, base-passwd's first, comes to the same.
+    pub fn configure(&self, root: &Path, scripts: &Scripts<'_>) -> Result<()> {
+        let mut script = String::from(
+            "#!/bin/sh\nset -e\nexport DPKG_MAINTSCRIPT_NAME=preinst DPKG_ROOT= DPKG_ADMINDIR=/var/lib/dpkg\n/sbin/ldconfig 2>/dev/null || true\n",
+        );
+        for package in &self.preinsts {
+            let info = dpkg::info_name(package);
+            script.push_str(&format!(
+                "export DPKG_MAINTSCRIPT_PACKAGE={0} DEBCONF_PACKAGE={0} DPKG_MAINTSCRIPT_ARCH={1}\n/var/lib/dpkg/info/{info}.preinst install\n",
+                package.name,
+                package.field("Architecture")
+            ));
+        }
+        script.push_str("unset DPKG_MAINTSCRIPT_NAME DPKG_MAINTSCRIPT_PACKAGE DPKG_MAINTSCRIPT_ARCH DEBCONF_PACKAGE\n");
+        script.push_str(&format!("dpkg --configure {}\ndpkg --configure -a\n", self.essential.join(" ")));
+        let policy = root.join("usr/sbin/policy-rc.d");
+        fs::write(&policy, "#!/bin/sh\nexit 101\n").map_err(Error::io(&policy))?;
+        fs::set_permissions(&policy, fs::Permissions::from_mode(0o755)).map_err(Error::io(&policy))?;
+        scripts.run("configuring the base system", &script)
+    }
+}
+
+fn preinsts(unpacked: &[UnpackedPackage]) -> Vec<Arc<Package>> {
+    let with = unpacked.iter().filter(|(_, unpacked)| unpacked.control.contains_key("preinst"));
+    let mut packages: Vec<_> = with.map(|(package, _)| Arc::clone(package)).collect();
+    packages.sort_by_key(|package| (package.name != "base-passwd", package.name.clone()));
+    packages
+}
+
+/// The essential packages and what they need, as dpkg names them.
+fn essential(chosen: &[Arc<Package>]) -> Result<Vec<String>> {
+    let all: Packages = chosen.iter().map(|package| (package.name.clone(), Arc::clone(package))).collect();
+    let wanted = chosen.iter().filter(|package| package.field("Essential") == "yes");
+    let needed = resolve::closure(&all, wanted.map(|package| package.name.as_str()), false, &[])?;
+    Ok(needed.into_values().map(|package| dpkg::info_name(&package)).collect())
+}
+
+/// A file in two packages would be the one or the other's by chance, so it is an error.
+fn check_overlaps(packages: &[UnpackedPackage]) -> Result<()> {
+    let mut owners = HashMap::new();
+    for (package, unpacked) in packages {
+        for path in unpacked.files() {
+            if let Some(other) = owners.insert(path, &package.name) {
+                return Err(Error::NotThere(format!(
+                    "packages {other} and {} both have {path}; leave one out with a set of action remove and early: true",
+                    package.name
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The links of a merged /usr, which packages expect to be there before they are unpacked.
@@ -182,34 +319,4 @@ fn make_base(root: &Path) -> Result<()> {
         symlink(Path::new("usr").join(name), &link).map_err(Error::io(&link))?;
     }
     Ok(())
-}
-
-/// Runs the packages' preinst scripts, then lets dpkg configure everything.
-///
-/// A preinst normally runs before its package is unpacked. On a first installation those of
-/// Debian's base either make what is not there yet (base-passwd: `/etc/passwd`) or check for an
-/// upgrade and do nothing, so running them now, in the order of their needs, comes to the same.
-fn configure(root: &Path, packages: &[(Arc<Package>, Unpacked)], scripts: &Scripts<'_>) -> Result<()> {
-    let mut names: Vec<_> = packages
-        .iter()
-        .filter(|(_, unpacked)| unpacked.control.contains_key("preinst"))
-        .map(|(package, _)| (package.name != "base-passwd", package))
-        .collect();
-    names.sort_by_key(|(later, package)| (*later, package.name.clone()));
-    let mut script = String::from(
-        "#!/bin/sh\nset -e\nexport DPKG_MAINTSCRIPT_NAME=preinst DPKG_ROOT= DPKG_ADMINDIR=/var/lib/dpkg\n/sbin/ldconfig 2>/dev/null || true\n",
-    );
-    for (_, package) in names {
-        let info = dpkg::info_name(package);
-        script.push_str(&format!(
-            "export DPKG_MAINTSCRIPT_PACKAGE={} DPKG_MAINTSCRIPT_ARCH={}\n/var/lib/dpkg/info/{info}.preinst install\n",
-            package.name, package.architecture
-        ));
-    }
-    script.push_str("exec dpkg --configure -a\n");
-    let policy = root.join("usr/sbin/policy-rc.d");
-    fs::write(&policy, "#!/bin/sh\nexit 101\n").map_err(Error::io(&policy))?;
-    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs::set_permissions(&policy, executable).map_err(Error::io(&policy))?;
-    scripts.run("configuring the base system", &script)
 }

@@ -20,11 +20,28 @@ use crate::{Error, Result};
 pub(super) struct Unpacked {
     /// Every path, as `dpkg -L` shows it.
     pub(super) list: Vec<String>,
+    /// The directories among them, which packages share.
+    pub(super) directories: Vec<Directory>,
     /// Files of the control archive: `control`, `postinst`, `md5sums`, …
     pub(super) control: BTreeMap<String, (u32, Vec<u8>)>,
 }
 
+/// A directory as its package describes it.
+#[derive(Debug)]
+pub(super) struct Directory {
+    pub(super) path: Vec<u8>,
+    mode: u32,
+    owner: (u32, u32),
+    times: fs::Timestamps,
+}
+
 impl Unpacked {
+    /// Paths that belong to this package alone.
+    pub(super) fn files(&self) -> impl Iterator<Item = &str> {
+        let directories: HashSet<_> = self.directories.iter().map(|d| d.path.as_slice()).collect();
+        self.list.iter().map(String::as_str).filter(move |path| *path != "/." && !directories.contains(&path.as_bytes()[1..]))
+    }
+
     /// Paths of the package's configuration files.
     pub(super) fn conffiles(&self) -> impl Iterator<Item = &str> {
         let text = self.control.get("conffiles").and_then(|(_, data)| std::str::from_utf8(data).ok());
@@ -50,7 +67,7 @@ pub(super) fn unpack(deb: &Path, root: &Path) -> Result<Unpacked> {
         } else if name.starts_with("data.tar") {
             let conffiles = unpacked.conffiles().map(str::to_owned).collect();
             let mut tree = Tree::open(root, conffiles).map_err(Error::io(root))?;
-            unpacked.list = tree.fill(&mut data).map_err(|e| bad(e.to_string()))?;
+            tree.fill(&mut data, &mut unpacked).map_err(|e| bad(e.to_string()))?;
         }
         io::copy(&mut data, &mut io::sink()).map_err(Error::io(deb))?;
         if size % 2 == 1 {
@@ -93,18 +110,23 @@ impl Tree {
         Ok(Self { root, parents: HashMap::new(), conffiles })
     }
 
-    fn fill(&mut self, data: &mut (impl Read + Send)) -> Result<Vec<String>> {
+    fn fill(&mut self, data: &mut (impl Read + Send), unpacked: &mut Unpacked) -> Result<()> {
         let limits = Limits::default();
         let mut archive = Reader::new(decoder(data, &limits)?, &limits);
-        let mut list = Vec::new();
         while let Some(entry) = archive.next_entry()? {
             let path = String::from_utf8_lossy(&entry.path).into_owned();
-            list.push(if path.is_empty() { "/.".to_owned() } else { format!("/{path}") });
+            let shown = if path.is_empty() { "/.".to_owned() } else { format!("/{path}") };
             if !path.is_empty() {
-                self.place(&entry, &path, &mut archive).map_err(Error::io(Path::new("/").join(&path)))?;
+                self.place(&entry, &path, &mut archive).map_err(Error::io(&shown))?;
+            }
+            unpacked.list.push(shown);
+            if matches!(entry.kind, Kind::Directory) {
+                let owner = (entry.uid, entry.gid);
+                let (mode, times) = (entry.mode, times(&entry));
+                unpacked.directories.push(Directory { path: entry.path, mode, owner, times });
             }
         }
-        Ok(list)
+        Ok(())
     }
 
     fn place(&mut self, entry: &Entry, path: &str, archive: &mut Reader<impl Read>) -> io::Result<()> {
@@ -119,7 +141,7 @@ impl Tree {
         let parent = self.parent(&entry.path)?;
         let owner = (Some(fs::Uid::from_raw(entry.uid)), Some(fs::Gid::from_raw(entry.gid)));
         match &entry.kind {
-            Kind::Directory => return make_directory(parent, &name, entry),
+            Kind::Directory => return make_directory(parent, &name),
             Kind::File => return write_file(parent, &name, entry, archive),
             Kind::Symlink(to) => {
                 // A package may ship a link another one, or the base, has made already.
@@ -145,6 +167,21 @@ impl Tree {
         Ok(fs::utimensat(parent, name.as_slice(), &times(entry), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
+    fn finish_directory(&mut self, directory: &Directory) -> io::Result<()> {
+        let name = directory.path.rsplit(|b| *b == b'/').next().unwrap_or_default();
+        let parent = self.parent(&directory.path)?;
+        let name = if name.is_empty() { &b"."[..] } else { name };
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let opened = match fs::openat(parent, name, flags, Mode::empty()) {
+            Err(Errno::LOOP | Errno::NOTDIR) => return Ok(()),
+            other => other?,
+        };
+        let (uid, gid) = directory.owner;
+        fs::fchown(&opened, Some(fs::Uid::from_raw(uid)), Some(fs::Gid::from_raw(gid)))?;
+        fs::fchmod(&opened, Mode::from(directory.mode))?;
+        Ok(fs::futimens(&opened, &directory.times)?)
+    }
+
     /// The open directory that holds `path`; links on the way are followed inside the root.
     fn parent(&mut self, path: &[u8]) -> io::Result<BorrowedFd<'_>> {
         let Some(slash) = path.iter().rposition(|b| *b == b'/') else { return Ok(self.root.as_fd()) };
@@ -159,15 +196,31 @@ impl Tree {
     }
 }
 
-fn make_directory(parent: BorrowedFd<'_>, name: &[u8], entry: &Entry) -> io::Result<()> {
+/// Owner, mode and times come last, see [`finish_directories`].
+fn make_directory(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     match fs::mkdirat(parent, name, Mode::from(0o755)) {
         // Shared by many packages, or a link to a directory that the base made.
-        Err(Errno::EXIST) => return Ok(()),
-        other => other?,
+        Err(Errno::EXIST) => Ok(()),
+        other => Ok(other?),
     }
-    let directory =
-        fs::openat(parent, name, OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
-    finish(directory.as_fd(), entry)
+}
+
+/// Gives directories what the first of `packages` that has them says, in whatever order they were
+/// unpacked. Links in the place of directories stay as they are.
+pub(super) fn finish_directories<'u>(
+    root: &Path,
+    packages: impl Iterator<Item = &'u Unpacked>,
+) -> Result<()> {
+    let mut tree = Tree::open(root, HashSet::new()).map_err(Error::io(root))?;
+    let mut done = HashSet::new();
+    for directory in packages.flat_map(|unpacked| &unpacked.directories) {
+        if !done.insert(directory.path.as_slice()) {
+            continue;
+        }
+        tree.finish_directory(directory)
+            .map_err(Error::io(root.join(String::from_utf8_lossy(&directory.path).as_ref())))?;
+    }
+    Ok(())
 }
 
 fn write_file(

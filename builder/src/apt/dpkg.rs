@@ -24,9 +24,7 @@ pub(super) fn register(root: &Path, packages: &[(Arc<Package>, Unpacked)]) -> Re
         write_info(&admin, package, unpacked)?;
         status.push_str(&status_paragraph(unpacked));
     }
-    for (name, text) in
-        [("status", status.as_str()), ("available", ""), ("diversions", ""), ("statoverride", "")]
-    {
+    for (name, text) in [("status", status.as_str()), ("diversions", "")] {
         let file = admin.join(name);
         fs::write(&file, text).map_err(Error::io(&file))?;
     }
@@ -37,7 +35,7 @@ pub(super) fn register(root: &Path, packages: &[(Arc<Package>, Unpacked)]) -> Re
 /// `NAME` or, where several architectures may be installed together, `NAME:ARCH`.
 pub(super) fn info_name(package: &Package) -> String {
     if package.field("Multi-Arch") == "same" {
-        format!("{}:{}", package.name, package.architecture)
+        format!("{}:{}", package.name, package.field("Architecture"))
     } else {
         package.name.clone()
     }

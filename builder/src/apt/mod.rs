@@ -2,10 +2,13 @@
 //! download and unpacking, then dpkg inside the new root configures.
 
 pub mod bootstrap;
+pub(crate) mod database;
 mod deb;
 mod deb822;
 mod dpkg;
 mod index;
+pub(crate) mod mirror;
 mod resolve;
+mod seed;
 pub mod sources;
 pub mod version;

@@ -15,9 +15,14 @@ struct Atom<'a> {
 }
 
 /// The packages named by `wanted` and everything they need, by name.
+///
+/// With `recommends`, what they recommend comes along where a source has it. Where a dependency
+/// leaves a choice, nothing of `avoid` is taken.
 pub(super) fn closure<'a>(
     packages: &'a Packages,
     wanted: impl IntoIterator<Item = &'a str>,
+    recommends: bool,
+    avoid: &[&str],
 ) -> Result<BTreeMap<String, Arc<Package>>> {
     let providers = providers(packages);
     let mut chosen: BTreeMap<String, Arc<Package>> = BTreeMap::new();
@@ -33,13 +38,21 @@ pub(super) fn closure<'a>(
         }
     }
     while let Some(package) = queue.pop_front() {
-        for field in ["Pre-Depends", "Depends"] {
+        let optional = recommends.then_some("Recommends");
+        for field in ["Pre-Depends", "Depends"].into_iter().chain(optional) {
             for dependency in package.field(field).split(',').filter(|d| !d.trim().is_empty()) {
                 let atoms: Vec<_> = dependency.split('|').filter_map(parse).collect();
                 if atoms.iter().any(|atom| is_chosen(atom, &chosen, &providers)) {
                     continue;
                 }
-                let Some(needed) = atoms.iter().find_map(|atom| pick(atom, packages, &providers)) else {
+                let mut choices = atoms.iter().filter_map(|atom| pick(atom, packages, &providers));
+                let first = choices.next();
+                let liked = |package: &Arc<Package>| !avoid.contains(&package.name.as_str());
+                let other = first.as_ref().filter(|first| !liked(first)).and_then(|_| choices.find(liked));
+                let Some(needed) = other.or(first) else {
+                    if field == "Recommends" {
+                        continue;
+                    }
                     let need = dependency.trim();
                     let reason = format!("package {} needs {need}, which no source has", package.name);
                     return Err(Error::NotThere(reason));
@@ -115,29 +128,21 @@ fn parse(text: &str) -> Option<Atom<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::deb822::paragraphs;
+    use super::super::index::places;
     use super::*;
 
     fn packages(text: &str) -> Packages {
-        paragraphs(text)
-            .map(|fields| {
-                let package = Package {
-                    name: fields.get("Package").unwrap().into(),
-                    version: fields.get("Version").unwrap_or("1").into(),
-                    architecture: "all".into(),
-                    url: String::new(),
-                    size: 0,
-                    sha256: millstream_image::Sha256Digest::of(b""),
-                    fields,
-                };
-                (package.name.clone(), Arc::new(package))
-            })
+        let text = text.replace("Package: ", "Version: 1\nPackage: ");
+        let (index, base): (Arc<str>, Arc<str>) = (text.as_str().into(), "".into());
+        places(&text)
+            .filter_map(|place| Package::new(&index, place, &base))
+            .map(|package| (package.name.clone(), Arc::new(package)))
             .collect()
     }
 
     fn names(text: &str, wanted: &[&str]) -> String {
         let packages = packages(text);
-        match closure(&packages, wanted.iter().copied()) {
+        match closure(&packages, wanted.iter().copied(), false, &["c"]) {
             Ok(chosen) => chosen.into_keys().collect::<Vec<_>>().join(" "),
             Err(error) => error.to_string(),
         }
@@ -145,7 +150,8 @@ mod tests {
 
     #[test]
     fn follows_dependencies_alternatives_and_providers() {
-        let text = "Package: a\nDepends: b (>= 2) | c, v, w (= 3)\n\nPackage: b\nVersion: 1\n\nPackage: c\nPre-Depends: a:any\n\n\
+        assert_eq!(names("Package: a\nDepends: c | d\n\nPackage: c\n\nPackage: d\n", &["a"]), "a d", "avoided");
+        let text = "Package: a\nDepends: b (>= 2) | c, v, w (= 3)\n\nPackage: b\n\nPackage: c\nPre-Depends: a:any\n\n\
                     Package: p2\nProvides: v\n\nPackage: p1\nProvides: v, w (= 3)\n\nPackage: imp\nPriority: required\nProvides: v\n";
         assert_eq!(names(text, &["a"]), "a c imp p1");
         assert_eq!(names(text, &["p2", "a"]), "a c p1 p2", "what is chosen already is enough");

@@ -12,7 +12,7 @@ mod template;
 use std::fmt;
 
 pub use model::{
-    Action, Definition, EnvVar, Environment, FileEntry, Filter, Image, LxcConfig, Manager, PackageSet,
+    Action, Definition, EnvVar, Environment, FileEntry, Filter, Image, LxcConfig, Manager, ManagerCommand, PackageSet,
     Packages, Repository, SourceSection, Targets,
 };
 pub use resolve::{Kind, Resolved};

@@ -20,7 +20,7 @@ pub use extract::{Devices, ExtractOptions, Extracted, Ownership, extract};
 pub use pack::{FileGroup, PackOptions, Packed, pack, pack_members};
 pub use reader::{Entry, Kind, Reader};
 pub use small::{Member, read_small};
-pub use xz::{Bcj, XzOptions, XzWriter};
+pub use xz::{Bcj, Watch, XzOptions, XzWriter};
 
 /// How an archive is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use super::header::BLOCK;
 use super::small::Member;
-use super::xz::{XzOptions, XzWriter};
+use super::xz::{Watch, XzOptions, XzWriter};
 use super::{Compression, archive_error, pax};
 use crate::digest::HashingWriter;
 use crate::{Error, Result, Sha256Digest};
@@ -37,11 +37,19 @@ pub struct PackOptions {
     pub xz: XzOptions,
     /// Groups in the order they are packed.
     pub groups: Vec<FileGroup>,
+    /// Asked at every entry and while waiting for the compressor.
+    pub watch: Watch,
 }
 
 impl Default for PackOptions {
     fn default() -> Self {
-        Self { epoch: i64::MAX, compression: Compression::Xz, xz: XzOptions::default(), groups: Vec::new() }
+        Self {
+            epoch: i64::MAX,
+            compression: Compression::Xz,
+            xz: XzOptions::default(),
+            groups: Vec::new(),
+            watch: Watch::default(),
+        }
     }
 }
 
@@ -168,6 +176,7 @@ impl<'a, W: Write> Archive<'a, W> {
     }
 
     fn add(&mut self, root: &Path, path: &Path) -> Result<()> {
+        self.options.watch.check().map_err(Error::io("archive"))?;
         let full = root.join(path);
         let meta = fs::symlink_metadata(&full).map_err(Error::io(&full))?;
         let kind = meta.file_type();
@@ -372,7 +381,7 @@ impl<W: Write> Compressor<W> {
                 Ok(encoder) => Self::Zstd(encoder),
                 Err(error) => Self::Failed(error),
             },
-            Compression::Xz => Self::Xz(XzWriter::new(out, options.xz)),
+            Compression::Xz => Self::Xz(XzWriter::new(out, options.xz, options.watch.clone())),
         }
     }
 

@@ -8,8 +8,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use liblzma::stream::{Action, Check, Filters, LzmaOptions, MtStreamBuilder, Status};
 
@@ -59,6 +60,27 @@ struct Block {
     record: Record,
 }
 
+/// Asked now and then while data is packed; an error from it stops the work.
+#[derive(Clone, Default)]
+pub struct Watch(Option<Arc<dyn Fn() -> io::Result<()> + Send + Sync>>);
+
+impl Watch {
+    /// Asks `check`.
+    pub fn new(check: impl Fn() -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(check)))
+    }
+
+    pub(super) fn check(&self) -> io::Result<()> {
+        self.0.as_ref().map_or(Ok(()), |check| check())
+    }
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Watch(..)" } else { "Watch" })
+    }
+}
+
 type Job = (usize, Vec<u8>);
 type Done = (usize, io::Result<Block>);
 
@@ -67,6 +89,7 @@ type Done = (usize, io::Result<Block>);
 pub struct XzWriter<W> {
     out: W,
     options: XzOptions,
+    watch: Watch,
     buffer: Vec<u8>,
     jobs: Option<Sender<Job>>,
     done: Receiver<Done>,
@@ -80,7 +103,7 @@ pub struct XzWriter<W> {
 
 impl<W: Write> XzWriter<W> {
     /// Starts the workers.
-    pub fn new(out: W, options: XzOptions) -> Self {
+    pub fn new(out: W, options: XzOptions, watch: Watch) -> Self {
         let (jobs, queue) = channel::<Job>();
         let (results, done) = channel();
         let queue = Arc::new(Mutex::new(queue));
@@ -101,6 +124,7 @@ impl<W: Write> XzWriter<W> {
         Self {
             out,
             options,
+            watch,
             buffer: Vec::new(),
             jobs: Some(jobs),
             done,
@@ -163,8 +187,16 @@ impl<W: Write> XzWriter<W> {
     }
 
     fn receive(&mut self) -> io::Result<()> {
-        let (number, block) =
-            self.done.recv().map_err(|_| io::Error::other("the compressor's workers ended"))?;
+        let (number, block) = loop {
+            self.watch.check()?;
+            match self.done.recv_timeout(Duration::from_millis(100)) {
+                Ok(done) => break done,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(io::Error::other("the compressor's workers ended"));
+                }
+            }
+        };
         self.received += 1;
         self.waiting.insert(number, block?);
         while let Some(block) = self.waiting.remove(&self.records.len()) {
@@ -273,7 +305,7 @@ mod tests {
 
     fn pack(data: &[u8], threads: usize, bcj: Option<Bcj>) -> Vec<u8> {
         let options = XzOptions { level: 1, bcj, threads, block_size: 100_000 };
-        let mut writer = XzWriter::new(Vec::new(), options);
+        let mut writer = XzWriter::new(Vec::new(), options, Watch::default());
         for piece in data.chunks(33_333) {
             writer.write_all(piece).unwrap();
             writer.cut().unwrap();
@@ -306,7 +338,7 @@ mod tests {
     #[test]
     fn without_a_cut_blocks_end_by_force() {
         let options = XzOptions { level: 0, bcj: None, threads: 2, block_size: 1000 };
-        let mut writer = XzWriter::new(Vec::new(), options);
+        let mut writer = XzWriter::new(Vec::new(), options, Watch::default());
         writer.write_all(&sample()).unwrap();
         let packed = writer.finish().unwrap();
         let mut out = Vec::new();

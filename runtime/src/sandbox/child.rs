@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -134,6 +134,10 @@ fn enter(sandbox: &Sandbox) -> Step<()> {
     step("pivot_root", pivot_root(".", "."))?;
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     step("/proc", mount(Some("proc"), "/proc", Some("proc"), plain, NONE))?;
+    // The kernel's settings are the host's: programs in here may read them.
+    let settings = Path::new("/proc/sys");
+    step("/proc/sys", mount(Some(settings), settings, NONE, MsFlags::MS_BIND, NONE))?;
+    step("/proc/sys", remount_read_only(settings))?;
     let sys = mount(Some("sysfs"), "/sys", Some("sysfs"), plain | MsFlags::MS_RDONLY, NONE);
     if sys.is_err() {
         // Without a network namespace of our own the kernel does not let us mount a fresh one.
@@ -151,6 +155,9 @@ fn enter(sandbox: &Sandbox) -> Step<()> {
     populate_dev().map_err(|e| format!("/dev: {e}"))?;
     for (settings, source) in sandbox.binds.iter().zip(&binds) {
         bind(source, &settings.target, settings.read_only, false)?;
+    }
+    if let Some(text) = &sandbox.resolv_conf {
+        name_servers(text).map_err(|e| format!("/etc/resolv.conf: {e}"))?;
     }
     // Only now: a file system that is no longer mounted cannot be shown elsewhere.
     step("old root", umount2(".", MntFlags::MNT_DETACH))?;
@@ -170,11 +177,15 @@ fn bind(source: &OwnedFd, target: &Path, read_only: bool, make: bool) -> Step<()
     }
     let source = format!("/proc/self/fd/{}", source.as_raw_fd());
     step(mount(Some(source.as_str()), target, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE))?;
-    if read_only {
-        let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-        step(mount(NONE, target, NONE, flags, NONE))?;
-    }
-    Ok(())
+    if read_only { step(remount_read_only(target)) } else { Ok(()) }
+}
+
+/// Keeps the flags the mount has: in a user namespace they may not be taken away.
+fn remount_read_only(target: &Path) -> nix::Result<()> {
+    let now = nix::sys::statvfs::statvfs(target)?.flags().bits();
+    let kept = MsFlags::from_bits_truncate(now) & (MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC);
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | kept;
+    mount(NONE, target, NONE, flags, NONE)
 }
 
 fn populate_dev() -> std::io::Result<()> {
@@ -195,6 +206,43 @@ fn populate_dev() -> std::io::Result<()> {
     Ok(())
 }
 
+/// Makes what a link at `/etc/resolv.conf` names, where it leads into our own `/run`.
+fn name_servers(text: &str) -> std::io::Result<()> {
+    let Ok(target) = fs::read_link("/etc/resolv.conf") else { return Ok(()) };
+    let mut path = PathBuf::from("/");
+    for part in Path::new("/etc").join(target).components() {
+        match part {
+            Component::ParentDir => drop(path.pop()),
+            part => path.push(part),
+        }
+    }
+    if let Some(parent) = path.parent().filter(|parent| parent.starts_with("/run")) {
+        fs::create_dir_all(parent)?;
+        fs::write(&path, text)?;
+    }
+    Ok(())
+}
+
+/// Rights over the whole machine that no build needs. Without them a build by root does what one
+/// in a user namespace does.
+fn drop_capabilities() -> rustix::io::Result<()> {
+    use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
+    for capability in [
+        CapabilitySet::SYS_MODULE,
+        CapabilitySet::SYS_RAWIO,
+        CapabilitySet::SYS_TIME,
+        CapabilitySet::SYS_BOOT,
+        CapabilitySet::SYS_PACCT,
+        CapabilitySet::SYSLOG,
+        CapabilitySet::MKNOD,
+        CapabilitySet::MAC_ADMIN,
+        CapabilitySet::AUDIT_CONTROL,
+    ] {
+        remove_capability_from_bounding_set(capability)?;
+    }
+    Ok(())
+}
+
 /// Becomes the program; returns only to say why it could not.
 fn exec(sandbox: &Sandbox, exec: &Exec) -> String {
     let text = |value: &str| CString::new(value).unwrap_or_default();
@@ -211,6 +259,9 @@ fn exec(sandbox: &Sandbox, exec: &Exec) -> String {
     if let Some(path) = exec.env.get("PATH") {
         // SAFETY: this process has a single thread.
         unsafe { std::env::set_var("PATH", path) };
+    }
+    if let Err(error) = drop_capabilities() {
+        return format!("capabilities: {error}");
     }
     if sandbox.no_fsync
         && let Err(error) = skip_fsync()

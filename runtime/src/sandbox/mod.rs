@@ -7,6 +7,7 @@
 //! [`crate::init`]), so that callers may have threads.
 
 pub(crate) mod child;
+pub mod userns;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,12 +17,17 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::{CancelToken, Error, Result};
 
 /// First argument of a process that is the inside of a sandbox.
 pub(crate) const ARGUMENT: &str = "__sandbox";
+
+/// How long a sandbox that is being ended may take to go.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// Exit status by which the inside says that it could not set itself up.
 const SETUP_FAILED: i32 = 212;
@@ -34,6 +40,7 @@ pub struct Sandbox {
     binds: Vec<Bind>,
     network: bool,
     no_fsync: bool,
+    resolv_conf: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -73,6 +80,7 @@ impl Sandbox {
             binds: Vec::new(),
             network: false,
             no_fsync: false,
+            resolv_conf: None,
         }
     }
 
@@ -95,6 +103,14 @@ impl Sandbox {
     #[must_use]
     pub fn no_fsync(mut self, yes: bool) -> Self {
         self.no_fsync = yes;
+        self
+    }
+
+    /// Name servers for a root file system whose `/etc/resolv.conf` is a link into `/run`: the file
+    /// the link names is made, with this text.
+    #[must_use]
+    pub fn resolv_conf(mut self, text: &str) -> Self {
+        self.resolv_conf = Some(text.to_owned());
         self
     }
 
@@ -124,14 +140,22 @@ impl Sandbox {
             }
         });
         let mut tail = Vec::new();
-        loop {
-            match chunks.recv_timeout(Duration::from_millis(100)) {
+        let mut open = true;
+        let status = loop {
+            match chunks.recv_timeout(if open { Duration::from_millis(100) } else { Duration::ZERO }) {
                 Ok(chunk) => {
                     output(&chunk);
                     tail.extend_from_slice(&chunk);
                     tail.drain(..tail.len().saturating_sub(1000));
                 }
-                Err(RecvTimeoutError::Disconnected) => break,
+                // A program may close its output and go on; then only its end is waited for.
+                Err(RecvTimeoutError::Disconnected) => {
+                    open = false;
+                    if let Some(status) = child.try_wait().map_err(Error::io("sandbox"))? {
+                        break status;
+                    }
+                    std::thread::sleep(Duration::from_millis(2));
+                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let late = exec.timeout.filter(|limit| started.elapsed().as_secs() >= *limit);
@@ -140,8 +164,7 @@ impl Sandbox {
                 let program = exec.argv.first().map_or("script", String::as_str).to_owned();
                 return Err(late.map_or(Error::Cancelled, |seconds| Error::Timeout { program, seconds }));
             }
-        }
-        let status = child.wait().map_err(Error::io("sandbox"))?;
+        };
         if status.code() == Some(SETUP_FAILED) {
             let reason = String::from_utf8_lossy(&tail).trim().to_owned();
             return Err(Error::Setup { rootfs: self.rootfs.clone(), reason });
@@ -170,8 +193,22 @@ impl Sandbox {
     }
 }
 
-/// Ends the outer process; the first one of the namespace dies with it, and the kernel ends the rest.
+/// Ends the namespace's first process: the kernel ends the rest and only then lets the outer
+/// process, which waits for it, go. So nothing of the sandbox is left when this returns.
 fn end(child: &mut Child) {
+    let children = format!("/proc/{0}/task/{0}/children", child.id());
+    for pid in std::fs::read_to_string(children).unwrap_or_default().split_whitespace() {
+        if let Ok(pid) = pid.parse() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+    let started = Instant::now();
+    while started.elapsed() < GRACE {
+        if matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let _ = child.kill();
     let _ = child.wait();
 }

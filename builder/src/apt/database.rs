@@ -1,0 +1,67 @@
+//! Reading dpkg's database of a finished root file system.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use millstream_image::archive::FileGroup;
+use millstream_image::manifest::Package;
+
+use super::deb822::paragraphs;
+use crate::rootfs::Rootfs;
+use crate::{Error, Result};
+
+/// Every installed package, with the hash of its file where that is known.
+pub(crate) fn packages(
+    rootfs: &Rootfs,
+    hashes: &BTreeMap<(String, String), Package>,
+) -> Result<Vec<Package>> {
+    let status = rootfs.read("/var/lib/dpkg/status")?.unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
+    let mut packages = Vec::new();
+    for paragraph in paragraphs(&status) {
+        let field = |name: &str| paragraph.get(name).unwrap_or_default().to_owned();
+        if !field("Status").ends_with(" installed") {
+            continue;
+        }
+        let (name, version) = (field("Package"), field("Version"));
+        let sha256 = hashes.get(&(name.clone(), version.clone())).and_then(|package| package.sha256);
+        packages.push(Package { name, version, architecture: field("Architecture"), sha256 });
+    }
+    packages.sort_by(|a, b| (&a.name, &a.architecture).cmp(&(&b.name, &b.architecture)));
+    Ok(packages)
+}
+
+/// Files by owning package, packages by name.
+pub(crate) fn groups(rootfs: &Rootfs) -> Result<Vec<FileGroup>> {
+    let info = rootfs.path().join("var/lib/dpkg/info");
+    let listing = fs::read_dir(&info).map_err(Error::io(&info))?;
+    let mut lists: Vec<_> = listing
+        .flatten()
+        .map(|item| item.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "list"))
+        .collect();
+    lists.sort();
+    let merged = merged_directories(rootfs.path())?;
+    let mut groups = Vec::new();
+    for list in lists {
+        let text = fs::read(&list).map_err(Error::io(&list))?;
+        let text = String::from_utf8_lossy(&text);
+        let resolve = |line: &str| {
+            let path = Path::new(line.trim_start_matches('/'));
+            let first = path.components().next()?;
+            // Packages may name /bin/x for what lies in /usr/bin.
+            let moved = merged.contains(Path::new(first.as_os_str()));
+            Some(if moved { Path::new("usr").join(path) } else { path.to_path_buf() })
+        };
+        groups.push(FileGroup { paths: text.lines().filter_map(resolve).collect() });
+    }
+    Ok(groups)
+}
+
+/// Names in the root directory that are links.
+fn merged_directories(root: &Path) -> Result<HashSet<PathBuf>> {
+    let listing = fs::read_dir(root).map_err(Error::io(root))?;
+    let links = listing.flatten().filter(|item| item.file_type().is_ok_and(|kind| kind.is_symlink()));
+    Ok(links.map(|item| PathBuf::from(item.file_name())).collect())
+}

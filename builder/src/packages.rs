@@ -1,0 +1,137 @@
+//! The stage `packages`: repositories, updates, sets.
+
+use std::fs;
+use std::path::Path;
+
+use crate::apt::bootstrap::{Fetcher, Installed};
+use crate::manager::Commands;
+use crate::recipe::{PackageSet, Packages, Repository};
+use crate::rootfs::{Attributes, Rootfs};
+use crate::script::Scripts;
+use crate::{Error, Result};
+
+/// What the stage works with.
+pub(crate) struct Stage<'a> {
+    pub(crate) packages: &'a Packages,
+    pub(crate) rootfs: &'a Rootfs,
+    pub(crate) scripts: &'a Scripts<'a>,
+    pub(crate) fetcher: &'a Fetcher<'a>,
+    /// The host's directory that apt inside sees as its archive of package files.
+    pub(crate) archives: &'a Path,
+}
+
+impl Stage<'_> {
+    /// Runs it; `post_update` runs the actions of that name.
+    pub(crate) fn run(
+        &self,
+        installed: &mut Installed,
+        post_update: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let commands = Commands::of(self.packages)?;
+        for repository in &self.packages.repositories {
+            self.add_repository(repository)?;
+        }
+        let sets: Vec<_> = self.packages.sets.iter().filter(|set| !set.early).collect();
+        if sets.iter().all(|set| set.packages.is_empty()) && !self.packages.update {
+            return Ok(());
+        }
+        self.refresh(&commands, &sets, installed)?;
+        if self.packages.update {
+            self.script("update", std::slice::from_ref(&commands.update))?;
+            post_update()?;
+        }
+        self.script("packages", &commands.sets(&sets))?;
+        installed.harvest(self.archives, self.fetcher.cache)?;
+        if self.packages.cleanup { self.script("cleanup", &[commands.clean]) } else { Ok(()) }
+    }
+
+    /// With nothing but the bootstrap's own sources there is nothing new to fetch.
+    fn refresh(&self, commands: &Commands, sets: &[&PackageSet], installed: &mut Installed) -> Result<()> {
+        if self.packages.custom_manager.is_none() {
+            let installs = sets.iter().filter(|set| set.action != "remove");
+            let wanted: Vec<_> = installs.clone().flat_map(|set| set.packages.clone()).collect();
+            let recommends =
+                installs.clone().any(|set| !set.flags.iter().any(|flag| flag == "--no-install-recommends"));
+            installed.seed_archives(self.fetcher, &wanted, recommends, self.archives)?;
+            installed.seed_lists(self.rootfs)?;
+            if self.packages.repositories.is_empty() {
+                return Ok(());
+            }
+        }
+        self.script("refresh", std::slice::from_ref(&commands.refresh))
+    }
+
+    fn script(&self, what: &str, lines: &[String]) -> Result<()> {
+        let lines: Vec<_> = lines.iter().map(String::as_str).filter(|line| !line.is_empty()).collect();
+        if lines.is_empty() {
+            return Ok(());
+        }
+        self.scripts.run(what, &format!("#!/bin/sh\nset -e\n{}\n", lines.join("\n")))
+    }
+
+    /// apt's rules for names: `sources.list` itself, else a file in `sources.list.d`.
+    fn add_repository(&self, repository: &Repository) -> Result<()> {
+        let name = repository.name.as_str();
+        if name.is_empty() || name.contains('/') {
+            let reason = format!("packages.repositories: {name:?} is not a file name");
+            return Err(Error::NotThere(reason));
+        }
+        let known = [".list", ".sources"].iter().any(|ending| name.ends_with(ending));
+        let path = match name {
+            "sources.list" => "/etc/apt/sources.list".to_owned(),
+            _ if known => format!("/etc/apt/sources.list.d/{name}"),
+            _ => format!("/etc/apt/sources.list.d/{name}.list"),
+        };
+        let text = format!("{}\n", repository.url.trim_end());
+        self.rootfs.write(&path, text.as_bytes(), Attributes::default())?;
+        if repository.key.is_empty() {
+            return Ok(());
+        }
+        if !repository.key.contains("-----BEGIN PGP PUBLIC KEY BLOCK-----") {
+            return Err(Error::NotThere(format!(
+                "packages.repositories: the key of {name} must be the public key itself, armored; \
+                 no keyserver is asked"
+            )));
+        }
+        let path = format!("/etc/apt/trusted.gpg.d/{name}.asc");
+        self.rootfs.write(&path, repository.key.as_bytes(), Attributes::default())
+    }
+}
+
+/// Lends the root file system the host's name servers for as long as it is built.
+pub(crate) struct NameServers {
+    text: Vec<u8>,
+    lent: bool,
+}
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+impl NameServers {
+    /// Reads the host's; none are no error, as a mirror may have a number for its name.
+    pub(crate) fn of_host() -> Self {
+        Self { text: fs::read(RESOLV_CONF).unwrap_or_default(), lent: false }
+    }
+
+    /// The text of the file.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.text).into_owned()
+    }
+
+    /// Writes them where the root file system has none of its own.
+    pub(crate) fn lend(&mut self, rootfs: &Rootfs) -> Result<()> {
+        if !rootfs.exists(RESOLV_CONF)? {
+            rootfs.write(RESOLV_CONF, &self.text, Attributes::default())?;
+            self.lent = true;
+        }
+        Ok(())
+    }
+
+    /// Takes them back, unless the build has put something else there.
+    pub(crate) fn take_back(&self, rootfs: &Rootfs) -> Result<()> {
+        let ours = self.lent && !rootfs.is_link(RESOLV_CONF)?;
+        if ours && rootfs.read(RESOLV_CONF)?.as_ref() == Some(&self.text) {
+            rootfs.remove(RESOLV_CONF)?;
+        }
+        Ok(())
+    }
+}
