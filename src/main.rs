@@ -28,6 +28,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
+        Command::Up(command) => commands::up::run(command, cli.quiet)?,
         Command::Recipe(command) => commands::recipe::run(command)?,
         Command::Build(command) => commands::build::run(command, cli.quiet)?,
         Command::Stream(command) => commands::stream::run(command, cli.quiet)?,

@@ -76,7 +76,8 @@ fn applies(entry: &LxcConfig, kind: &str, level: Option<u32>) -> bool {
     let level = level.unwrap_or(5);
     let (before, after) = (if entry.before == 0 { 6 } else { entry.before }, entry.after);
     // Bounds that cross leave out what lies between them.
-    let within = if after < before { level > after && level < before } else { level > after || level < before };
+    let within =
+        if after < before { level > after && level < before } else { level > after || level < before };
     kinds && within
 }
 

@@ -110,7 +110,8 @@ impl Build<'_> {
         let cache = self.options.cache;
         fs::create_dir_all(cache).map_err(Error::io(cache))?;
         let cache = &fs::canonicalize(cache).map_err(Error::io(cache))?;
-        let archives = tempfile::Builder::new().prefix("build-").tempdir_in(cache).map_err(Error::io(cache))?;
+        let archives =
+            tempfile::Builder::new().prefix("build-").tempdir_in(cache).map_err(Error::io(cache))?;
         fs::create_dir(archives.path().join("partial")).map_err(Error::io(archives.path()))?;
         let http = HttpClient::new(&HttpOptions::default())?;
         let (progress, cancel) = (self.options.progress, self.options.cancel);

@@ -6,6 +6,7 @@
 pub mod apt;
 mod artefacts;
 mod build;
+mod current;
 mod error;
 mod files;
 mod leftovers;
@@ -17,4 +18,5 @@ mod rootfs;
 pub mod script;
 
 pub use build::{BuildOptions, Built, build};
+pub use current::is_current;
 pub use error::{Error, Result};

@@ -5,9 +5,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-use millstream_image::archive::{
-    Bcj, Member, PackOptions, Packed, Watch, XzOptions, pack, pack_members,
-};
+use millstream_image::archive::{Bcj, Member, PackOptions, Packed, Watch, XzOptions, pack, pack_members};
 use millstream_image::manifest::{self, Manifest};
 use millstream_image::sums::Sums;
 use millstream_image::{Serial, atomic};
@@ -15,10 +13,27 @@ use millstream_runtime::CancelToken;
 
 use crate::apt::bootstrap::Installed;
 use crate::apt::database;
+use crate::apt::index::Release;
 use crate::files::Generated;
-use crate::recipe::Resolved;
+use crate::recipe::{Definition, Resolved};
 use crate::rootfs::Rootfs;
 use crate::{Error, Result, artefacts};
+
+/// A Release document as the manifest records it.
+pub(crate) fn source(release: &Release) -> manifest::Source {
+    manifest::Source {
+        url: without_password(&release.source.url),
+        name: release.source.suites.join(" "),
+        sha256: release.sha256,
+    }
+}
+
+/// A resolved recipe as the manifest records it.
+pub(crate) fn recipe_text(definition: &Definition) -> Result<String> {
+    let mut recipe = definition.clone();
+    recipe.source.url = without_password(&recipe.source.url);
+    serde_yaml_ng::to_string(&recipe).map_err(|e| Error::Internal(e.to_string()))
+}
 
 /// What the files are made of.
 pub(crate) struct Output<'a> {
@@ -90,13 +105,7 @@ impl Output<'_> {
         let definition = &self.resolved.definition;
         let aliases = definition.simplestream.release_aliases.get(self.resolved.product.release());
         let requirements = definition.simplestream.requirements.iter().flat_map(|r| r.requirements.clone());
-        let sources = installed.releases.iter().map(|release| manifest::Source {
-            url: without_password(&release.source.url),
-            name: release.source.suites.join(" "),
-            sha256: release.sha256,
-        });
-        let mut recipe = definition.clone();
-        recipe.source.url = without_password(&recipe.source.url);
+        let sources = installed.releases.iter().map(source);
         Ok(Manifest {
             version: 1,
             product: self.resolved.product.clone(),
@@ -108,7 +117,7 @@ impl Output<'_> {
                 .unwrap_or_default(),
             requirements: requirements.collect(),
             source_date_epoch: self.epoch,
-            recipe: serde_yaml_ng::to_string(&recipe).map_err(|e| Error::Internal(e.to_string()))?,
+            recipe: recipe_text(definition)?,
             sources: sources.collect(),
             packages,
             files,

@@ -3,6 +3,7 @@
 pub mod build;
 pub mod instance;
 pub mod server;
+pub mod up;
 
 use clap::{Parser, Subcommand};
 
@@ -31,6 +32,8 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 pub enum Command {
+    /// Build, sign, publish and serve in one go; says what to type next
+    Up(up::Up),
     /// Check and show image recipes
     #[command(subcommand)]
     Recipe(build::Recipe),

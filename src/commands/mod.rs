@@ -6,3 +6,4 @@ pub mod key;
 pub mod recipe;
 pub mod serve;
 pub mod stream;
+pub mod up;

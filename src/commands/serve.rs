@@ -10,11 +10,24 @@ use crate::cli::server::Serve;
 use crate::paths::Paths;
 
 pub fn run(command: &Serve, quiet: bool) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(command, quiet))
+    run_and_say(command, quiet, &|_| Ok(()))
 }
 
-async fn serve(command: &Serve, quiet: bool) -> anyhow::Result<()> {
+/// As [`run`]; once the server listens, `ready` is told its URL.
+pub fn run_and_say(
+    command: &Serve,
+    quiet: bool,
+    ready: &dyn Fn(&str) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(command, quiet, ready))
+}
+
+async fn serve(
+    command: &Serve,
+    quiet: bool,
+    ready: &dyn Fn(&str) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let paths = Paths::from_env();
     let authority = LocalAuthority::new(paths.tls());
     let ca = authority.ca_path();
@@ -34,9 +47,11 @@ async fn serve(command: &Serve, quiet: bool) -> anyhow::Result<()> {
     };
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let server = Server::bind(options).await?;
+    let scheme = if command.plain_http { "http" } else { "https" };
+    let url = format!("{scheme}://{}", server.address());
+    ready(&url)?;
     if !quiet {
-        let scheme = if command.plain_http { "http" } else { "https" };
-        eprintln!("serving {} at {scheme}://{}", root.display(), server.address());
+        eprintln!("serving {} at {url}", root.display());
         if local {
             eprintln!("clients have to trust {}", ca.display());
         }

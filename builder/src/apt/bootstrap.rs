@@ -149,7 +149,8 @@ impl Bootstrap<'_> {
             let result = self.fetcher.run(self.fetcher.packages(packages, Some(sender)));
             let mut all = Vec::with_capacity(packages.len());
             for worker in workers {
-                let done = worker.join().map_err(|_| Error::Internal("an unpacking thread panicked".into()))?;
+                let done =
+                    worker.join().map_err(|_| Error::Internal("an unpacking thread panicked".into()))?;
                 all.extend(done?);
             }
             result.map(|()| all)
@@ -196,9 +197,9 @@ impl Fetcher<'_> {
             index::fetch(self.http, &file.url, &path, file.size, file.sha256, self.progress).await?;
             match done {
                 // Nobody listens any more: unpacking failed and says why itself.
-                Some(done) => {
-                    done.send((Arc::clone(package), path)).map_err(|_| Error::Internal("unpacking ended".into()))
-                }
+                Some(done) => done
+                    .send((Arc::clone(package), path))
+                    .map_err(|_| Error::Internal("unpacking ended".into())),
                 None => Ok(()),
             }
         });
@@ -218,8 +219,7 @@ impl Fetcher<'_> {
         let next = || fetched.lock().ok()?.as_ref()?.recv().ok();
         let mut done = Vec::new();
         while let Some((package, file)) = next() {
-            let unpacked =
-                self.cancel.check().map_err(Error::from).and_then(|()| deb::unpack(&file, root));
+            let unpacked = self.cancel.check().map_err(Error::from).and_then(|()| deb::unpack(&file, root));
             match unpacked {
                 Ok(unpacked) => done.push((package, unpacked)),
                 Err(error) => {
@@ -270,7 +270,9 @@ impl Installed {
                 package.field("Architecture")
             ));
         }
-        script.push_str("unset DPKG_MAINTSCRIPT_NAME DPKG_MAINTSCRIPT_PACKAGE DPKG_MAINTSCRIPT_ARCH DEBCONF_PACKAGE\n");
+        script.push_str(
+            "unset DPKG_MAINTSCRIPT_NAME DPKG_MAINTSCRIPT_PACKAGE DPKG_MAINTSCRIPT_ARCH DEBCONF_PACKAGE\n",
+        );
         script.push_str(&format!("dpkg --configure {}\ndpkg --configure -a\n", self.essential.join(" ")));
         let policy = root.join("usr/sbin/policy-rc.d");
         fs::write(&policy, "#!/bin/sh\nexit 101\n").map_err(Error::io(&policy))?;

@@ -6,7 +6,7 @@ pub(crate) mod database;
 mod deb;
 mod deb822;
 mod dpkg;
-mod index;
+pub(crate) mod index;
 pub(crate) mod mirror;
 mod resolve;
 mod seed;

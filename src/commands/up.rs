@@ -1,0 +1,149 @@
+//! `millstream up`: one command after the other, as a user would type them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+
+use anyhow::{Context, bail};
+use millstream_builder::apt::sources::HostSources;
+use millstream_builder::is_current;
+use millstream_builder::recipe::Resolved;
+use millstream_image::manifest::Manifest;
+use millstream_server::stream::Stream;
+
+use crate::cli::build::{Kind, Resolve};
+use crate::cli::server::Serve;
+use crate::cli::up::Up;
+use crate::commands::{recipe, serve};
+use crate::output;
+use crate::paths::Paths;
+
+/// The default recipe comes with the program.
+const DEBIAN: &str = include_str!("../../recipes/debian.yaml");
+
+pub fn run(command: &Up, quiet: bool) -> anyhow::Result<()> {
+    let paths = Paths::from_env();
+    let root = command.root.clone().unwrap_or_else(|| paths.stream());
+    fs::create_dir_all(&paths.data).with_context(|| format!("cannot make {}", paths.data.display()))?;
+    // Removed with what is in it: a build's own files are linked or copied into the stream.
+    let work = tempfile::Builder::new().prefix("up-").tempdir_in(&paths.data)?;
+    let recipe = Recipe::find(command, work.path())?;
+    millstream(&["stream", "init"], &[&root], quiet)?;
+    let stream = Stream::open(&root)?;
+    let product = recipe.resolved.product.clone();
+    match present(&stream, &recipe)? {
+        Some(serial) if !quiet => eprintln!("{product}: unchanged since {serial}, nothing to build"),
+        Some(_) => {}
+        None => {
+            let image = work.path().join("image");
+            recipe.build(&image, quiet)?;
+            millstream(&["stream", "add"], &[&root, &image], quiet)?;
+        }
+    }
+    drop(work);
+    let serve = Serve {
+        root: Some(root.clone()),
+        listen: command.listen.clone(),
+        name: Vec::new(),
+        tls_cert: None,
+        tls_key: None,
+        plain_http: false,
+    };
+    serve::run_and_say(&serve, quiet, &|url| output::print(&what_next(url, &root, &paths, &recipe.resolved)))
+}
+
+/// The recipe to build, as a file and resolved.
+struct Recipe {
+    file: PathBuf,
+    options: Vec<String>,
+    resolved: Resolved,
+    host: HostSources,
+}
+
+impl Recipe {
+    fn find(command: &Up, work: &Path) -> anyhow::Result<Self> {
+        let host = HostSources::read();
+        let mut options = command.options.clone();
+        let file = match &command.recipe {
+            Some(file) => file.clone(),
+            None => {
+                let file = work.join("debian.yaml");
+                fs::write(&file, DEBIAN)?;
+                let given = options.iter().any(|option| option.starts_with("image.release="));
+                if !given && host.distribution == "debian" && !host.codename.is_empty() {
+                    options.insert(0, format!("image.release={}", host.codename));
+                }
+                file
+            }
+        };
+        let resolve = Resolve { options: options.clone(), kind: Kind::Container };
+        let resolved = recipe::resolve(&file, &resolve, &host)?;
+        Ok(Self { file, options, resolved, host })
+    }
+
+    /// Builds in a process of its own, which for an ordinary user enters a user namespace.
+    fn build(&self, out: &Path, quiet: bool) -> anyhow::Result<()> {
+        let mut args = vec!["build".to_owned(), self.file.display().to_string()];
+        args.extend(self.options.iter().flat_map(|option| ["-o".to_owned(), option.clone()]));
+        args.push("--out".into());
+        millstream(&args, &[out], quiet)
+    }
+}
+
+/// The serial of the product's newest image, when building would only make it again.
+fn present(stream: &Stream, recipe: &Recipe) -> anyhow::Result<Option<String>> {
+    let images = stream.list(SystemTime::now())?;
+    let Some(newest) = images.iter().find(|image| image.newest && image.product == recipe.resolved.product)
+    else {
+        return Ok(None);
+    };
+    let file = stream.root().join(&newest.path).join("manifest.json");
+    let manifest = Manifest::parse(&fs::read(&file).with_context(|| file.display().to_string())?)?;
+    let current = is_current(&recipe.resolved, &manifest, &recipe.host)?;
+    Ok(current.then(|| newest.serial.to_string()))
+}
+
+/// Runs one command of this program to its end.
+fn millstream<A: AsRef<str>>(args: &[A], paths: &[&Path], quiet: bool) -> anyhow::Result<()> {
+    let mut command = Command::new("/proc/self/exe");
+    command.args(args.iter().map(AsRef::as_ref)).args(paths).stdout(std::io::stderr());
+    if quiet {
+        command.arg("--quiet");
+    }
+    if !command.status()?.success() {
+        let words: Vec<_> = args.iter().take(2).map(AsRef::as_ref).collect();
+        bail!("{} failed; see above", words.join(" "));
+    }
+    Ok(())
+}
+
+fn what_next(url: &str, root: &Path, paths: &Paths, resolved: &Resolved) -> String {
+    let aliases = resolved.product.aliases([]);
+    let alias = aliases.last().map(ToString::to_string).unwrap_or_default();
+    let (product, ca) = (&resolved.product, paths.tls().join("ca.crt"));
+    let (key, ca) = (root.join("key.asc"), ca.display());
+    let host = url.trim_start_matches("https://");
+    format!(
+        "\nServing {alias} at {url}. In another terminal:\n\n\
+         Add it as a remote, pinned to its key, and start a container:\n\
+         \x20 millstream remote add home {url} --key {key} --ca {ca}\n\
+         \x20 millstream launch home:{alias} c1\n\
+         \x20 millstream shell c1\n\n\
+         LXC, which has to trust {ca}:\n\
+         \x20 echo ca_certificate = {ca} > wgetrc\n\
+         \x20 WGETRC=$PWD/wgetrc lxc-create -t download -n c1 -- -d {distribution} -r {release} -a {architecture} \
+         --variant {variant} --server {host}\n\n\
+         LXD, started with SSL_CERT_FILE={ca}:\n\
+         \x20 SSL_CERT_FILE={ca} lxc remote add home {url} --protocol simplestreams\n\
+         \x20 lxc launch home:{alias} c1\n\n\
+         By hand:\n\
+         \x20 curl --cacert {ca} {url}/streams/v1/index.json\n\n\
+         Ctrl-C stops the server.\n",
+        key = key.display(),
+        distribution = product.distribution(),
+        release = product.release(),
+        architecture = product.architecture(),
+        variant = product.variant(),
+    )
+}
