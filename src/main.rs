@@ -30,6 +30,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::Recipe(command) => commands::recipe::run(command),
         Command::Build(command) => commands::build::run(command, cli.quiet),
+        Command::Remote(command) => commands::remote::run(command, cli.quiet),
+        Command::Image(command) => commands::image::run(command, cli.quiet),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line: names, arguments and help, nothing else. One module a group of commands.
 
 pub mod build;
+pub mod client;
 
 use clap::{Parser, Subcommand};
 
@@ -36,6 +37,12 @@ pub enum Command {
     ///
     /// Needs nothing on the host but the kernel.
     Build(build::Build),
+    /// Manage the servers images come from
+    #[command(subcommand)]
+    Remote(client::Remote),
+    /// Find, fetch and keep images
+    #[command(subcommand)]
+    Image(client::Image),
 }
 
 /// How lists and objects are printed.

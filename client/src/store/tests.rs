@@ -57,6 +57,16 @@ fn images_come_stay_and_go() {
 }
 
 #[test]
+fn export_is_exact() {
+    let (dir, store) = open();
+    let image = add(&store, "root");
+    let files = store.export(&image, &dir.path().join("out")).unwrap();
+    assert_eq!(fs::read_to_string(&files[0]).unwrap(), "meta");
+    assert_eq!(fs::read_to_string(&files[1]).unwrap(), "root");
+    assert!(files[0].ends_with("out/lxd.tar.xz") && files[1].ends_with("out/rootfs.tar.xz"));
+}
+
+#[test]
 fn names_find_images() {
     let (_dir, store) = open();
     let image = add(&store, "root");
@@ -123,6 +133,9 @@ fn damage_is_found_and_foreign_records_are_not_believed() {
     let (_dir, store) = open();
     let image = add(&store, "root");
     fs::write(&image.rootfs, "r00t").unwrap();
+    let out = store.dir().join("../out");
+    assert!(store.export(&image, &out).is_err());
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "nothing of a damaged image goes out");
     assert!(store.verify(&image).unwrap_err().to_string().contains("hash to"));
 
     let dir = store.path(Fingerprint::new(Sha256Digest::of(b"x")));
