@@ -211,7 +211,7 @@ impl Store {
     /// Gives an image a name; a name that means another image is an error unless `replace`.
     pub fn add_alias(&self, alias: &Alias, fingerprint: Fingerprint, replace: bool) -> Result<()> {
         if self.get(fingerprint)?.is_none() {
-            return Err(Error::image(fingerprint, "it is not in the local store"));
+            return Err(Error::image(&fingerprint, "it is not in the local store"));
         }
         let other = self.index().add_alias(alias, fingerprint, replace)?;
         match other {

@@ -49,7 +49,7 @@ fn images_come_stay_and_go() {
     let (_dir, store) = open();
     let image = add(&store, "root");
     assert_eq!(store.verify(&image).map_err(|e| e.to_string()), Ok(()));
-    assert_eq!(Store::open(store.dir()).unwrap().list().unwrap(), [image.clone()]);
+    assert_eq!(Store::open(store.dir()).unwrap().list().unwrap(), std::slice::from_ref(&image));
     assert!(block_on(store.stage(image.fingerprint)).unwrap().is_none(), "it is here already");
     store.delete(image.fingerprint).unwrap();
     assert!(store.list().unwrap().is_empty() && !image.rootfs.exists());
@@ -77,7 +77,7 @@ fn names_find_images() {
     }
     let error = store.resolve(&name("my/imgae")).unwrap_err().to_string();
     assert!(error.contains("did you mean my/image"), "{error}");
-    assert_eq!(store.get(image.fingerprint).unwrap().unwrap().aliases, [alias.clone()]);
+    assert_eq!(store.get(image.fingerprint).unwrap().unwrap().aliases, std::slice::from_ref(&alias));
 
     let other = add(&store, "other");
     assert!(store.add_alias(&alias, other.fingerprint, false).is_err());
