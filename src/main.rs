@@ -35,6 +35,8 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Key(command) => commands::key::run(command)?,
         Command::Serve(command) => commands::serve::run(command, cli.quiet)?,
         Command::Instance(command) => return commands::instance::run(command, cli.quiet),
+        Command::Remote(command) => commands::remote::run(command, cli.quiet)?,
+        Command::Image(command) => commands::image::run(command, cli.quiet)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -128,15 +128,15 @@ impl Error {
         Self::Name { value: value.escape_debug().to_string(), reason: reason.into() }
     }
 
-    pub(crate) fn remote(name: impl ToString, reason: impl Into<String>) -> Self {
+    pub(crate) fn remote(name: &impl ToString, reason: impl Into<String>) -> Self {
         Self::Remote { name: name.to_string(), reason: reason.into() }
     }
 
-    pub(crate) fn image(name: impl ToString, reason: impl Into<String>) -> Self {
+    pub(crate) fn image(name: &impl ToString, reason: impl Into<String>) -> Self {
         Self::Image { name: name.to_string(), reason: reason.into() }
     }
 
-    pub(crate) fn document(url: impl Into<String>, reason: impl ToString) -> Self {
+    pub(crate) fn document(url: impl Into<String>, reason: impl std::fmt::Display) -> Self {
         Self::Document { url: url.into(), reason: reason.to_string() }
     }
 

@@ -43,10 +43,12 @@ pub(crate) async fn image(
     let staging = loop {
         match store.stage(image.fingerprint).await? {
             Some(staging) => break staging,
-            None => match store.get(image.fingerprint)? {
-                Some(stored) => return keep_longer(store, stored, keep),
-                None => {} // Deleted in this moment.
-            },
+            // It is here, unless it was deleted in this moment: then once more.
+            None => {
+                if let Some(stored) = store.get(image.fingerprint)? {
+                    return keep_longer(store, stored, keep);
+                }
+            }
         }
     };
     match gather(&staging, tree, image, progress).await {

@@ -285,7 +285,7 @@ impl Remotes {
             } else {
                 format!("there is none of that name; known are {}", known.join(", "))
             };
-            Error::remote(name, reason)
+            Error::remote(&name, reason)
         })
     }
 
@@ -300,7 +300,7 @@ impl Remotes {
     pub(crate) fn expect_free(&self, name: &RemoteName) -> Result<()> {
         if self.remotes.contains_key(name) {
             let reason = "it exists already; to replace it, type: millstream remote remove NAME";
-            return Err(Error::remote(name, reason));
+            return Err(Error::remote(&name, reason));
         }
         Ok(())
     }
@@ -311,7 +311,7 @@ impl Remotes {
         if self.default.as_ref() == Some(name) {
             self.default = None;
         }
-        self.remotes.remove(name).ok_or_else(|| Error::remote(name, "there is none of that name"))
+        self.remotes.remove(name).ok_or_else(|| Error::remote(&name, "there is none of that name"))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line: names, arguments and help, nothing else. One module a group of commands.
 
 pub mod build;
+pub mod client;
 pub mod instance;
 pub mod server;
 pub mod up;
@@ -49,6 +50,12 @@ pub enum Command {
     Key(server::Key),
     /// Serve a stream over HTTPS
     Serve(server::Serve),
+    /// Manage the servers images come from
+    #[command(subcommand)]
+    Remote(client::Remote),
+    /// Find, fetch and keep images
+    #[command(subcommand)]
+    Image(client::Image),
     #[command(flatten)]
     Instance(instance::Instance),
 }

@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use chrono::{DateTime, Utc};
+use millstream_client::Keep;
 use millstream_runtime::container::{ExecOptions, ImageUse, Info, Status, Stopped};
 use millstream_runtime::{ContainerName, ImageFiles, Runtime};
 
 use crate::cli::instance::{Create, Delete, Exec, How, Info as InfoArgs, Instance, List, Names, Shell, Stop};
+use crate::commands::client;
 use crate::interrupt;
 use crate::output;
 use crate::paths::Paths;
+use crate::progress::Bar;
 
 pub fn run(command: &Instance, quiet: bool) -> anyhow::Result<ExitCode> {
     if !rustix::process::geteuid().is_root() {
@@ -39,18 +42,26 @@ pub fn run(command: &Instance, quiet: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Finds an image by the name the user gave.
-fn image(name: &str) -> anyhow::Result<ImageFiles> {
+/// Finds an image by the name the user gave: a directory, else one of the store, else one of a
+/// remote, which is fetched and kept in the store.
+fn image(name: &str, quiet: bool) -> anyhow::Result<ImageFiles> {
     if name.starts_with(['.', '/']) {
         return ImageFiles::in_directory(Path::new(name))
             .with_context(|| format!("{name} is no image directory as `millstream build` leaves it"));
     }
-    bail!("there is no image {name}; a directory with an image is written ./{name}")
+    let client = client::open();
+    let bar = Bar::new(quiet);
+    let fetched =
+        client::block_on(client.fetch(&name.parse()?, Keep { cached: true, auto_update: false }, &bar));
+    bar.finish();
+    let image = fetched??;
+    client.store()?.touch(image.fingerprint, Utc::now())?;
+    Ok(ImageFiles { fingerprint: image.fingerprint, metadata: image.metadata, rootfs: image.rootfs })
 }
 
 fn create(runtime: &Runtime, args: &Create, start: bool, quiet: bool) -> anyhow::Result<()> {
     let name: ContainerName = args.name.parse()?;
-    let image = image(&args.image)?;
+    let image = image(&args.image, quiet)?;
     let usage = if args.copy_image { ImageUse::Copied } else { ImageUse::Automatic };
     if start {
         runtime.launch(&name, &image, usage)?;

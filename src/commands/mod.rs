@@ -1,9 +1,12 @@
 //! One module a group of commands: arguments in, calls to the rooms, results out.
 
 pub mod build;
+pub mod client;
+pub mod image;
 pub mod instance;
 pub mod key;
 pub mod recipe;
+pub mod remote;
 pub mod serve;
 pub mod stream;
 pub mod up;

@@ -3,19 +3,22 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use millstream_builder::apt::sources::HostSources;
 use millstream_builder::is_current;
 use millstream_builder::recipe::Resolved;
 use millstream_image::manifest::Manifest;
+use millstream_runtime::CancelToken;
 use millstream_server::stream::Stream;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cli::build::{Kind, Resolve};
 use crate::cli::server::Serve;
 use crate::cli::up::Up;
 use crate::commands::{recipe, serve};
+use crate::interrupt;
 use crate::output;
 use crate::paths::Paths;
 
@@ -29,7 +32,8 @@ pub fn run(command: &Up, quiet: bool) -> anyhow::Result<()> {
     // Removed with what is in it: a build's own files are linked or copied into the stream.
     let work = tempfile::Builder::new().prefix("up-").tempdir_in(&paths.data)?;
     let recipe = Recipe::find(command, work.path())?;
-    millstream(&["stream", "init"], &[&root], quiet)?;
+    let runner = Runner { quiet, cancel: interrupt::token()? };
+    runner.run(&["stream", "init"], &[&root])?;
     let stream = Stream::open(&root)?;
     let product = recipe.resolved.product.clone();
     match present(&stream, &recipe)? {
@@ -37,8 +41,8 @@ pub fn run(command: &Up, quiet: bool) -> anyhow::Result<()> {
         Some(_) => {}
         None => {
             let image = work.path().join("image");
-            recipe.build(&image, quiet)?;
-            millstream(&["stream", "add"], &[&root, &image], quiet)?;
+            recipe.build(&image, &runner)?;
+            runner.run(&["stream", "add"], &[&root, &image])?;
         }
     }
     drop(work);
@@ -83,11 +87,11 @@ impl Recipe {
     }
 
     /// Builds in a process of its own, which for an ordinary user enters a user namespace.
-    fn build(&self, out: &Path, quiet: bool) -> anyhow::Result<()> {
+    fn build(&self, out: &Path, runner: &Runner) -> anyhow::Result<()> {
         let mut args = vec!["build".to_owned(), self.file.display().to_string()];
         args.extend(self.options.iter().flat_map(|option| ["-o".to_owned(), option.clone()]));
         args.push("--out".into());
-        millstream(&args, &[out], quiet)
+        runner.run(&args, &[out])
     }
 }
 
@@ -104,18 +108,39 @@ fn present(stream: &Stream, recipe: &Recipe) -> anyhow::Result<Option<String>> {
     Ok(current.then(|| newest.serial.to_string()))
 }
 
-/// Runs one command of this program to its end.
-fn millstream<A: AsRef<str>>(args: &[A], paths: &[&Path], quiet: bool) -> anyhow::Result<()> {
-    let mut command = Command::new("/proc/self/exe");
-    command.args(args.iter().map(AsRef::as_ref)).args(paths).stdout(std::io::stderr());
-    if quiet {
-        command.arg("--quiet");
+/// Runs commands of this program.
+struct Runner {
+    quiet: bool,
+    cancel: CancelToken,
+}
+
+impl Runner {
+    /// Runs one to its end. When we are asked to stop, so is it, and it cleans up.
+    fn run<A: AsRef<str>>(&self, args: &[A], paths: &[&Path]) -> anyhow::Result<()> {
+        let mut command = Command::new("/proc/self/exe");
+        command.args(args.iter().map(AsRef::as_ref)).args(paths).stdout(std::io::stderr());
+        if self.quiet {
+            command.arg("--quiet");
+        }
+        let mut child = command.spawn()?;
+        let mut asked = false;
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if self.cancel.is_cancelled() && !asked {
+                asked = true;
+                kill_process(Pid::from_child(&child), Signal::TERM)?;
+            }
+            std::thread::sleep(Duration::from_millis(30));
+        };
+        self.cancel.check()?;
+        if !status.success() {
+            let words: Vec<_> = args.iter().take(2).map(AsRef::as_ref).collect();
+            bail!("{} failed; see above", words.join(" "));
+        }
+        Ok(())
     }
-    if !command.status()?.success() {
-        let words: Vec<_> = args.iter().take(2).map(AsRef::as_ref).collect();
-        bail!("{} failed; see above", words.join(" "));
-    }
-    Ok(())
 }
 
 fn what_next(url: &str, root: &Path, paths: &Paths, resolved: &Resolved) -> String {

@@ -36,7 +36,7 @@ pub(super) async fn run(
     }
     let mut part = blocking(move || part.rehash(size)).await?;
     let mut inherited = part.have() > 0;
-    let mut back_off = BackOff::new();
+    let mut back_off = BackOff::new(http.retry);
     loop {
         let before = part.have();
         meter.at(before);
@@ -56,7 +56,7 @@ pub(super) async fn run(
             }
             Err(error) if error.is_passing() => {
                 if part.have() >= before + PROGRESS {
-                    back_off = BackOff::new();
+                    back_off = BackOff::new(http.retry);
                 }
                 back_off.pause_or(error).await?;
             }

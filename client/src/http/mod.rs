@@ -23,9 +23,6 @@ use self::body::Body;
 use crate::{Error, Progress, Result};
 
 const CONNECT: Duration = Duration::from_secs(15);
-/// Tries without progress before an error is final.
-const TRIES: u32 = 4;
-const FIRST_PAUSE: Duration = Duration::from_millis(300);
 const REDIRECTS: usize = 5;
 
 /// The least pace a server must keep: `bytes` within `window` of waiting. Time spent here, on
@@ -45,6 +42,22 @@ impl Default for Pace {
     }
 }
 
+/// How failures that may pass are met: each pause is three times the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Tries without progress before an error is final; at least one.
+    pub tries: u32,
+    /// The first pause.
+    pub pause: Duration,
+}
+
+impl Default for Retry {
+    /// Four tries, the first pause 0.3 seconds.
+    fn default() -> Self {
+        Self { tries: 4, pause: Duration::from_millis(300) }
+    }
+}
+
 /// Settings of a client.
 #[derive(Clone, Debug, Default)]
 pub struct HttpOptions {
@@ -54,6 +67,8 @@ pub struct HttpOptions {
     pub ca_pem: Vec<String>,
     /// The least pace of a server.
     pub pace: Pace,
+    /// How often a failing server is asked again.
+    pub retry: Retry,
 }
 
 /// Fetches over HTTP and HTTPS. Cheap to clone; clones share connections.
@@ -61,6 +76,7 @@ pub struct HttpOptions {
 pub struct HttpClient {
     inner: reqwest::Client,
     pace: Pace,
+    retry: Retry,
 }
 
 /// A file to fetch.
@@ -94,13 +110,13 @@ impl HttpClient {
             .redirect(redirect::Policy::custom(follow))
             .build()
             .map_err(|e| setup(&e))?;
-        Ok(Self { inner, pace: options.pace })
+        Ok(Self { inner, pace: options.pace, retry: options.retry })
     }
 
     /// Fetches a document into memory; one larger than `cap` bytes is an error.
     pub async fn document(&self, url: &str, cap: u64) -> Result<Vec<u8>> {
         check_url(url)?;
-        let mut back_off = BackOff::new();
+        let mut back_off = BackOff::new(self.retry);
         loop {
             match self.try_document(url, cap).await {
                 Err(error) if error.is_passing() => back_off.pause_or(error).await?,
@@ -172,22 +188,23 @@ impl HttpClient {
 
 /// Waits longer after each failure, and gives up after some.
 struct BackOff {
+    retry: Retry,
     failures: u32,
 }
 
 impl BackOff {
-    fn new() -> Self {
-        Self { failures: 0 }
+    fn new(retry: Retry) -> Self {
+        Self { retry, failures: 0 }
     }
 
     /// Waits before the next try; after the last one returns `error`. Up to a quarter of jitter
     /// keeps clients that failed together from coming back together.
     async fn pause_or(&mut self, error: Error) -> Result<()> {
         self.failures += 1;
-        if self.failures >= TRIES {
+        if self.failures >= self.retry.tries {
             return Err(error);
         }
-        let pause = FIRST_PAUSE * 3_u32.pow(self.failures - 1);
+        let pause = self.retry.pause * 3_u32.saturating_pow(self.failures - 1);
         let noise = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         tokio::time::sleep(pause + pause / 4 * (noise.subsec_micros() % 100) / 100).await;
         Ok(())

@@ -12,6 +12,7 @@
 //! was cut off, and a row without a directory a departure: [`Store::open`] completes both. Locks
 //! are on directories and die with their process.
 
+mod export;
 mod heal;
 mod index;
 mod staging;
@@ -210,7 +211,7 @@ impl Store {
     /// Gives an image a name; a name that means another image is an error unless `replace`.
     pub fn add_alias(&self, alias: &Alias, fingerprint: Fingerprint, replace: bool) -> Result<()> {
         if self.get(fingerprint)?.is_none() {
-            return Err(Error::image(fingerprint, "it is not in the local store"));
+            return Err(Error::image(&fingerprint, "it is not in the local store"));
         }
         let other = self.index().add_alias(alias, fingerprint, replace)?;
         match other {
@@ -255,10 +256,7 @@ impl Store {
         if found == image.fingerprint {
             return Ok(());
         }
-        Err(Error::Store {
-            path: self.path(image.fingerprint),
-            reason: format!("its files hash to {found}; delete the image and fetch it again"),
-        })
+        Err(self.damaged_image(image, found))
     }
 
     fn path(&self, fingerprint: Fingerprint) -> PathBuf {
@@ -267,6 +265,11 @@ impl Store {
 
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn damaged_image(&self, image: &StoredImage, found: Fingerprint) -> Error {
+        let reason = format!("its files hash to {found}; delete the image and fetch it again");
+        Error::Store { path: self.path(image.fingerprint), reason }
     }
 
     fn damaged(&self, reason: &str) -> Error {

@@ -49,11 +49,21 @@ fn images_come_stay_and_go() {
     let (_dir, store) = open();
     let image = add(&store, "root");
     assert_eq!(store.verify(&image).map_err(|e| e.to_string()), Ok(()));
-    assert_eq!(Store::open(store.dir()).unwrap().list().unwrap(), [image.clone()]);
+    assert_eq!(Store::open(store.dir()).unwrap().list().unwrap(), std::slice::from_ref(&image));
     assert!(block_on(store.stage(image.fingerprint)).unwrap().is_none(), "it is here already");
     store.delete(image.fingerprint).unwrap();
     assert!(store.list().unwrap().is_empty() && !image.rootfs.exists());
     assert_eq!(fs::read_dir(store.dir().join(TRASH)).unwrap().count(), 0);
+}
+
+#[test]
+fn export_is_exact() {
+    let (dir, store) = open();
+    let image = add(&store, "root");
+    let files = store.export(&image, &dir.path().join("out")).unwrap();
+    assert_eq!(fs::read_to_string(&files[0]).unwrap(), "meta");
+    assert_eq!(fs::read_to_string(&files[1]).unwrap(), "root");
+    assert!(files[0].ends_with("out/lxd.tar.xz") && files[1].ends_with("out/rootfs.tar.xz"));
 }
 
 #[test]
@@ -67,7 +77,7 @@ fn names_find_images() {
     }
     let error = store.resolve(&name("my/imgae")).unwrap_err().to_string();
     assert!(error.contains("did you mean my/image"), "{error}");
-    assert_eq!(store.get(image.fingerprint).unwrap().unwrap().aliases, [alias.clone()]);
+    assert_eq!(store.get(image.fingerprint).unwrap().unwrap().aliases, std::slice::from_ref(&alias));
 
     let other = add(&store, "other");
     assert!(store.add_alias(&alias, other.fingerprint, false).is_err());
@@ -123,6 +133,9 @@ fn damage_is_found_and_foreign_records_are_not_believed() {
     let (_dir, store) = open();
     let image = add(&store, "root");
     fs::write(&image.rootfs, "r00t").unwrap();
+    let out = store.dir().join("../out");
+    assert!(store.export(&image, &out).is_err());
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "nothing of a damaged image goes out");
     assert!(store.verify(&image).unwrap_err().to_string().contains("hash to"));
 
     let dir = store.path(Fingerprint::new(Sha256Digest::of(b"x")));

@@ -1,0 +1,15 @@
+//! What a client withstands of what reaches it from outside: a file an attack.
+
+mod support;
+
+mod arbitrary_image;
+mod broken_transfers;
+mod endless_data;
+mod extra_signer;
+mod freeze;
+mod missing_signature;
+mod mix_and_match;
+mod path_escape;
+mod rollback;
+mod unknown_key;
+mod wrong_software;

@@ -1,0 +1,93 @@
+//! An older state of the server, under a good signature.
+
+use crate::support::{Fixture, NAME, PRODUCT, Tree, assert_refused};
+use millstream_client::{Error, Remote, Trust};
+
+#[tokio::test]
+async fn an_older_generation_is_refused_and_forgets_nothing() {
+    let mut tree = Tree::new();
+    let old = tree.snapshot();
+    let fixture = Fixture::with_remote(&tree, &tree.url()).await;
+    let newer = tree.add(PRODUCT, "20260102_0000", 1000);
+    tree.publish();
+    let new = tree.snapshot();
+    assert_eq!(fixture.resolve(NAME).await.unwrap(), newer.fingerprint);
+
+    crate::support::restore(&old);
+    for _ in 0..2 {
+        assert_refused!(fixture.resolve(NAME).await, Error::Rollback { .. });
+    }
+    fixture.assert_store_empty();
+    crate::support::restore(&new);
+    assert_eq!(fixture.resolve(NAME).await.unwrap(), newer.fingerprint);
+}
+
+#[tokio::test]
+async fn one_generation_with_two_contents_is_refused() {
+    let mut tree = Tree::new();
+    let fixture = Fixture::with_remote(&tree, &tree.url()).await;
+    tree.generation -= 1;
+    tree.add(PRODUCT, "20260102_0000", 1000);
+    tree.publish();
+    assert_refused!(fixture.resolve(NAME).await, Error::Rollback { .. });
+}
+
+#[tokio::test]
+async fn a_higher_generation_made_earlier_is_refused() {
+    let mut tree = Tree::new();
+    let fixture = Fixture::with_remote(&tree, &tree.url()).await;
+    tree.publish_with(|index| index.millstream.as_mut().unwrap().created -= crate::support::DAY);
+    assert_refused!(fixture.resolve(NAME).await, Error::Rollback { .. });
+}
+
+#[tokio::test]
+async fn dropping_the_generation_is_refused() {
+    let mut tree = Tree::new();
+    let fixture = Fixture::with_remote(&tree, &tree.url()).await;
+    tree.publish_with(|index| index.millstream = None);
+    assert_refused!(fixture.resolve(NAME).await, Error::Rollback { .. });
+}
+
+#[tokio::test]
+async fn what_failed_a_check_is_not_remembered() {
+    let mut tree = Tree::new();
+    let good = tree.snapshot();
+    let fixture = Fixture::with_remote(&tree, &tree.url()).await;
+    // A newer index whose product document is missing.
+    tree.publish_with(|index| {
+        let entry = index.index.get_mut("images").unwrap();
+        entry.by_hash = Some("streams/v1/by-hash/missing.json".into());
+        entry.sha256 = Some(millstream_image::Sha256Digest::of(b"missing"));
+    });
+    assert!(fixture.resolve(NAME).await.is_err());
+    crate::support::restore(&good);
+    fixture.resolve(NAME).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_date_far_ahead_is_left_behind_with_its_key() {
+    let mut tree = Tree::new();
+    let fixture = Fixture::with_remote(&tree, &tree.url()).await;
+    tree.generation = u64::MAX - 1;
+    tree.publish();
+    fixture.resolve(NAME).await.unwrap();
+    (tree.generation, tree.key) = (1, crate::support::key());
+    tree.publish();
+    assert_refused!(fixture.resolve(NAME).await, Error::Signature { .. });
+    // The user pins the new key: what the old one said no longer counts.
+    let name = "r".parse().unwrap();
+    fixture.client.remove_remote(&name).unwrap();
+    let remote = Remote::new(&tree.url(), Trust::pin(&tree.key.keyring()).unwrap(), None).unwrap();
+    fixture.client.add_remote(&name, remote).await.unwrap();
+    fixture.resolve(NAME).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_memory_is_not_an_empty_one() {
+    let tree = Tree::new();
+    let fixture = Fixture::with_remote(&tree, &tree.url()).await;
+    let file = fixture.dir.path().join("data/trust/r.json");
+    std::fs::write(&file, "{").unwrap();
+    let error = fixture.resolve(NAME).await.unwrap_err().to_string();
+    assert!(error.contains("r.json"), "{error}");
+}

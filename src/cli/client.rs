@@ -1,0 +1,170 @@
+//! `remote` and `image`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::cli::Output;
+
+#[derive(Subcommand)]
+pub enum Remote {
+    /// Add a server to fetch images from
+    ///
+    /// The server's catalogue is read and verified at once, so a wrong URL or key fails here. The
+    /// first remote becomes the default.
+    #[command(after_help = "\
+Every remote is pinned to an OpenPGP key: what it does not sign is refused. Without --key, the key
+the server offers is shown and confirmed once, on a terminal; compare its fingerprint with one
+that you have from elsewhere.
+
+Examples:
+  millstream remote add home https://images.example.org
+  millstream remote add home https://images.example.org --key 0123456789ABCDEF0123456789ABCDEF01234567
+  millstream remote add lab https://10.0.0.5:8443 --ca ca.crt --key lab-key.asc
+  millstream remote add disk /srv/stream --key /srv/stream/key.asc")]
+    Add {
+        /// Name for it here, as in NAME:debian/bookworm
+        name: String,
+        /// Root of its tree: https://..., http://... (signed only), or a directory's absolute path
+        url: String,
+        /// Public key to pin: a file, or the full fingerprint of the key the server offers
+        #[arg(long, value_name = "FILE|FINGERPRINT", conflicts_with = "insecure_no_signature")]
+        key: Option<String>,
+        /// Certificates of a private authority to trust for this remote, PEM
+        #[arg(long, value_name = "FILE")]
+        ca: Option<PathBuf>,
+        /// Accept documents that nobody signed: then whoever controls the server, or its TLS
+        /// certificate, chooses your images. Remembered, and shown in lists
+        #[arg(long)]
+        insecure_no_signature: bool,
+    },
+    /// List remotes
+    #[command(visible_alias = "ls")]
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show a remote, with the keys it is pinned to
+    Show {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Choose the remote that names without a remote mean
+    SetDefault {
+        /// Its name
+        name: String,
+    },
+    /// Remove remotes; images that came from them stay
+    #[command(visible_alias = "rm")]
+    Remove {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+const NAMES: &str = "\
+Names: [REMOTE:]ALIAS, [REMOTE:]DIST/RELEASE[/VARIANT][/ARCH], or 6 and more digits of a
+fingerprint. Without a remote the local store is asked, then the default remote.";
+
+#[derive(Subcommand)]
+pub enum Image {
+    /// List the images of the local store, or those a remote offers
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
+Examples:
+  millstream image list                              what is here
+  millstream image list home:                        what a remote offers for this machine
+  millstream image list home: debian variant=default
+  millstream image list home: arch=arm64 --format json"
+    )]
+    List {
+        /// REMOTE: (with its colon), then filters: KEY=VALUE on a property, with * for anything, or
+        /// a word that is part of an alias or begins a fingerprint
+        #[arg(value_name = "REMOTE: | FILTER")]
+        filters: Vec<String>,
+        /// Of a remote: every architecture and every serial, not only the newest for this machine
+        #[arg(short, long)]
+        all: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show one image
+    #[command(visible_alias = "show", after_help = NAMES)]
+    Info {
+        /// Image
+        image: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Fetch an image into the local store, verified; prints its fingerprint
+    #[command(after_help = NAMES)]
+    Copy(Copy),
+    /// Delete images from the local store, with their aliases
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Aliases, fingerprints, or 6 and more digits of one
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+    /// Give images of the local store names of your own
+    #[command(subcommand)]
+    Alias(Alias),
+    /// Write an image's files into a directory, its fingerprint checked
+    #[command(after_help = NAMES)]
+    Export {
+        /// Image; fetched first if need be
+        image: String,
+        /// Directory for lxd.tar.xz and rootfs.tar.xz [default: here]
+        #[arg(value_name = "DIR", default_value = ".", hide_default_value = true)]
+        dir: PathBuf,
+    },
+    /// Hash the images of the local store again, all of them or those named
+    Verify {
+        /// Aliases, fingerprints, or 6 and more digits of one
+        #[arg(value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+}
+
+#[derive(Args)]
+pub struct Copy {
+    /// Image to fetch
+    pub source: String,
+    /// Where to: the local store
+    #[arg(default_value = "local:", hide_default_value = true)]
+    pub target: String,
+    /// Name for it here; taken from the image that has it. May be given several times
+    #[arg(long, value_name = "NAME")]
+    pub alias: Vec<String>,
+    /// Give it the remote's names as well
+    #[arg(long)]
+    pub copy_aliases: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Alias {
+    /// Give an image a name
+    Create {
+        /// The name
+        alias: String,
+        /// Image of the local store
+        image: String,
+    },
+    /// List names
+    #[command(visible_alias = "ls")]
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Take names away; the images stay
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// The names
+        #[arg(required = true, value_name = "ALIAS")]
+        aliases: Vec<String>,
+    },
+}
