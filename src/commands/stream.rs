@@ -16,6 +16,7 @@ use crate::paths::Paths;
 pub fn run(command: &Stream, quiet: bool) -> anyhow::Result<()> {
     match command {
         Stream::Init { root, signing } => {
+            stream::Stream::check_root(root)?;
             let key = key(signing, quiet)?;
             let (stream, new) = stream::Stream::init(root, &options(signing, &key))?;
             let state = if new { "a stream now" } else { "a stream already" };

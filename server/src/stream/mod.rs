@@ -125,6 +125,16 @@ impl Stream {
         Ok(Self { root: root.to_path_buf() })
     }
 
+    /// Whether `root` can become a stream, or is one: what [`Stream::init`] checks first, for
+    /// callers that would make a key for it.
+    ///
+    /// # Errors
+    /// As [`Stream::init`].
+    pub fn check_root(root: &Path) -> Result<()> {
+        prepare(root)?;
+        lock::check_owner(root)
+    }
+
     /// The root directory.
     pub fn root(&self) -> &Path {
         &self.root
@@ -293,6 +303,9 @@ impl Stream {
 
 /// Makes the root directory, or checks that it holds nothing but an unfinished stream.
 fn prepare(root: &Path) -> Result<()> {
+    if fs::metadata(root).is_ok_and(|meta| !meta.is_dir()) {
+        return Err(Error::tree(root, "it is a file; a stream is a directory"));
+    }
     fs::create_dir_all(root).map_err(|error| lock::not_writable(root, error))?;
     if fs::symlink_metadata(root.join(layout::CURRENT)).is_ok() {
         return Ok(());
