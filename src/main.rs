@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("millstream: {}", describe(&error));
+            output::say(false, &format!("millstream: {}", describe(&error)));
             ExitCode::FAILURE
         }
     }
@@ -31,7 +31,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Recipe(command) => commands::recipe::run(command),
         Command::Build(command) => commands::build::run(command, cli.quiet),
         Command::Stream(command) => commands::stream::run(command, cli.quiet),
-        Command::Key(command) => commands::key::run(command),
+        Command::Key(command) => commands::key::run(command, cli.quiet),
         Command::Serve(command) => commands::serve::run(command, cli.quiet),
     }
 }

@@ -7,6 +7,7 @@ use millstream_server::tls::LocalAuthority;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::server::Serve;
+use crate::output::say;
 use crate::paths::Paths;
 
 pub fn run(command: &Serve, quiet: bool) -> anyhow::Result<()> {
@@ -30,25 +31,21 @@ async fn serve(command: &Serve, quiet: bool) -> anyhow::Result<()> {
         listen: command.listen.clone(),
         tls,
         limits: Limits::default(),
-        access_log: (!quiet).then(|| Arc::new(|access: &Access| eprintln!("{access}")) as _),
+        access_log: (!quiet).then(|| Arc::new(|access: &Access| say(false, &access.to_string())) as _),
     };
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let server = Server::bind(options).await?;
-    if !quiet {
-        let scheme = if command.plain_http { "http" } else { "https" };
-        eprintln!("serving {} at {scheme}://{}", root.display(), server.address());
-        if local {
-            eprintln!("clients have to trust {}", ca.display());
-        }
+    let scheme = if command.plain_http { "http" } else { "https" };
+    say(quiet, &format!("serving {} at {scheme}://{}", root.display(), server.address()));
+    if local {
+        say(quiet, &format!("clients have to trust {}", ca.display()));
     }
     let stop = async {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        if !quiet {
-            eprintln!("stopping; downloads under way may finish");
-        }
+        say(quiet, "stopping; downloads under way may finish");
     };
     server.run(stop).await;
     Ok(())

@@ -10,7 +10,7 @@ use millstream_server::stream::{self, Listed, Problem, Report};
 
 use crate::cli::server::{Signing, Stream};
 use crate::commands::key::default_user_id;
-use crate::output::{self, Format};
+use crate::output::{self, Format, say};
 use crate::paths::Paths;
 
 pub fn run(command: &Stream, quiet: bool) -> anyhow::Result<()> {
@@ -117,11 +117,5 @@ fn verify(report: &Report, format: Format, quiet: bool) -> anyhow::Result<()> {
         0 => Ok(()),
         1 => bail!("1 problem found"),
         n => bail!("{n} problems found"),
-    }
-}
-
-fn say(quiet: bool, line: &str) {
-    if !quiet {
-        eprintln!("{line}");
     }
 }
