@@ -7,6 +7,7 @@
 mod catalogue;
 mod documents;
 mod generation;
+mod inspect;
 mod layout;
 mod lock;
 mod page;
@@ -164,7 +165,7 @@ impl Stream {
         let (_lock, mut catalogue) = self.write(signing)?;
         let manifest = place::read_manifest(dir)?;
         let (product, serial) = (manifest.product.clone(), manifest.serial);
-        let target = catalogue::directory(&product, serial);
+        let target = product.image_path(serial);
         let mut added = Added {
             path: self.root.join(&target),
             product,
@@ -210,7 +211,7 @@ impl Stream {
         let mut images: Vec<_> = catalogue
             .images()
             .map(|(product, serial, entry, version)| Listed {
-                path: catalogue::directory(&product, serial),
+                path: product.image_path(serial),
                 product,
                 serial,
                 aliases: entry.alias_list().map(str::to_owned).collect(),
