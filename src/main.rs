@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     match run(&cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("millstream: {}", describe(&error));
+            output::say(false, &format!("millstream: {}", describe(&error)));
             ExitCode::FAILURE
         }
     }
@@ -32,7 +32,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Recipe(command) => commands::recipe::run(command)?,
         Command::Build(command) => commands::build::run(command, cli.quiet)?,
         Command::Stream(command) => commands::stream::run(command, cli.quiet)?,
-        Command::Key(command) => commands::key::run(command)?,
+        Command::Key(command) => commands::key::run(command, cli.quiet)?,
         Command::Serve(command) => commands::serve::run(command, cli.quiet)?,
         Command::Instance(command) => return commands::instance::run(command, cli.quiet),
         Command::Remote(command) => commands::remote::run(command, cli.quiet)?,

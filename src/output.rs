@@ -66,6 +66,14 @@ pub fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Says something to the user on standard error, unless all is to be quiet. Nobody listening is no
+/// reason to fail.
+pub fn say(quiet: bool, line: &str) {
+    if !quiet {
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
+}
+
 /// Text from outside must not steer the terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()

@@ -50,11 +50,12 @@ pub struct IndexEntry {
     /// Names of the products inside.
     #[serde(default)]
     pub products: Vec<String>,
-    /// SHA-256 of the JSON document (not of its signed form).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// SHA-256 of the JSON document (not of its signed form). Not called `sha256` in the file: the
+    /// reference tools would take that for the digest of what `path` names, the signed form.
+    #[serde(default, rename = "document_sha256", skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256Digest>,
     /// Size of that document in bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "document_size", skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     /// Path of a copy that never changes, named by its hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -279,6 +280,16 @@ mod tests {
         let index = Index::parse(text).unwrap();
         assert_eq!(index.image_entries().count(), 1);
         assert_eq!(index.for_signed_readers().index["images"].path, "streams/v1/images.sjson");
+    }
+
+    /// `sstream-mirror` takes `sha256` for the digest of what `path` names, which is the signed form.
+    #[test]
+    fn digest_of_the_plain_document_has_a_name_of_its_own() {
+        let entry =
+            IndexEntry { sha256: Some(Sha256Digest::of(b"x")), size: Some(1), ..IndexEntry::default() };
+        let text = serde_json::to_string(&entry).unwrap();
+        assert!(text.contains("\"document_sha256\"") && !text.contains("\"sha256\""), "{text}");
+        assert_eq!(serde_json::from_str::<IndexEntry>(&text).unwrap(), entry);
     }
 
     #[test]

@@ -30,7 +30,9 @@ pub enum Stream {
     /// Publish images that `millstream build` made
     ///
     /// Every file is checked against the image's manifest, signed and put into the tree; then all
-    /// documents change together. An image that the stream has already is passed over.
+    /// documents change together. An image that the stream has already is passed over. Where the
+    /// file system allows it the tree shares its files with DIR: remove DIR when you like, but do
+    /// not change files in it.
     Add {
         /// The stream
         root: PathBuf,

@@ -11,14 +11,15 @@ use crate::cli::server::Key;
 use crate::output;
 use crate::paths::Paths;
 
-pub fn run(command: &Key) -> anyhow::Result<()> {
+pub fn run(command: &Key, quiet: bool) -> anyhow::Result<()> {
     let store = KeyStore::new(Paths::from_env().keys());
     match command {
         Key::Generate { name, rsa, user_id } => {
             let algorithm = if *rsa { Algorithm::Rsa4096 } else { Algorithm::Ed25519 };
             let user_id = user_id.clone().unwrap_or_else(|| default_user_id(name));
             let key = store.generate(name, &user_id, algorithm, SystemTime::now())?;
-            eprintln!("key {name}: keep a copy of {} in a safe place", store.secret_path(name).display());
+            let path = store.secret_path(name);
+            output::say(quiet, &format!("key {name}: keep a copy of {} in a safe place", path.display()));
             output::print(&format!("{}\n", key.fingerprint))
         }
         Key::List { output } => {

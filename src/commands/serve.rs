@@ -7,6 +7,7 @@ use millstream_server::tls::LocalAuthority;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::server::Serve;
+use crate::output::say;
 use crate::paths::Paths;
 
 pub fn run(command: &Serve, quiet: bool) -> anyhow::Result<()> {
@@ -43,27 +44,23 @@ async fn serve(
         listen: command.listen.clone(),
         tls,
         limits: Limits::default(),
-        access_log: (!quiet).then(|| Arc::new(|access: &Access| eprintln!("{access}")) as _),
+        access_log: (!quiet).then(|| Arc::new(|access: &Access| say(false, &access.to_string())) as _),
     };
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let server = Server::bind(options).await?;
     let scheme = if command.plain_http { "http" } else { "https" };
     let url = format!("{scheme}://{}", server.address());
     ready(&url)?;
-    if !quiet {
-        eprintln!("serving {} at {url}", root.display());
-        if local {
-            eprintln!("clients have to trust {}", ca.display());
-        }
+    say(quiet, &format!("serving {} at {url}", root.display()));
+    if local {
+        say(quiet, &format!("clients have to trust {}", ca.display()));
     }
     let stop = async {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        if !quiet {
-            eprintln!("stopping; downloads under way may finish");
-        }
+        say(quiet, "stopping; downloads under way may finish");
     };
     server.run(stop).await;
     Ok(())

@@ -10,12 +10,13 @@ use millstream_server::stream::{self, Listed, Problem, Report};
 
 use crate::cli::server::{Signing, Stream};
 use crate::commands::key::default_user_id;
-use crate::output::{self, Format};
+use crate::output::{self, Format, say};
 use crate::paths::Paths;
 
 pub fn run(command: &Stream, quiet: bool) -> anyhow::Result<()> {
     match command {
         Stream::Init { root, signing } => {
+            stream::Stream::check_root(root)?;
             let key = key(signing, quiet)?;
             let (stream, new) = stream::Stream::init(root, &options(signing, &key))?;
             let state = if new { "a stream now" } else { "a stream already" };
@@ -116,11 +117,5 @@ fn verify(report: &Report, format: Format, quiet: bool) -> anyhow::Result<()> {
         0 => Ok(()),
         1 => bail!("1 problem found"),
         n => bail!("{n} problems found"),
-    }
-}
-
-fn say(quiet: bool, line: &str) {
-    if !quiet {
-        eprintln!("{line}");
     }
 }

@@ -13,10 +13,10 @@ use rustix::io::Errno;
 use super::conditional::Validators;
 use crate::{Error, Result};
 
-/// A tree that is served.
+/// A tree that is served. Its root is opened anew for each request, so that a tree put in its
+/// place is the one that is served.
 pub(super) struct Site {
-    root: OwnedFd,
-    path: PathBuf,
+    root: PathBuf,
 }
 
 /// A file of it.
@@ -33,9 +33,8 @@ impl Site {
     /// # Errors
     /// When there is no such directory, or it holds no stream.
     pub(super) fn new(path: &Path) -> Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = open(path, flags, Mode::empty()).map_err(|errno| Error::io(path)(errno.into()))?;
-        let site = Self { root, path: path.to_path_buf() };
+        let site = Self { root: path.to_path_buf() };
+        site.root().map_err(Error::io(path))?;
         match site.open("streams/v1/index.json") {
             Ok(Some(_)) => Ok(site),
             Ok(None) => {
@@ -47,13 +46,18 @@ impl Site {
         }
     }
 
+    fn root(&self) -> io::Result<OwnedFd> {
+        Ok(open(&self.root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    }
+
     /// Opens a plain file; `None` when there is none by that name below the root. Links are
     /// followed, but never out of the tree.
     pub(super) fn open(&self, path: &str) -> io::Result<Option<Opened>> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let root = self.root().map_err(|error| self.named("", &error))?;
         let fd = loop {
-            match openat2(&self.root, path, flags, Mode::empty(), resolve) {
+            match openat2(&root, path, flags, Mode::empty(), resolve) {
                 Ok(fd) => break fd,
                 // Something was renamed meanwhile, and the kernel could not tell where it is.
                 Err(Errno::AGAIN | Errno::INTR) => {}
@@ -76,6 +80,6 @@ impl Site {
     }
 
     fn named(&self, path: &str, error: &io::Error) -> io::Error {
-        io::Error::new(error.kind(), format!("{}: {error}", self.path.join(path).display()))
+        io::Error::new(error.kind(), format!("{}: {error}", self.root.join(path).display()))
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
@@ -72,13 +72,8 @@ impl Catalogue {
     }
 
     /// All images, by product and serial.
-    pub(super) fn images(&self) -> impl Iterator<Item = (Product, Serial, &ProductEntry, &Version)> {
-        self.products.products.iter().flat_map(|(name, entry)| {
-            let product: Option<Product> = name.parse().ok();
-            entry.versions.iter().filter_map(move |(serial, version)| {
-                Some((product.clone()?, serial.parse().ok()?, entry, version))
-            })
-        })
+    pub(super) fn images(&self) -> impl Iterator<Item = Image<'_>> {
+        images(&self.products)
     }
 
     /// Lists an image and returns the aliases it took over from other products.
@@ -133,24 +128,33 @@ impl Catalogue {
         self.bytes = simplestreams::to_bytes(&self.products)?;
         Ok(())
     }
+}
 
-    /// LXC's index: the newest image of every product.
-    pub(super) fn lxc_index(&self) -> String {
-        let newest = self.products.products.iter().filter_map(|(name, entry)| {
-            Some(lxc_index::Entry::new(name.parse().ok()?, entry.serials().max()?))
-        });
-        lxc_index::to_text(&newest.collect::<Vec<_>>())
-    }
+/// An image with what documents say of its product and of itself.
+pub(super) type Image<'a> = (Product, Serial, &'a ProductEntry, &'a Version);
+
+/// All images of a document.
+pub(super) fn images(products: &Products) -> impl Iterator<Item = Image<'_>> {
+    products.products.iter().flat_map(|(name, entry)| {
+        let product: Option<Product> = name.parse().ok();
+        entry.versions.iter().filter_map(move |(serial, version)| {
+            Some((product.clone()?, serial.parse().ok()?, entry, version))
+        })
+    })
+}
+
+/// LXC's index: the newest image of every product.
+pub(super) fn lxc_index(products: &Products) -> String {
+    let newest = products
+        .products
+        .iter()
+        .filter_map(|(name, entry)| Some(lxc_index::Entry::new(name.parse().ok()?, entry.serials().max()?)));
+    lxc_index::to_text(&newest.collect::<Vec<_>>())
 }
 
 /// The fingerprint LXD and Incus know an image by.
 pub(super) fn fingerprint(version: &Version) -> Option<Fingerprint> {
     METADATA.iter().find_map(|name| version.items.get(*name)?.combined_sha256).map(Fingerprint::new)
-}
-
-/// Where an image stands, from the root of the tree.
-pub(super) fn directory(product: &Product, serial: Serial) -> PathBuf {
-    product.image_path(serial)
 }
 
 /// Bytes of an image's root file system as it is downloaded.

@@ -9,7 +9,7 @@ use millstream_image::simplestreams::{
 };
 use millstream_image::{Error, Result, Sha256Digest};
 
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, lxc_index};
 use super::layout::BY_HASH;
 
 /// The largest product document that is published. Readers refuse more than 25 MiB of signed text.
@@ -50,7 +50,7 @@ impl Documents {
         let plain = simplestreams::to_bytes(&index)?;
         let signed = simplestreams::to_bytes(&index.for_signed_readers())?;
         documents.simplestreams(INDEX_PATH, plain, &signed, key, now)?;
-        documents.lxc(catalogue.lxc_index(), key, now)?;
+        documents.lxc(lxc_index(&catalogue.products), key, now)?;
         Ok(documents)
     }
 
@@ -79,18 +79,20 @@ impl Documents {
         let signature = key.sign_detached(text.as_bytes(), now)?;
         self.files.push((first.into(), text.into_bytes()));
         self.files.push((format!("{first}.asc"), signature.into_bytes()));
-        for mode in ["system", "user"] {
-            let levels = (1..=COMPAT_LEVEL).map(|level| format!(".{level}"));
-            for suffix in std::iter::once(String::new()).chain(levels) {
-                let name = format!("meta/1.0/index-{mode}{suffix}");
-                if name != first {
-                    self.links.push((format!("{name}.asc"), format!("{first}.asc")));
-                    self.links.push((name, first.into()));
-                }
-            }
+        for name in lxc_names().filter(|name| name != first) {
+            self.links.push((format!("{name}.asc"), format!("{first}.asc")));
+            self.links.push((name, first.into()));
         }
         Ok(())
     }
+}
+
+/// Paths of LXC's index: for each mode, plain and for each level.
+pub(super) fn lxc_names() -> impl Iterator<Item = String> {
+    let suffixes =
+        || std::iter::once(String::new()).chain((1..=COMPAT_LEVEL).map(|level| format!(".{level}")));
+    let names = |mode| suffixes().map(move |suffix| format!("meta/1.0/index-{mode}{suffix}"));
+    names("system").chain(names("user"))
 }
 
 fn index(catalogue: &Catalogue, freshness: &Freshness, by_hash: &str) -> Index {

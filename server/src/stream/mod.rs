@@ -7,6 +7,7 @@
 mod catalogue;
 mod documents;
 mod generation;
+mod inspect;
 mod layout;
 mod lock;
 mod page;
@@ -125,6 +126,16 @@ impl Stream {
         Ok(Self { root: root.to_path_buf() })
     }
 
+    /// Whether `root` can become a stream, or is one: what [`Stream::init`] checks first, for
+    /// callers that would make a key for it.
+    ///
+    /// # Errors
+    /// As [`Stream::init`].
+    pub fn check_root(root: &Path) -> Result<()> {
+        prepare(root)?;
+        lock::check_owner(root)
+    }
+
     /// The root directory.
     pub fn root(&self) -> &Path {
         &self.root
@@ -154,7 +165,7 @@ impl Stream {
         let (_lock, mut catalogue) = self.write(signing)?;
         let manifest = place::read_manifest(dir)?;
         let (product, serial) = (manifest.product.clone(), manifest.serial);
-        let target = catalogue::directory(&product, serial);
+        let target = product.image_path(serial);
         let mut added = Added {
             path: self.root.join(&target),
             product,
@@ -200,7 +211,7 @@ impl Stream {
         let mut images: Vec<_> = catalogue
             .images()
             .map(|(product, serial, entry, version)| Listed {
-                path: catalogue::directory(&product, serial),
+                path: product.image_path(serial),
                 product,
                 serial,
                 aliases: entry.alias_list().map(str::to_owned).collect(),
@@ -293,6 +304,9 @@ impl Stream {
 
 /// Makes the root directory, or checks that it holds nothing but an unfinished stream.
 fn prepare(root: &Path) -> Result<()> {
+    if fs::metadata(root).is_ok_and(|meta| !meta.is_dir()) {
+        return Err(Error::tree(root, "it is a file; a stream is a directory"));
+    }
     fs::create_dir_all(root).map_err(|error| lock::not_writable(root, error))?;
     if fs::symlink_metadata(root.join(layout::CURRENT)).is_ok() {
         return Ok(());

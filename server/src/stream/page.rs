@@ -6,7 +6,7 @@ use millstream_image::simplestreams::{Freshness, Version};
 use serde::Serialize;
 use tera::{Context, Tera};
 
-use super::catalogue::{Catalogue, directory, fingerprint, size};
+use super::catalogue::{Catalogue, fingerprint, size};
 use crate::{Error, Result};
 
 /// The name's ending is what makes tera escape whatever is inserted.
@@ -58,7 +58,7 @@ fn rows(catalogue: &Catalogue) -> Vec<Row> {
     let mut images: Vec<_> = catalogue.images().collect();
     images.sort_by(|a, b| (&a.0, b.1).cmp(&(&b.0, a.1)));
     for (product, serial, entry, version) in images {
-        let path = directory(&product, serial).display().to_string();
+        let path = product.image_path(serial).display().to_string();
         let build = Build {
             serial: serial.to_string(),
             date: serial.time().format("%Y-%m-%d %H:%M").to_string(),

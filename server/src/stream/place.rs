@@ -1,30 +1,26 @@
 //! One image on its way into the tree: taken into staging, checked there byte for byte, signed,
 //! and renamed into place.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
-use millstream_image::archive::read_small;
-use millstream_image::digest::{CappedReader, HashingWriter};
+use millstream_image::atomic;
+use millstream_image::digest::CappedReader;
 use millstream_image::manifest::Manifest;
-use millstream_image::metadata::Metadata;
 use millstream_image::openpgp::SigningKey;
-use millstream_image::simplestreams::Item;
-use millstream_image::sums::Sums;
-use millstream_image::{Architecture, Sha256Digest, atomic};
 
 use super::catalogue::Listing;
-use super::layout::{LOG, MANIFEST, META, METADATA, PENDING, ROOTFS, SIGNED, SQUASHFS, STAGING, SUMS};
-use super::{generation, readable};
+use super::layout::{IMAGES, LOG, MANIFEST, META, METADATA, PENDING, ROOTFS, SIGNED, STAGING, SUMS};
+use super::lock::not_writable;
+use super::{generation, inspect, readable};
 use crate::{Error, Result};
 
-/// No manifest or log is larger, in bytes.
-const MAX_DOCUMENT: u64 = 64 << 20;
+/// No manifest is larger, in bytes.
+const MAX_MANIFEST: u64 = 64 << 20;
 
 /// An image in staging, complete, checked, signed and durable.
 pub(super) struct Staged {
@@ -37,7 +33,7 @@ pub(super) fn read_manifest(dir: &Path) -> Result<Manifest> {
     let path = dir.join(MANIFEST);
     let mut bytes = Vec::new();
     File::open(&path)
-        .and_then(|file| CappedReader::new(file, MAX_DOCUMENT).read_to_end(&mut bytes))
+        .and_then(|file| CappedReader::new(file, MAX_MANIFEST).read_to_end(&mut bytes))
         .map_err(|error| match error.kind() {
             ErrorKind::NotFound => {
                 refused(dir, "it has no manifest.json; give a directory that millstream build made")
@@ -61,7 +57,7 @@ impl Staged {
         let dir = tempfile::Builder::new()
             .prefix("add-")
             .tempdir_in(&staging)
-            .map_err(|error| super::lock::not_writable(root, error))?;
+            .map_err(|error| not_writable(root, error))?;
         let names = files(source, &manifest)?;
         for name in &names {
             take_file(&source.join(name), &dir.path().join(name)).map_err(|error| match error.kind() {
@@ -69,9 +65,9 @@ impl Staged {
                 _ => Error::io(source.join(name))(error),
             })?;
         }
-        check_sums(source, dir.path(), &manifest)?;
-        check_metadata(source, dir.path(), manifest.product.architecture())?;
-        let items = items(source, dir.path(), &manifest)?;
+        inspect::sums(source, dir.path(), &manifest)?;
+        inspect::metadata(source, dir.path(), manifest.product.architecture())?;
+        let items = inspect::items(source, dir.path(), &manifest)?;
         sign(dir.path(), key, now)?;
         finish(dir.path())?;
         Ok((Self { dir }, Listing { manifest, items }))
@@ -104,8 +100,8 @@ pub(super) fn heal(root: &Path, listed: impl Fn(&Path) -> bool) -> Result<()> {
     let staging = root.join(STAGING);
     if let Ok(text) = fs::read_to_string(root.join(PENDING)) {
         let target = PathBuf::from(text);
-        let inside = target.starts_with(super::layout::IMAGES)
-            && target.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        let inside = target.starts_with(IMAGES)
+            && target.components().all(|part| matches!(part, Component::Normal(_)));
         if inside && !listed(&target) {
             discard(root, &target)?;
         }
@@ -114,7 +110,7 @@ pub(super) fn heal(root: &Path, listed: impl Fn(&Path) -> bool) -> Result<()> {
     match fs::read_dir(&staging) {
         Ok(items) => items.flatten().try_for_each(|item| generation::remove(&item.path())),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            fs::create_dir(&staging).map_err(|error| super::lock::not_writable(root, error))
+            fs::create_dir(&staging).map_err(|error| not_writable(root, error))
         }
         Err(error) => Err(Error::io(&staging)(error)),
     }
@@ -180,126 +176,6 @@ fn take_file(from: &Path, to: &Path) -> io::Result<()> {
     fs::copy(from, to).map(drop)
 }
 
-fn check_sums(source: &Path, dir: &Path, manifest: &Manifest) -> Result<()> {
-    let sums = Sums(manifest.files.iter().map(|(name, file)| (name.clone(), file.sha256)).collect());
-    let path = source.join(SUMS);
-    match fs::read_to_string(&path) {
-        Ok(text) if Sums::parse(&text).map_err(Error::image(&path))? != sums => {
-            return Err(refused(source, "SHA256SUMS and manifest.json contradict each other; build it anew"));
-        }
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io(&path)(error)),
-        _ => {}
-    }
-    let path = dir.join(SUMS);
-    fs::write(&path, sums.to_text()).map_err(Error::io(&path))
-}
-
-/// LXC needs `config`, LXD and Incus need `metadata.yaml`, and both must mean this architecture.
-fn check_metadata(source: &Path, dir: &Path, architecture: Architecture) -> Result<()> {
-    let members = |name: &str| {
-        let path = dir.join(name);
-        let file = File::open(&path).map_err(Error::io(&path))?;
-        read_small(file).map_err(Error::image(source.join(name)))
-    };
-    let config = members(META)?.remove(Path::new("config"));
-    if config.is_none_or(|config| config.data.trim_ascii().is_empty()) {
-        return Err(refused(source, "meta.tar.xz holds no config, without which LXC cannot start the image"));
-    }
-    for name in METADATA {
-        let Some(yaml) = members(name)?.remove(Path::new("metadata.yaml")) else {
-            return Err(refused(source, format!("{name} holds no metadata.yaml")));
-        };
-        let metadata = Metadata::parse(&yaml.data).map_err(Error::image(source.join(name)))?;
-        if metadata.architecture.parse::<Architecture>().ok() != Some(architecture) {
-            return Err(refused(
-                source,
-                format!("{name} is for {}, the manifest for {architecture}", metadata.architecture),
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Hashes every file once, the root file systems into the combined digests as well, and describes
-/// them.
-fn items(source: &Path, dir: &Path, manifest: &Manifest) -> Result<BTreeMap<String, Item>> {
-    let base = manifest.product.image_path(manifest.serial);
-    let mut items = BTreeMap::new();
-    let mut roots: BTreeMap<&str, Vec<Sha256Digest>> = BTreeMap::new();
-    let metadata = METADATA.map(|name| dir.join(name));
-    for (name, promised) in &manifest.files {
-        let prefixes: &[PathBuf] = if matches!(name.as_str(), ROOTFS | SQUASHFS) { &metadata } else { &[] };
-        let (sha256, size, combined) = hash(&dir.join(name), prefixes)?;
-        if (sha256, size) != (promised.sha256, promised.size) {
-            return Err(refused(
-                source,
-                format!(
-                    "{name} is {size} bytes with SHA-256 {sha256}, its manifest says {} with {}; build it anew",
-                    promised.size, promised.sha256
-                ),
-            ));
-        }
-        roots.insert(name, combined);
-        let ftype = match name.as_str() {
-            ROOTFS => "root.tar.xz",
-            SQUASHFS => "squashfs",
-            other if METADATA.contains(&other) => other,
-            _ => continue, // LXC's own, or of no client yet.
-        };
-        items.insert(
-            ftype.to_owned(),
-            Item {
-                ftype: ftype.to_owned(),
-                path: base.join(name).display().to_string(),
-                size,
-                sha256: Some(sha256),
-                sha256_uncompressed: promised.sha256_uncompressed.filter(|_| name == ROOTFS),
-                ..Item::default()
-            },
-        );
-    }
-    for (at, name) in METADATA.iter().enumerate() {
-        let combined = |root: &str| roots.get(root).and_then(|digests| digests.get(at).copied());
-        if let Some(item) = items.get_mut(*name) {
-            item.combined_sha256 = combined(ROOTFS);
-            item.combined_rootxz_sha256 = combined(ROOTFS);
-            item.combined_squashfs_sha256 = combined(SQUASHFS);
-        }
-    }
-    let (sha256, size, _) = hash(&dir.join(MANIFEST), &[])?;
-    let path = base.join(MANIFEST).display().to_string();
-    let item = Item { ftype: MANIFEST.into(), path, size, sha256: Some(sha256), ..Item::default() };
-    items.insert(MANIFEST.into(), item);
-    Ok(items)
-}
-
-/// Digest and size of a file, and its digests with each of `prefixes` before it, in one reading.
-pub(super) fn hash(path: &Path, prefixes: &[PathBuf]) -> Result<(Sha256Digest, u64, Vec<Sha256Digest>)> {
-    let mut alone = HashingWriter::new(io::sink());
-    let mut combined = Vec::new();
-    for prefix in prefixes {
-        let mut writer = HashingWriter::new(io::sink());
-        let mut file = File::open(prefix).map_err(Error::io(prefix))?;
-        io::copy(&mut file, &mut writer).map_err(Error::io(prefix))?;
-        combined.push(writer);
-    }
-    let mut file = File::open(path).map_err(Error::io(path))?;
-    let mut buffer = vec![0; 128 << 10];
-    loop {
-        let n = match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => n,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Error::io(path)(error)),
-        };
-        for writer in std::iter::once(&mut alone).chain(&mut combined) {
-            writer.write_all(&buffer[..n]).map_err(Error::io(path))?;
-        }
-    }
-    let (_, digest, size) = alone.finish();
-    Ok((digest, size, combined.into_iter().map(|writer| writer.finish().1).collect()))
-}
-
 fn sign(dir: &Path, key: &SigningKey, now: SystemTime) -> Result<()> {
     for name in SIGNED {
         let path = dir.join(name);
@@ -340,6 +216,6 @@ fn create_directories(root: &Path, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn refused(dir: &Path, reason: impl Into<String>) -> Error {
+pub(super) fn refused(dir: &Path, reason: impl Into<String>) -> Error {
     Error::Refused { dir: dir.to_path_buf(), reason: reason.into() }
 }

@@ -1,0 +1,139 @@
+//! What an image in staging is checked for, and what documents will say of its files.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+use millstream_image::archive::read_small;
+use millstream_image::digest::HashingWriter;
+use millstream_image::manifest::Manifest;
+use millstream_image::metadata::Metadata;
+use millstream_image::simplestreams::Item;
+use millstream_image::sums::Sums;
+use millstream_image::{Architecture, Sha256Digest};
+
+use super::layout::{MANIFEST, META, METADATA, ROOTFS, SQUASHFS, SUMS};
+use super::place::refused;
+use crate::{Error, Result};
+
+/// `SHA256SUMS` of staging, which says what the manifest says.
+pub(super) fn sums(source: &Path, dir: &Path, manifest: &Manifest) -> Result<()> {
+    let sums = Sums(manifest.files.iter().map(|(name, file)| (name.clone(), file.sha256)).collect());
+    let path = source.join(SUMS);
+    match fs::read_to_string(&path) {
+        Ok(text) if Sums::parse(&text).map_err(Error::image(&path))? != sums => {
+            return Err(refused(source, "SHA256SUMS and manifest.json contradict each other; build it anew"));
+        }
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io(&path)(error)),
+        _ => {}
+    }
+    let path = dir.join(SUMS);
+    fs::write(&path, sums.to_text()).map_err(Error::io(&path))
+}
+
+/// LXC needs `config`, LXD and Incus need `metadata.yaml`, and both must mean this architecture.
+pub(super) fn metadata(source: &Path, dir: &Path, architecture: Architecture) -> Result<()> {
+    let members = |name: &str| {
+        let path = dir.join(name);
+        let file = File::open(&path).map_err(Error::io(&path))?;
+        read_small(file).map_err(Error::image(source.join(name)))
+    };
+    let config = members(META)?.remove(Path::new("config"));
+    if config.is_none_or(|config| config.data.trim_ascii().is_empty()) {
+        return Err(refused(source, "meta.tar.xz holds no config, without which LXC cannot start the image"));
+    }
+    for name in METADATA {
+        let Some(yaml) = members(name)?.remove(Path::new("metadata.yaml")) else {
+            return Err(refused(source, format!("{name} holds no metadata.yaml")));
+        };
+        let metadata = Metadata::parse(&yaml.data).map_err(Error::image(source.join(name)))?;
+        if metadata.architecture.parse::<Architecture>().ok() != Some(architecture) {
+            return Err(refused(
+                source,
+                format!("{name} is for {}, the manifest for {architecture}", metadata.architecture),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Hashes every file once, the root file systems into the combined digests as well, and describes
+/// them.
+pub(super) fn items(source: &Path, dir: &Path, manifest: &Manifest) -> Result<BTreeMap<String, Item>> {
+    let base = manifest.product.image_path(manifest.serial);
+    let mut items = BTreeMap::new();
+    let mut roots: BTreeMap<&str, Vec<Sha256Digest>> = BTreeMap::new();
+    let metadata = METADATA.map(|name| dir.join(name));
+    for (name, promised) in &manifest.files {
+        let prefixes: &[PathBuf] = if matches!(name.as_str(), ROOTFS | SQUASHFS) { &metadata } else { &[] };
+        let (sha256, size, combined) = hash(&dir.join(name), prefixes)?;
+        if (sha256, size) != (promised.sha256, promised.size) {
+            return Err(refused(
+                source,
+                format!(
+                    "{name} is {size} bytes with SHA-256 {sha256}, its manifest says {} with {}; build it anew",
+                    promised.size, promised.sha256
+                ),
+            ));
+        }
+        roots.insert(name, combined);
+        let ftype = match name.as_str() {
+            ROOTFS => "root.tar.xz",
+            SQUASHFS => "squashfs",
+            other if METADATA.contains(&other) => other,
+            _ => continue, // LXC's own, or of no client yet.
+        };
+        items.insert(
+            ftype.to_owned(),
+            Item {
+                ftype: ftype.to_owned(),
+                path: base.join(name).display().to_string(),
+                size,
+                sha256: Some(sha256),
+                sha256_uncompressed: promised.sha256_uncompressed.filter(|_| name == ROOTFS),
+                ..Item::default()
+            },
+        );
+    }
+    for (at, name) in METADATA.iter().enumerate() {
+        let combined = |root: &str| roots.get(root).and_then(|digests| digests.get(at).copied());
+        if let Some(item) = items.get_mut(*name) {
+            item.combined_sha256 = combined(ROOTFS);
+            item.combined_rootxz_sha256 = combined(ROOTFS);
+            item.combined_squashfs_sha256 = combined(SQUASHFS);
+        }
+    }
+    let (sha256, size, _) = hash(&dir.join(MANIFEST), &[])?;
+    let path = base.join(MANIFEST).display().to_string();
+    let item = Item { ftype: MANIFEST.into(), path, size, sha256: Some(sha256), ..Item::default() };
+    items.insert(MANIFEST.into(), item);
+    Ok(items)
+}
+
+/// Digest and size of a file, and its digests with each of `prefixes` before it, in one reading.
+pub(super) fn hash(path: &Path, prefixes: &[PathBuf]) -> Result<(Sha256Digest, u64, Vec<Sha256Digest>)> {
+    let mut alone = HashingWriter::new(io::sink());
+    let mut combined = Vec::new();
+    for prefix in prefixes {
+        let mut writer = HashingWriter::new(io::sink());
+        let mut file = File::open(prefix).map_err(Error::io(prefix))?;
+        io::copy(&mut file, &mut writer).map_err(Error::io(prefix))?;
+        combined.push(writer);
+    }
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let mut buffer = vec![0; 128 << 10];
+    loop {
+        let n = match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => n,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Error::io(path)(error)),
+        };
+        for writer in std::iter::once(&mut alone).chain(&mut combined) {
+            writer.write_all(&buffer[..n]).map_err(Error::io(path))?;
+        }
+    }
+    let (_, digest, size) = alone.finish();
+    Ok((digest, size, combined.into_iter().map(|writer| writer.finish().1).collect()))
+}

@@ -1,0 +1,137 @@
+//! Images: every file hashed, every signature checked, all processors at work.
+
+use std::fs::{self, File};
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use millstream_image::manifest::Manifest;
+use millstream_image::simplestreams::{Item, Version};
+use millstream_image::sums::Sums;
+use millstream_image::{Product, Serial};
+
+use super::Check;
+use crate::Error;
+use crate::stream::catalogue::Image;
+use crate::stream::inspect::hash;
+use crate::stream::layout::{MANIFEST, METADATA, ROOTFS, SIGNED, SQUASHFS, SUMS};
+
+impl Check<'_> {
+    /// Checks images on all processors, the next one to whoever is free.
+    pub(super) fn images(&self, images: &[Image<'_>]) {
+        let next = AtomicUsize::new(0);
+        let workers = thread::available_parallelism().map_or(1, NonZero::get).min(images.len());
+        thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| {
+                    while let Some(image) = images.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        self.image(image);
+                    }
+                });
+            }
+        });
+    }
+
+    fn image(&self, (product, serial, _, version): &Image<'_>) {
+        let dir = product.image_path(*serial);
+        let prefixes: Vec<_> = METADATA.iter().map(|name| self.root.join(&dir).join(name)).collect();
+        for item in version.items.values() {
+            if Path::new(&item.path).parent() != Some(&dir) {
+                self.problem(&item.path, format!("listed by {product} {serial}, and not in its directory"));
+                continue;
+            }
+            self.item(item, version, &prefixes);
+        }
+        for name in [ROOTFS, METADATA[0], METADATA[1], MANIFEST] {
+            let path = dir.join(name);
+            if !version.items.values().any(|item| Path::new(&item.path) == path) {
+                self.problem(path, format!("no item of {product} {serial} is this file"));
+            }
+        }
+        self.beside(&dir, product, *serial, version);
+        for name in SIGNED {
+            let path = dir.join(name);
+            let signature_path = dir.join(format!("{name}.asc"));
+            let Some(file) = self.or_problem(&path, File::open(self.root.join(&path))) else { continue };
+            let Some(signature) = self.or_problem(&signature_path, fs::read(self.root.join(&signature_path)))
+            else {
+                continue;
+            };
+            self.or_problem(&signature_path, self.keyring.verify_detached(file, &signature, self.now));
+        }
+    }
+
+    fn item(&self, item: &Item, version: &Version, prefixes: &[PathBuf]) {
+        let root = item.path.ends_with(ROOTFS) || item.path.ends_with(SQUASHFS);
+        let hashed = hash(&self.root.join(&item.path), if root { prefixes } else { &[] });
+        let (sha256, size, combined) = match hashed {
+            Ok(hashed) => hashed,
+            Err(Error::Io { path, source }) => {
+                let path = path.strip_prefix(self.root).unwrap_or(&path).to_path_buf();
+                return self.problem(path, source.to_string());
+            }
+            Err(error) => return self.problem(&item.path, error.to_string()),
+        };
+        self.with_report(|report| {
+            report.files += 1;
+            report.bytes += size;
+        });
+        if size != item.size {
+            self.problem(&item.path, format!("{size} bytes, documents say {}", item.size));
+        } else if Some(sha256) != item.sha256 {
+            self.problem(&item.path, format!("SHA-256 is {sha256}, documents say something else"));
+        }
+        for (name, combined) in METADATA.iter().zip(combined) {
+            let Some(metadata) = version.items.get(*name) else { continue };
+            let stated = if item.path.ends_with(SQUASHFS) {
+                [metadata.combined_squashfs_sha256; 2]
+            } else {
+                [metadata.combined_sha256, metadata.combined_rootxz_sha256]
+            };
+            if stated.iter().any(|stated| *stated != Some(combined)) {
+                self.problem(
+                    &metadata.path,
+                    format!("its fingerprint with {} is {combined}, documents say something else", item.path),
+                );
+            }
+        }
+    }
+
+    /// The manifest and `SHA256SUMS` say what the documents say.
+    fn beside(&self, dir: &Path, product: &Product, serial: Serial, version: &Version) {
+        let path = dir.join(MANIFEST);
+        let manifest = self
+            .or_problem(&path, fs::read(self.root.join(&path)))
+            .and_then(|bytes| self.or_problem(&path, Manifest::parse(&bytes)));
+        let Some(manifest) = manifest else { return };
+        if (&manifest.product, manifest.serial) != (product, serial) {
+            self.problem(&path, format!("it is the manifest of {} {}", manifest.product, manifest.serial));
+        }
+        for item in version.items.values().filter(|item| item.ftype != MANIFEST) {
+            let name = item.path.rsplit('/').next().unwrap_or_default();
+            if manifest.files.get(name).map(|file| file.sha256) != item.sha256 {
+                self.problem(&path, format!("its digest of {name} is not that of the documents"));
+            }
+        }
+        let path = dir.join(SUMS);
+        let sums = self
+            .or_problem(&path, fs::read_to_string(self.root.join(&path)))
+            .and_then(|text| self.or_problem(&path, Sums::parse(&text)));
+        let expected = Sums(manifest.files.iter().map(|(name, file)| (name.clone(), file.sha256)).collect());
+        if sums.is_some_and(|sums| sums != expected) {
+            self.problem(&path, "it contradicts manifest.json");
+        }
+        for (name, file) in &manifest.files {
+            let path = dir.join(name);
+            if version.items.values().any(|item| Path::new(&item.path) == path) {
+                continue;
+            }
+            if let Some((sha256, size, _)) = self.or_problem(&path, hash(&self.root.join(&path), &[]))
+                && (sha256, size) != (file.sha256, file.size)
+            {
+                self.problem(&path, "size or SHA-256 is not what manifest.json says");
+            }
+        }
+    }
+}
