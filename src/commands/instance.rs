@@ -168,7 +168,8 @@ fn enter(
 
 fn user(text: &str) -> anyhow::Result<(u32, u32)> {
     let (uid, gid) = text.split_once(':').unwrap_or((text, text));
-    let id = |id: &str| id.parse().map_err(|_| anyhow!("--user {text:?} should be UID or UID:GID, as numbers"));
+    let id =
+        |id: &str| id.parse().map_err(|_| anyhow!("--user {text:?} should be UID or UID:GID, as numbers"));
     Ok((id(uid)?, id(gid)?))
 }
 

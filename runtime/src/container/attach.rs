@@ -15,11 +15,11 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use serde::{Deserialize, Serialize};
 
+use super::cgroup;
 use super::confine::{become_root, become_user, confine, die_with_parent};
 use super::process::Process;
 use super::relay::{self, Flow};
 use super::sys::{self, Fork, SingleThread};
-use super::cgroup;
 
 /// First argument of such a process; the path of the request file is the second.
 pub(crate) const ARGUMENT: &str = "__attach";
@@ -135,8 +135,7 @@ impl Stdio {
             stdio.resize();
             return Ok(stdio);
         }
-        let terminals =
-            [io::stdin().is_terminal(), io::stdout().is_terminal(), io::stderr().is_terminal()];
+        let terminals = [io::stdin().is_terminal(), io::stdout().is_terminal(), io::stderr().is_terminal()];
         for (number, _) in terminals.into_iter().enumerate().filter(|(_, terminal)| *terminal) {
             let (reader, writer) = io::pipe().map_err(|e| format!("pipe: {e}"))?;
             let (reader, writer) = (OwnedFd::from(reader), OwnedFd::from(writer));
@@ -153,7 +152,8 @@ impl Stdio {
     }
 
     fn flows(&mut self) -> Step<Vec<Flow>> {
-        let own = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|e| format!("relay: {e}"));
+        let own =
+            |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|e| format!("relay: {e}"));
         let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
         let mut flows = Vec::new();
         if let Some(master) = &self.master {
@@ -223,7 +223,7 @@ fn run(request: &Request, stdio: Stdio, wait: io::PipeReader) -> (i32, String) {
     match prepared {
         Ok((argv, env)) => {
             let (code, error) = execute(&argv, &env);
-            (code, format!("{}: {error}", argv.program.to_string_lossy()))
+            (code, format!("{}: {}", argv.program.to_string_lossy(), error.desc()))
         }
         Err(reason) => (126, reason),
     }

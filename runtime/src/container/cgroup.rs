@@ -13,9 +13,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen,
-};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use crate::{Error, Result};
 
@@ -183,8 +181,11 @@ fn parse(mountinfo: &str) -> Vec<Hierarchy> {
             _ => continue,
         };
         let options = kind.nth(1).unwrap_or_default();
-        let controllers: Vec<_> =
-            options.split(',').filter(|o| !v2 && !["rw", "ro", "xattr"].contains(o)).map(str::to_owned).collect();
+        let controllers: Vec<_> = options
+            .split(',')
+            .filter(|o| !v2 && !["rw", "ro", "xattr"].contains(o))
+            .map(str::to_owned)
+            .collect();
         let root = PathBuf::from(unescape(mount_point));
         let key = if v2 { String::new() } else { controllers.join(",") };
         found.entry(key).or_insert(Hierarchy { root, v2, controllers, open: None });
@@ -248,7 +249,8 @@ fn kill_all(dir: &Path) {
     subdirectories(dir).for_each(|child| kill_all(&child));
     for pid in fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default().lines() {
         if let Ok(pid @ 1..) = pid.parse::<i32>() {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
     }
 }
@@ -281,11 +283,7 @@ mod tests {
         let roots: Vec<_> = found.iter().map(|h| (h.root.to_str().unwrap(), h.v2)).collect();
         assert_eq!(
             roots,
-            [
-                ("/sys/fs/cgroup/a b", true),
-                ("/sys/fs/cgroup/cpu", false),
-                ("/sys/fs/cgroup/systemd", false)
-            ]
+            [("/sys/fs/cgroup/a b", true), ("/sys/fs/cgroup/cpu", false), ("/sys/fs/cgroup/systemd", false)]
         );
         assert_eq!(found[1].controllers, ["cpu", "cpuacct"]);
         assert_eq!(found[2].controllers, ["name=systemd"]);

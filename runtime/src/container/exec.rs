@@ -59,7 +59,8 @@ impl Runtime {
         };
         let failed = |reason: String| Error::Exec { name: name.to_string(), reason };
         let mut file = request_file(&request).map_err(|e| failed(e.to_string()))?;
-        let _raw = options.terminal.then(RawTerminal::enter).transpose().map_err(|e| failed(e.to_string()))?;
+        let _raw =
+            options.terminal.then(RawTerminal::enter).transpose().map_err(|e| failed(e.to_string()))?;
         let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
         let mut child = Command::new(Self::program())
             .arg(attach::ARGUMENT)

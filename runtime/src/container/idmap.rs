@@ -44,7 +44,8 @@ pub fn allocate(used: &[IdMap]) -> Result<IdMap> {
 
 fn allocate_from(subuid: &str, subgid: &str, used: &[IdMap]) -> Result<IdMap> {
     let (uids, gids) = (parse(subuid), parse(subgid));
-    let granted = uids.iter().filter(|(owner, uid)| is_root(owner) && gids.contains(&((*owner).clone(), *uid)));
+    let granted =
+        uids.iter().filter(|(owner, uid)| is_root(owner) && gids.contains(&((*owner).clone(), *uid)));
     let granted: Vec<_> = granted.map(|(_, range)| *range).collect();
     let others: Vec<_> =
         uids.iter().chain(&gids).filter(|(owner, _)| !is_root(owner)).map(|(_, range)| *range).collect();

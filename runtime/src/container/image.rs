@@ -143,7 +143,11 @@ fn check_architecture(metadata: &Metadata) -> Result<()> {
         "aarch64" => ["arm64", "armhf", "armel"].contains(&image.debian()),
         _ => host.parse::<Architecture>().is_ok_and(|host| host == image),
     };
-    if runs { Ok(()) } else { Err(Error::Architecture { image: metadata.architecture.clone(), host: host.into() }) }
+    if runs {
+        Ok(())
+    } else {
+        Err(Error::Architecture { image: metadata.architecture.clone(), host: host.into() })
+    }
 }
 
 fn empty(dir: &Path) -> Result<()> {

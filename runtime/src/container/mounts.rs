@@ -63,9 +63,8 @@ pub(crate) fn enter(root: &OwnedFd) -> Step<()> {
 
 /// Shows the console's slave as `/dev/console`.
 pub(crate) fn console(slave: &OwnedFd) -> Step<()> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let tree = open_tree(slave, "", flags).map_err(|e| format!("/dev/console: {e}"))?;
     attach(&tree, "/dev/console")
 }
@@ -85,7 +84,8 @@ fn open_device(name: &str) -> Step<OwnedFd> {
 
 fn attach(tree: &OwnedFd, path: &str) -> Step<()> {
     File::create_new(path).map_err(|e| format!("{path}: {e}"))?;
-    move_mount(tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(|e| format!("{path}: {e}"))
+    move_mount(tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(|e| format!("{path}: {e}"))
 }
 
 /// A link here would put our mounts elsewhere in the container.

@@ -28,7 +28,8 @@ struct Request {
 /// Mounts the layers, once, for nobody. The error says why that does not work.
 pub fn can_share(layers: &Layers, idmap: IdMap) -> Result<(), String> {
     let failed = |error: io::Error| format!("trying it: {error}");
-    let text = serde_json::to_vec(&Request { layers: layers.clone(), idmap }).map_err(|e| failed(e.into()))?;
+    let text =
+        serde_json::to_vec(&Request { layers: layers.clone(), idmap }).map_err(|e| failed(e.into()))?;
     let mut child = Command::new(Runtime::program())
         .arg(ARGUMENT)
         .env_clear()

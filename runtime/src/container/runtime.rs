@@ -116,9 +116,9 @@ impl Runtime {
         };
         let staging = self.dir.join(format!("{STAGING}{}", config.id));
         fs::create_dir(&staging).map_err(Error::io(&staging))?;
-        let made = self.fill(&staging, &mut config, files, image).and_then(|_lock| {
-            atomic::rename(&staging, &target).map_err(Into::into)
-        });
+        let made = self
+            .fill(&staging, &mut config, files, image)
+            .and_then(|_lock| atomic::rename(&staging, &target).map_err(Into::into));
         if made.is_err() {
             let _ = fs::remove_dir_all(&staging);
         }
@@ -176,7 +176,8 @@ impl Runtime {
     pub fn info(&self, name: &ContainerName) -> Result<Info> {
         let directory = self.existing(name)?;
         let read = || Ok((Config::read(&directory)?, State::read(&directory)?));
-        let (config, state) = read().map_err(|error| if directory.exists() { error } else { not_found(name) })?;
+        let (config, state) =
+            read().map_err(|error| if directory.exists() { error } else { not_found(name) })?;
         let running = state.running.as_ref().filter(|running| running.is_alive());
         if running.is_none() && state.running.is_some() {
             self.clear_after_crash(name)?;
@@ -320,4 +321,3 @@ impl Runtime {
 fn not_found(name: &ContainerName) -> Error {
     Error::NotFound { name: name.to_string() }
 }
-

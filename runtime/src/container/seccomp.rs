@@ -53,12 +53,7 @@ const DENIED: [u32; 12] = [
 
 #[cfg(target_arch = "x86_64")]
 const ABIS: &[Abi] = &[
-    Abi {
-        audit: 0xc000_003e,
-        denied: &DENIED,
-        umount2: number(libc::SYS_umount2),
-        end: Some(0x4000_0000),
-    },
+    Abi { audit: 0xc000_003e, denied: &DENIED, umount2: number(libc::SYS_umount2), end: Some(0x4000_0000) },
     // i386 (which has no kexec_file_load), in the order of `DENIED`, then iopl and ioperm.
     Abi {
         audit: 0x4000_0003,
@@ -147,10 +142,18 @@ mod tests {
                 }
                 code if code == BPF_ALU | BPF_AND | BPF_K => accumulator &= instruction.k,
                 code if code == BPF_JMP | BPF_JEQ | BPF_K => {
-                    at += usize::from(if accumulator == instruction.k { instruction.jt } else { instruction.jf });
+                    at += usize::from(if accumulator == instruction.k {
+                        instruction.jt
+                    } else {
+                        instruction.jf
+                    });
                 }
                 code if code == BPF_JMP | BPF_JGE | BPF_K => {
-                    at += usize::from(if accumulator >= instruction.k { instruction.jt } else { instruction.jf });
+                    at += usize::from(if accumulator >= instruction.k {
+                        instruction.jt
+                    } else {
+                        instruction.jf
+                    });
                 }
                 code if code == BPF_RET | BPF_K => return instruction.k,
                 code => panic!("code {code}"),

@@ -113,9 +113,8 @@ pub fn close_inherited() {
 /// Marks every descriptor from `first` on to be closed by exec.
 pub fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
     // SAFETY: descriptors are only marked, none is closed under its owner.
-    let result = unsafe {
-        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     outcome(result)
 }
 

@@ -49,7 +49,8 @@ pub struct Variables {
 pub fn jobs(metadata: &Metadata, image: &Path, triggers: &[&str]) -> Result<Vec<Job>> {
     let mut jobs = Vec::new();
     for (path, template) in &metadata.templates {
-        let Some(trigger) = triggers.iter().find(|trigger| template.when.iter().any(|w| w == *trigger)) else {
+        let Some(trigger) = triggers.iter().find(|trigger| template.when.iter().any(|w| w == *trigger))
+        else {
             continue;
         };
         let file = image.join("templates").join(&template.template);
@@ -203,7 +204,8 @@ mod tests {
 
     #[test]
     fn knows_lxds_variables() {
-        let text = "{{ container.name }} {{ instance.name }} {{ trigger }} {{ path }} {{ properties.colour }}";
+        let text =
+            "{{ container.name }} {{ instance.name }} {{ trigger }} {{ path }} {{ properties.colour }}";
         assert_eq!(render(text).unwrap(), "c1 c1 create /etc/x red");
         let text = r#"{{ config_get("user.mail", "none") }} {{ config_get('user.no', 'none') }} {{ config_get("x") }}|"#;
         assert_eq!(render(text).unwrap(), "a@b none |");
