@@ -223,7 +223,7 @@ fn run(request: &Request, stdio: Stdio, wait: io::PipeReader) -> (i32, String) {
     match prepared {
         Ok((argv, env)) => {
             let (code, error) = execute(&argv, &env);
-            (code, format!("{}: {error}", argv.program.to_string_lossy()))
+            (code, format!("{}: {}", argv.program.to_string_lossy(), error.desc()))
         }
         Err(reason) => (126, reason),
     }

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use serde::{Deserialize, Serialize};
@@ -72,7 +73,8 @@ fn run(request: &Request, templates: &[Job], supervisor: &Channel) -> Step<Infal
     let stop_signal = stop_signal()?;
     supervisor.send(&Message::Ready { stop_signal }, Some(&master)).map_err(|e| format!("socket: {e}"))?;
     drop(master);
-    execute(request, &slave)
+    drop(slave);
+    execute(request)
 }
 
 /// A terminal of the container's own, which the supervisor gets the other end of.
@@ -101,9 +103,11 @@ fn stop_signal() -> Step<i32> {
     Ok(if systemd { libc::SIGRTMIN() + 3 } else { libc::SIGPWR })
 }
 
-fn execute(request: &Request, console: &OwnedFd) -> Step<Infallible> {
+fn execute(request: &Request) -> Step<Infallible> {
     confine()?;
     let failed = |error: rustix::io::Errno| format!("console: {error}");
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let console = &open("/dev/console", flags, Mode::empty()).map_err(failed)?;
     nix::unistd::setsid().map_err(|e| format!("session: {e}"))?;
     rustix::process::ioctl_tiocsctty(console).map_err(failed)?;
     rustix::stdio::dup2_stdin(console).map_err(failed)?;

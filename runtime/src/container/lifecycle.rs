@@ -4,13 +4,13 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use millstream_image::metadata::Metadata;
 
 use super::image::ImageFiles;
 use super::name::ContainerName;
+use super::process::Process;
 use super::record::{Config, Exit, Running, State, now};
 use super::runtime::{ImageUse, Runtime};
 use super::supervise::{self, Report, Request};
@@ -62,15 +62,17 @@ impl Runtime {
             console: console::last_lines(&directory, CONSOLE_LINES),
         };
         match supervisor(&request)? {
-            Some(Report::Started) => {}
+            Some(Report::Started { supervisor }) => {
+                if let Some(exit) = died_at_once(&directory, supervisor)? {
+                    self.settle(name, &directory)?;
+                    return Err(failed(format!("its init ended at once with status {}", exit.code)));
+                }
+            }
             Some(Report::Failed(reason)) => return Err(failed(reason)),
             None => {
                 cgroup::Host::discover()?.container(&request.cgroup).remove()?;
                 return Err(failed("its supervisor was killed".into()));
             }
-        }
-        if let Some(exit) = died_at_once(&directory)? {
-            return Err(failed(format!("its init ended at once with status {}", exit.code)));
         }
         if config.pending_templates.take().is_some() {
             config.write(&directory)?;
@@ -86,18 +88,9 @@ impl Runtime {
         let Some(running) = self.settle(name, &directory)? else {
             return Err(Error::NotRunning { name: name.to_string() });
         };
-        if !limit.is_zero()
-            && let Some(supervisor) = open(running.supervisor)?
-        {
-            if let Some(init) = open(running.init)? {
-                let signalled = process::send(&init, running.stop_signal);
-                signalled.map_err(Error::io(proc(running.init.pid)))?;
-            }
-            let ended = process::wait(&supervisor, limit).map_err(Error::io(proc(running.supervisor.pid)))?;
-            if ended {
-                self.settle(name, &directory)?;
-                return Ok(Stopped::Cleanly);
-            }
+        if !limit.is_zero() && end(&directory, running.stop_signal, limit)? {
+            self.settle(name, &directory)?;
+            return Ok(Stopped::Cleanly);
         }
         self.kill(name, &directory)?;
         Ok(Stopped::Killed)
@@ -105,13 +98,7 @@ impl Runtime {
 
     /// Kills a running container and waits until all of it is gone. Needs its lock.
     pub(super) fn kill(&self, name: &ContainerName, directory: &Path) -> Result<()> {
-        let Some(running) = self.settle(name, directory)? else { return Ok(()) };
-        let supervisor = open(running.supervisor)?;
-        if let Some(init) = open(running.init)? {
-            process::send(&init, libc::SIGKILL).map_err(Error::io(proc(running.init.pid)))?;
-        }
-        let ended = supervisor.map_or(Ok(true), |supervisor| process::wait(&supervisor, AFTER_KILL));
-        if !ended.map_err(Error::io(proc(running.supervisor.pid)))? {
+        if !end(directory, libc::SIGKILL, AFTER_KILL)? {
             return Err(Error::Unkillable { name: name.to_string(), seconds: AFTER_KILL.as_secs() });
         }
         self.settle(name, directory).map(|_| ())
@@ -126,12 +113,9 @@ impl Runtime {
             return Ok(Some(running));
         }
         if process::boot_id().is_ok_and(|id| id == running.boot_id) {
-            // A supervisor that is ending writes the record itself. An init without one is about
-            // to be killed by the kernel, as its death signal says.
-            for process in [running.supervisor, running.init] {
-                if let Some(process) = open(process)? {
-                    process::wait(&process, AFTER_KILL).map_err(Error::io(directory))?;
-                }
+            // Without a supervisor, the kernel kills init: that is its death signal.
+            if let Some(init) = open(running.init)? {
+                process::wait(&init, AFTER_KILL).map_err(Error::io(directory))?;
             }
             let config = Config::read(directory)?;
             cgroup::Host::discover()?.container(&config.cgroup(name)).remove()?;
@@ -191,29 +175,58 @@ fn supervisor(request: &Request) -> Result<Option<Report>> {
     Ok(serde_json::from_slice(&report).ok())
 }
 
-/// Looks at a fresh init until it has died or gone to sleep, or has lived long enough.
-fn died_at_once(directory: &Path) -> Result<Option<Exit>> {
+/// Sends init a signal, and every further init should the container reboot meanwhile, until the
+/// supervisor has ended. False when it has not within `limit`.
+fn end(directory: &Path, signal: i32, limit: Duration) -> Result<bool> {
     let begin = Instant::now();
-    let mut asleep = 0;
+    let mut signalled = None;
     loop {
-        let state = State::read(directory)?;
-        let Some(running) = state.running else { return Ok(state.last_exit) };
-        if running.init.is_alive() {
-            asleep = if running.init.is_asleep() { asleep + 1 } else { 0 };
-            if asleep == 3 || begin.elapsed() > FIRST_BREATH {
-                return Ok(None);
-            }
-        } else if !running.supervisor.is_alive() {
-            // Unless it has just written its last words.
-            let state = State::read(directory)?;
-            return Ok(state.last_exit.filter(|_| state.running.is_none()));
+        let Some(running) = State::read(directory)?.running else { return Ok(true) };
+        let Some(supervisor) = open(running.supervisor)? else { return Ok(true) };
+        if signalled != Some(running.init)
+            && let Some(init) = open(running.init)?
+        {
+            process::send(&init, signal).map_err(Error::io(proc(running.init.pid)))?;
+            signalled = Some(running.init);
         }
-        // Without an init, the supervisor is about to write how it ended, or to start another one.
-        sleep(Duration::from_millis(1));
+        let left = limit.saturating_sub(begin.elapsed());
+        let step = left.min(Duration::from_millis(200));
+        if process::wait(&supervisor, step).map_err(Error::io(proc(running.supervisor.pid)))? {
+            return Ok(true);
+        }
+        if left.is_zero() {
+            return Ok(false);
+        }
     }
 }
 
-fn open(process: process::Process) -> Result<Option<std::os::fd::OwnedFd>> {
+/// Looks at a fresh init until it has died or gone to sleep, or has lived long enough.
+fn died_at_once(directory: &Path, supervisor: Process) -> Result<Option<Exit>> {
+    let begin = Instant::now();
+    let mut asleep = 0;
+    let mut gone = !supervisor.is_alive();
+    loop {
+        let state = State::read(directory)?;
+        let Some(running) = state.running else {
+            // It has written its last words; let it leave.
+            if let Some(supervisor) = open(supervisor)? {
+                process::wait(&supervisor, AFTER_KILL).map_err(Error::io(directory))?;
+            }
+            return Ok(state.last_exit);
+        };
+        if gone {
+            return Ok(Some(Exit { at: now(), code: 128 + libc::SIGKILL, error: None }));
+        }
+        asleep = if running.init.is_asleep() { asleep + 1 } else { 0 };
+        if running.init.is_alive() && (asleep == 3 || begin.elapsed() > FIRST_BREATH) {
+            return Ok(None);
+        }
+        // Without an init, the supervisor is about to write how it ended, or to start another one.
+        gone = process::wait_or_gone(supervisor, Duration::from_millis(1)).map_err(Error::io(directory))?;
+    }
+}
+
+fn open(process: Process) -> Result<Option<std::os::fd::OwnedFd>> {
     process.open().map_err(Error::io(proc(process.pid)))
 }
 

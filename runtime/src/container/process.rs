@@ -75,6 +75,11 @@ pub fn wait(process: &OwnedFd, limit: Duration) -> io::Result<bool> {
     }
 }
 
+/// As [`wait`], for a process that may have ended before.
+pub fn wait_or_gone(process: Process, limit: Duration) -> io::Result<bool> {
+    process.open()?.map_or(Ok(true), |process| wait(&process, limit))
+}
+
 /// This boot of the host; processes recorded in another one are gone.
 pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())

@@ -58,7 +58,10 @@ pub(crate) struct Request {
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Report {
     /// Init runs.
-    Started,
+    Started {
+        /// Who looks after it.
+        supervisor: Process,
+    },
     /// It does not, and nothing is left.
     Failed(String),
 }
@@ -117,7 +120,7 @@ fn supervise(request: &Request, single: &SingleThread) -> i32 {
             }
         };
         if starts.is_empty() {
-            report(&Report::Started);
+            report(&Report::Started { supervisor: run.supervisor });
             let _ = leave_caller();
         }
         starts.retain(|start| start.elapsed() < RESTART_WINDOW);
@@ -161,6 +164,7 @@ struct Run {
     console: OwnedFd,
     log: ConsoleLog,
     stop_signal: i32,
+    supervisor: Process,
 }
 
 struct End {
@@ -177,17 +181,17 @@ impl Run {
         let (Some(init), Some(cgroups)) = (starting.init.take(), starting.cgroups.take()) else {
             return Err("supervisor: nothing was started".into());
         };
-        let run = Self { init, reaped: false, cgroups, console, log, stop_signal };
+        let supervisor = Process::of(std::process::id() as i32).map_err(|e| format!("supervisor: {e}"))?;
+        let run = Self { init, reaped: false, cgroups, console, log, stop_signal, supervisor };
         run.record(request)?;
         Ok(run)
     }
 
     fn record(&self, request: &Request) -> Step<()> {
-        let identify = |pid| Process::of(pid).map_err(|e| format!("process {pid}: {e}"));
         let running = Running {
             boot_id: boot_id().map_err(|e| format!("boot id: {e}"))?,
-            init: identify(self.init.as_raw())?,
-            supervisor: identify(std::process::id() as i32)?,
+            init: Process::of(self.init.as_raw()).map_err(|e| format!("init: {e}"))?,
+            supervisor: self.supervisor,
             started_at: now(),
             stop_signal: self.stop_signal,
         };
