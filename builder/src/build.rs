@@ -213,7 +213,17 @@ impl Build<'_> {
             exclude: &early("remove"),
             fetcher,
         };
-        let installed = bootstrap.unpack(root)?;
+        let installed = bootstrap.unpack(root).map_err(|error| match error {
+            Error::NoRelease { url, release, .. } => {
+                let mut releases = self.resolved.releases.clone();
+                releases.extend((!self.options.host.codename.is_empty()).then(|| self.options.host.codename.clone()));
+                releases.sort();
+                releases.dedup();
+                let known = format!(" (releases this recipe and this host name: {})", releases.join(", "));
+                Error::NoRelease { url, release, known }
+            }
+            other => other,
+        })?;
         // What scripts date (passwords, caches) is then dated alike in every build.
         scripts.env.entry("SOURCE_DATE_EPOCH".into()).or_insert_with(|| epoch(&installed).to_string());
         installed.configure(root, scripts)?;

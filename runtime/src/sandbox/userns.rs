@@ -155,7 +155,6 @@ fn range(text: &str, name: &str, uid: u32) -> Option<(u64, u64)> {
 fn helper(name: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| OsStr::new("/usr/bin:/bin").to_owned());
     std::env::split_paths(&path)
-        .chain([PathBuf::from("/usr/bin")])
         .map(|directory| directory.join(name))
         .find(|program| program.is_file())
         .ok_or_else(|| {
