@@ -48,7 +48,7 @@ pub(crate) fn lxc(
     for (suffix, kind) in [("", "system"), ("-user", "user")] {
         let text = |level: Option<u32>| {
             let entries = definition.targets.lxc.config.iter().filter(|entry| applies(entry, kind, level));
-            entries.map(|entry| format!("{}\n", entry.content.trim_end())).collect::<String>()
+            entries.map(|entry| format!("{}\n", entry.content.trim_end())).collect::<Vec<_>>().concat()
         };
         let newest = text(None);
         for level in LEVELS {
@@ -66,7 +66,7 @@ pub(crate) fn lxc(
         let mut paths = generated.lxc_templated.clone();
         paths.sort();
         paths.dedup();
-        add("templates".into(), paths.iter().map(|path| format!("{path}\n")).collect());
+        add("templates".into(), paths.join("\n") + "\n");
     }
     Ok(members)
 }
@@ -76,7 +76,8 @@ fn applies(entry: &LxcConfig, kind: &str, level: Option<u32>) -> bool {
     let level = level.unwrap_or(5);
     let (before, after) = (if entry.before == 0 { 6 } else { entry.before }, entry.after);
     // Bounds that cross leave out what lies between them.
-    let within = if after < before { level > after && level < before } else { level > after || level < before };
+    let within =
+        if after < before { level > after && level < before } else { level > after || level < before };
     kinds && within
 }
 

@@ -110,7 +110,8 @@ impl Build<'_> {
         let cache = self.options.cache;
         fs::create_dir_all(cache).map_err(Error::io(cache))?;
         let cache = &fs::canonicalize(cache).map_err(Error::io(cache))?;
-        let archives = tempfile::Builder::new().prefix("build-").tempdir_in(cache).map_err(Error::io(cache))?;
+        let archives =
+            tempfile::Builder::new().prefix("build-").tempdir_in(cache).map_err(Error::io(cache))?;
         fs::create_dir(archives.path().join("partial")).map_err(Error::io(archives.path()))?;
         let http = HttpClient::new(&HttpOptions::default())?;
         let (progress, cancel) = (self.options.progress, self.options.cancel);
@@ -216,7 +217,9 @@ impl Build<'_> {
         let installed = bootstrap.unpack(root).map_err(|error| match error {
             Error::NoRelease { url, release, .. } => {
                 let mut releases = self.resolved.releases.clone();
-                releases.extend((!self.options.host.codename.is_empty()).then(|| self.options.host.codename.clone()));
+                releases.extend(
+                    (!self.options.host.codename.is_empty()).then(|| self.options.host.codename.clone()),
+                );
                 releases.sort();
                 releases.dedup();
                 let known = format!(" (releases this recipe and this host name: {})", releases.join(", "));
@@ -227,11 +230,15 @@ impl Build<'_> {
         // What scripts date (passwords, caches) is then dated alike in every build.
         scripts.env.entry("SOURCE_DATE_EPOCH".into()).or_insert_with(|| epoch(&installed).to_string());
         installed.configure(root, scripts)?;
-        let lines: String = sources
+        let lines: Vec<_> = sources
             .iter()
             .map(|s| format!("deb {} {} {}\n", s.url, s.suites.join(" "), s.components.join(" ")))
             .collect();
-        Rootfs::open(root)?.write("/etc/apt/sources.list", lines.as_bytes(), Attributes::default())?;
+        Rootfs::open(root)?.write(
+            "/etc/apt/sources.list",
+            lines.concat().as_bytes(),
+            Attributes::default(),
+        )?;
         Ok(installed)
     }
 

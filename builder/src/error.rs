@@ -16,7 +16,9 @@ pub enum Error {
         reason: String,
     },
     /// A mirror does not carry a release.
-    #[error("{url}: this mirror has no release {release}; check image.release (or source.suite) and source.url{known}")]
+    #[error(
+        "{url}: this mirror has no release {release}; check image.release (or source.suite) and source.url{known}"
+    )]
     NoRelease {
         /// What was asked for.
         url: String,

@@ -103,8 +103,7 @@ mod tests {
             cmd: "pm".into(),
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
         };
-        let manager =
-            Manager { install: pm(&["add"]), flags: vec!["-q".into()], ..Manager::default() };
+        let manager = Manager { install: pm(&["add"]), flags: vec!["-q".into()], ..Manager::default() };
         let commands = Commands::custom(&manager);
         let sets = [
             set(&["a", "b"], "install", &[]),

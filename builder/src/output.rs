@@ -5,9 +5,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-use millstream_image::archive::{
-    Bcj, Member, PackOptions, Packed, Watch, XzOptions, pack, pack_members,
-};
+use millstream_image::archive::{Bcj, Member, PackOptions, Packed, Watch, XzOptions, pack, pack_members};
 use millstream_image::manifest::{self, Manifest};
 use millstream_image::sums::Sums;
 use millstream_image::{Serial, atomic};

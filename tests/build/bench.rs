@@ -45,7 +45,13 @@ impl Bench {
     pub fn build(&self, recipe: &str, out: &str, more: &[&str]) -> Command {
         let recipe = self.write("recipe.yaml", recipe);
         let mut command = self.command();
-        command.arg("build").arg(recipe).arg("--serial=20260701_0000").arg("--out").arg(self.path(out)).args(more);
+        command
+            .arg("build")
+            .arg(recipe)
+            .arg("--serial=20260701_0000")
+            .arg("--out")
+            .arg(self.path(out))
+            .args(more);
         command
     }
 
@@ -55,7 +61,10 @@ impl Bench {
         for place in [self.dir.path().to_path_buf(), self.path("state/cache")] {
             for item in fs::read_dir(place).into_iter().flatten().flatten() {
                 let name = item.file_name().to_string_lossy().into_owned();
-                assert!(!name.starts_with(".millstream-build-") && !name.starts_with("build-"), "{name} is left");
+                assert!(
+                    !name.starts_with(".millstream-build-") && !name.starts_with("build-"),
+                    "{name} is left"
+                );
             }
         }
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -64,13 +73,16 @@ impl Bench {
         assert_eq!(self.processes(), Vec::<String>::new(), "processes are left");
     }
 
-    /// Programs that run from, or in a root file system below, this directory.
+    /// Programs that run from this directory, or see something below it mounted.
     pub fn processes(&self) -> Vec<String> {
-        let here = |link: PathBuf| fs::read_link(link).is_ok_and(|target| target.starts_with(self.dir.path()));
+        let here =
+            |link: PathBuf| fs::read_link(link).is_ok_and(|target| target.starts_with(self.dir.path()));
+        let name = self.dir.path().to_string_lossy().into_owned();
+        let sees = |file: PathBuf| fs::read_to_string(file).is_ok_and(|text| text.contains(&name));
         let mut found = Vec::new();
         for item in fs::read_dir("/proc").unwrap().flatten() {
             let proc = item.path();
-            let ours = here(proc.join("exe")) || here(proc.join("root")) || here(proc.join("cwd"));
+            let ours = here(proc.join("exe")) || here(proc.join("cwd")) || sees(proc.join("mountinfo"));
             if ours {
                 found.push(fs::read_to_string(proc.join("cmdline")).unwrap_or_default().replace('\0', " "));
             }

@@ -13,10 +13,25 @@ const RECIPE: &str = "image:\n  distribution: debian\n  release: bookworm\nsourc
 
 /// What a machine leaves of itself: mmdebstrap's host names and logs, locks, backups, device nodes.
 const MACHINE: &[&str] = &[
-    "etc/apt/sources.list", "etc/fstab", "etc/hostname", "etc/resolv.conf", "etc/passwd-", "etc/group-",
-    "etc/shadow-", "run/lock", "var/lib/apt/extended_states", "var/log/faillog", "var/log/lastlog",
-    "var/cache/apt/archives/lock", "var/lib/apt/lists/lock", "var/lib/dpkg/lock",
-    "var/lib/dpkg/lock-frontend", "var/lib/dpkg/triggers/Lock",
+    "etc/apt/sources.list",
+    "etc/fstab",
+    "etc/hostname",
+    "etc/resolv.conf",
+    "etc/passwd-",
+    "etc/group-",
+    "etc/shadow-",
+    "run/lock",
+    "var/lib/apt/extended_states",
+    "var/log/faillog",
+    "var/log/lastlog",
+    "var/cache/apt/archives/lock",
+    "var/lib/apt/lists/lock",
+    "var/lib/dpkg/lock",
+    "var/lib/dpkg/lock-frontend",
+    "var/lib/dpkg/triggers/Lock",
+    // apt gives these to its user when it first runs.
+    "var/cache/apt/archives/partial",
+    "var/lib/apt/lists/partial",
 ];
 
 /// Type, mode, owner and contents of everything below `root`, as text.
@@ -99,9 +114,10 @@ fn the_base_is_mmdebstraps_but_for_what_is_the_machines() {
 }
 
 #[test]
-fn both_releases_and_variants_build_without_leftovers() {
+fn bookworm_and_trixie_build_without_leftovers() {
     let bench = Bench::new();
-    let recipe = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/debian.yaml")).unwrap();
+    let recipe =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/debian.yaml")).unwrap();
     for (release, variant) in [("bookworm", "default"), ("trixie", "minimal")] {
         let out = format!("{release}-{variant}");
         let (release_option, variant_option) =
@@ -119,7 +135,15 @@ fn both_releases_and_variants_build_without_leftovers() {
         for gone in ["usr/sbin/policy-rc.d", "var/cache/apt/pkgcache.bin", "etc/motd"] {
             assert!(!root.join(gone).exists(), "{out}: {gone}");
         }
-        for empty in ["dev", "proc", "sys", "run", "tmp", "var/cache/apt/archives/partial", "var/lib/apt/lists/partial"] {
+        for empty in [
+            "dev",
+            "proc",
+            "sys",
+            "run",
+            "tmp",
+            "var/cache/apt/archives/partial",
+            "var/lib/apt/lists/partial",
+        ] {
             assert_eq!(fs::read_dir(root.join(empty)).unwrap().count(), 0, "{out}: {empty}");
         }
     }

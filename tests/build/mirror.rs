@@ -49,7 +49,8 @@ impl Mirror {
     pub fn with(packages: &[Deb]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let key = SigningKey::generate("mirror <m@example.org>", Algorithm::Ed25519, an_hour_ago(), None).unwrap();
+        let key =
+            SigningKey::generate("mirror <m@example.org>", Algorithm::Ed25519, an_hour_ago(), None).unwrap();
         let mirror = Self { url, key, files: Arc::default(), fault: Arc::default() };
         mirror.publish(packages, &Release::default());
         let (files, fault) = (Arc::clone(&mirror.files), Arc::clone(&mirror.fault));
@@ -139,7 +140,11 @@ impl Default for Release {
     }
 }
 
-fn serve(stream: TcpStream, files: &Mutex<BTreeMap<String, Vec<u8>>>, fault: &Mutex<Option<(String, Fault)>>) {
+fn serve(
+    stream: TcpStream,
+    files: &Mutex<BTreeMap<String, Vec<u8>>>,
+    fault: &Mutex<Option<(String, Fault)>>,
+) {
     let mut reader = BufReader::new(&stream);
     let mut line = String::new();
     if reader.read_line(&mut line).is_err() {
@@ -221,8 +226,24 @@ pub fn apt() -> Deb {
 /// This host's dpkg, shell and utilities, with the libraries they need.
 fn system() -> BTreeMap<PathBuf, Member> {
     let programs = [
-        "sh", "dpkg", "dpkg-deb", "dpkg-split", "dpkg-query", "dpkg-trigger", "ldconfig",
-        "start-stop-daemon", "rm", "tar", "diff", "cat", "mkdir", "sleep", "chmod", "dd", "id", "ls",
+        "sh",
+        "dpkg",
+        "dpkg-deb",
+        "dpkg-split",
+        "dpkg-query",
+        "dpkg-trigger",
+        "ldconfig",
+        "start-stop-daemon",
+        "rm",
+        "tar",
+        "diff",
+        "cat",
+        "mkdir",
+        "sleep",
+        "chmod",
+        "dd",
+        "id",
+        "ls",
     ];
     let mut files = BTreeMap::new();
     let mut libraries = BTreeSet::new();
@@ -230,7 +251,8 @@ fn system() -> BTreeMap<PathBuf, Member> {
         let directories = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
         let path = directories.iter().map(|d| Path::new(d).join(program)).find(|path| path.exists());
         let path = path.unwrap_or_else(|| panic!("these tests run on Debian: {program} is missing"));
-        let place = if program == "ldconfig" || program == "start-stop-daemon" { "usr/sbin" } else { "usr/bin" };
+        let place =
+            if program == "ldconfig" || program == "start-stop-daemon" { "usr/sbin" } else { "usr/bin" };
         add(&mut files, &path, &Path::new(place).join(program));
         let ldd = Command::new("ldd").arg(&path).output().unwrap().stdout;
         let found = String::from_utf8_lossy(&ldd);
@@ -238,8 +260,7 @@ fn system() -> BTreeMap<PathBuf, Member> {
     }
     for library in libraries {
         let place = library.strip_prefix("/").unwrap();
-        let place =
-            if place.starts_with("usr") { place.to_path_buf() } else { Path::new("usr").join(place) };
+        let place = if place.starts_with("usr") { place.to_path_buf() } else { Path::new("usr").join(place) };
         add(&mut files, &library, &place);
     }
     files

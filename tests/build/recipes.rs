@@ -56,7 +56,7 @@ fn templates_are_checked_before_anything_is_built() {
     );
     let text = fails(bench.command().args(["recipe", "validate"]).arg(&file));
     assert!(text.contains("t.yaml:6:8:") && text.contains("image.relase"), "{text}");
-    assert!(text.contains("t.yaml:10:"), "{text}");
+    assert!(text.contains("t.yaml:11:"), "{text}");
     assert_eq!(text.lines().filter(|line| line.contains("t.yaml:")).count(), 2, "{text}");
 }
 
@@ -99,7 +99,9 @@ fn recipes_in_use_are_accepted() {
     let mut files = Vec::new();
     for directory in ["recipes", "benches/recipes", "../shared/recipes"] {
         let listing = fs::read_dir(root.join(directory)).into_iter().flatten().flatten();
-        files.extend(listing.map(|item| item.path()).filter(|path| path.extension().is_some_and(|e| e == "yaml")));
+        files.extend(
+            listing.map(|item| item.path()).filter(|path| path.extension().is_some_and(|e| e == "yaml")),
+        );
     }
     assert!(files.iter().any(|file| file.ends_with("recipes/debian.yaml")), "our own are there");
     let out = works(bench.command().args(["recipe", "validate"]).args(&files));

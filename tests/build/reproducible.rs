@@ -61,5 +61,7 @@ fn an_image_is_complete() {
     assert_eq!(manifest.files["rootfs.tar.xz"].sha256.to_string(), sha256(&bench.path("out/rootfs.tar.xz")));
     let log = fs::read_to_string(bench.path("out/build.log")).unwrap();
     assert!(log.contains(&format!("==> source: {}", mirror.url)) && log.contains("Setting up dpkg"), "{log}");
-    works(Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(bench.path("out")));
+    works(
+        Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(bench.path("out")),
+    );
 }

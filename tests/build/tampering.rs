@@ -71,7 +71,10 @@ fn a_package_that_was_changed_in_the_cache() {
     }
     build("second");
     let file = "rootfs/usr/bin/dpkg";
-    assert_eq!(fs::read(bench.path("first").join(file)).unwrap(), fs::read(bench.path("second").join(file)).unwrap());
+    assert_eq!(
+        fs::read(bench.path("first").join(file)).unwrap(),
+        fs::read(bench.path("second").join(file)).unwrap()
+    );
 }
 
 #[test]

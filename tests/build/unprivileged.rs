@@ -22,7 +22,7 @@ impl User {
     fn run(&self, command: &Command, home: &Path) -> Command {
         std::fs::create_dir_all(home).unwrap();
         works(Command::new("chown").arg(&self.name).arg(home));
-        let mut run = Command::new("setpriv");
+        let mut run = Command::new("/usr/bin/setpriv");
         run.args(["--init-groups", "--reuid", &self.name, "--regid", &self.name, "--inh-caps=-all"])
             .arg(command.get_program())
             .args(command.get_args())
@@ -54,7 +54,9 @@ fn a_users_image_has_the_bytes_of_roots() {
     }
     // Its cache is the user's own, and so is the image.
     assert!(home.join(".cache/millstream").is_dir());
-    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(bench.path("home/out/rootfs.tar.xz")).unwrap());
+    let owner = std::os::unix::fs::MetadataExt::uid(
+        &std::fs::metadata(bench.path("home/out/rootfs.tar.xz")).unwrap(),
+    );
     let id = works(Command::new("id").args(["-u", &user.name]));
     assert_eq!(owner.to_string(), id.trim());
 }

@@ -1,6 +1,7 @@
 //! From suites to a root file system whose packages are unpacked and known to dpkg.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,8 @@ const PARALLEL: usize = 8;
 /// The root is laid out with a merged /usr from the start, so what would merge it is not needed.
 const MERGES_USR: &str = "usrmerge";
 
+/// A package and its file.
+type Fetched = (Arc<Package>, PathBuf);
 type UnpackedPackage = (Arc<Package>, Unpacked);
 
 /// What to install.
@@ -149,7 +152,8 @@ impl Bootstrap<'_> {
             let result = self.fetcher.run(self.fetcher.packages(packages, Some(sender)));
             let mut all = Vec::with_capacity(packages.len());
             for worker in workers {
-                let done = worker.join().map_err(|_| Error::Internal("an unpacking thread panicked".into()))?;
+                let done =
+                    worker.join().map_err(|_| Error::Internal("an unpacking thread panicked".into()))?;
                 all.extend(done?);
             }
             result.map(|()| all)
@@ -182,7 +186,7 @@ impl Fetcher<'_> {
     pub(super) async fn packages(
         &self,
         packages: &[Arc<Package>],
-        done: Option<Sender<(Arc<Package>, PathBuf)>>,
+        done: Option<Sender<Fetched>>,
     ) -> Result<()> {
         let slots = Semaphore::new(PARALLEL);
         let mut order: Vec<_> = packages.iter().collect();
@@ -196,9 +200,9 @@ impl Fetcher<'_> {
             index::fetch(self.http, &file.url, &path, file.size, file.sha256, self.progress).await?;
             match done {
                 // Nobody listens any more: unpacking failed and says why itself.
-                Some(done) => {
-                    done.send((Arc::clone(package), path)).map_err(|_| Error::Internal("unpacking ended".into()))
-                }
+                Some(done) => done
+                    .send((Arc::clone(package), path))
+                    .map_err(|_| Error::Internal("unpacking ended".into())),
                 None => Ok(()),
             }
         });
@@ -212,14 +216,13 @@ impl Fetcher<'_> {
 
     fn unpack_all(
         &self,
-        fetched: &Mutex<Option<Receiver<(Arc<Package>, PathBuf)>>>,
+        fetched: &Mutex<Option<Receiver<Fetched>>>,
         root: &Path,
     ) -> Result<Vec<UnpackedPackage>> {
         let next = || fetched.lock().ok()?.as_ref()?.recv().ok();
         let mut done = Vec::new();
         while let Some((package, file)) = next() {
-            let unpacked =
-                self.cancel.check().map_err(Error::from).and_then(|()| deb::unpack(&file, root));
+            let unpacked = self.cancel.check().map_err(Error::from).and_then(|()| deb::unpack(&file, root));
             match unpacked {
                 Ok(unpacked) => done.push((package, unpacked)),
                 Err(error) => {
@@ -264,14 +267,19 @@ impl Installed {
         );
         for package in &self.preinsts {
             let info = dpkg::info_name(package);
-            script.push_str(&format!(
-                "export DPKG_MAINTSCRIPT_PACKAGE={0} DEBCONF_PACKAGE={0} DPKG_MAINTSCRIPT_ARCH={1}\n/var/lib/dpkg/info/{info}.preinst install\n",
+            let _ = writeln!(
+                script,
+                "export DPKG_MAINTSCRIPT_PACKAGE={0} DEBCONF_PACKAGE={0} DPKG_MAINTSCRIPT_ARCH={1}\n/var/lib/dpkg/info/{info}.preinst install",
                 package.name,
                 package.field("Architecture")
-            ));
+            );
         }
-        script.push_str("unset DPKG_MAINTSCRIPT_NAME DPKG_MAINTSCRIPT_PACKAGE DPKG_MAINTSCRIPT_ARCH DEBCONF_PACKAGE\n");
-        script.push_str(&format!("dpkg --configure {}\ndpkg --configure -a\n", self.essential.join(" ")));
+        let essential = self.essential.join(" ");
+        let _ = writeln!(
+            script,
+            "unset DPKG_MAINTSCRIPT_NAME DPKG_MAINTSCRIPT_PACKAGE DPKG_MAINTSCRIPT_ARCH DEBCONF_PACKAGE\n\
+             dpkg --configure {essential}\ndpkg --configure -a"
+        );
         let policy = root.join("usr/sbin/policy-rc.d");
         fs::write(&policy, "#!/bin/sh\nexit 101\n").map_err(Error::io(&policy))?;
         fs::set_permissions(&policy, fs::Permissions::from_mode(0o755)).map_err(Error::io(&policy))?;

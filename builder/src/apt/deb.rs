@@ -39,7 +39,10 @@ impl Unpacked {
     /// Paths that belong to this package alone.
     pub(super) fn files(&self) -> impl Iterator<Item = &str> {
         let directories: HashSet<_> = self.directories.iter().map(|d| d.path.as_slice()).collect();
-        self.list.iter().map(String::as_str).filter(move |path| *path != "/." && !directories.contains(&path.as_bytes()[1..]))
+        self.list
+            .iter()
+            .map(String::as_str)
+            .filter(move |path| *path != "/." && !directories.contains(&path.as_bytes()[1..]))
     }
 
     /// Paths of the package's configuration files.

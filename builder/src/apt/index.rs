@@ -287,7 +287,9 @@ mod tests {
     #[test]
     fn files_that_lead_elsewhere_are_refused() {
         let digest = Sha256Digest::of(b"");
-        for (path, good) in [("pool/a.deb", true), ("/etc/a.deb", false), ("pool/../../a.deb", false), ("", false)] {
+        for (path, good) in
+            [("pool/a.deb", true), ("/etc/a.deb", false), ("pool/../../a.deb", false), ("", false)]
+        {
             let text = format!("Package: a\nVersion: 1\nFilename: {path}\nSize: 3\nSHA256: {digest}\n");
             assert_eq!(all(&text)[0].file().is_ok(), good, "{path}");
         }

@@ -150,7 +150,11 @@ mod tests {
 
     #[test]
     fn follows_dependencies_alternatives_and_providers() {
-        assert_eq!(names("Package: a\nDepends: c | d\n\nPackage: c\n\nPackage: d\n", &["a"]), "a d", "avoided");
+        assert_eq!(
+            names("Package: a\nDepends: c | d\n\nPackage: c\n\nPackage: d\n", &["a"]),
+            "a d",
+            "avoided"
+        );
         let text = "Package: a\nDepends: b (>= 2) | c, v, w (= 3)\n\nPackage: b\n\nPackage: c\nPre-Depends: a:any\n\n\
                     Package: p2\nProvides: v\n\nPackage: p1\nProvides: v, w (= 3)\n\nPackage: imp\nPriority: required\nProvides: v\n";
         assert_eq!(names(text, &["a"]), "a c imp p1");

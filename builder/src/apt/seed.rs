@@ -3,6 +3,7 @@
 //! from the cache has been hashed in this very build.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -98,8 +99,10 @@ fn list_name(url: &str) -> String {
     for c in format!("{host}/{path}").chars() {
         match c {
             '/' => name.push('_'),
-            '\\' | '|' | '{' | '}' | '[' | ']' | '<' | '>' | '"' | '^' | '~' | '_' | '=' | '!' | '@' | '#'
-            | '$' | '%' | '&' | '*' => name.push_str(&format!("%{:02x}", c as u32)),
+            '\\' | '|' | '{' | '}' | '[' | ']' | '<' | '>' | '"' | '^' | '~' | '_' | '=' | '!' | '@'
+            | '#' | '$' | '%' | '&' | '*' => {
+                let _ = write!(name, "%{:02x}", c as u32);
+            }
             _ => name.push(c),
         }
     }

@@ -61,17 +61,14 @@ impl Checker {
                         self.problem(key, format!("a key of {name} must be text"));
                         continue;
                     };
-                    match keys.iter().find(|(known, _)| *known == key_text) {
-                        Some((known, shape)) => {
-                            let value = self.value(value, shape, known, &below(path, known));
-                            if !value.is_null() {
-                                object.insert(key_text, value);
-                            }
-                        }
-                        None => {
-                            let known: Vec<_> = keys.iter().map(|(known, _)| *known).collect();
-                            self.problem(key, unknown(&key_text, &format!("key in {name}"), &known));
-                        }
+                    let Some((known, shape)) = keys.iter().find(|(known, _)| *known == key_text) else {
+                        let known: Vec<_> = keys.iter().map(|(known, _)| *known).collect();
+                        self.problem(key, unknown(&key_text, &format!("key in {name}"), &known));
+                        continue;
+                    };
+                    let value = self.value(value, shape, known, &below(path, known));
+                    if !value.is_null() {
+                        object.insert(key_text, value);
                     }
                 }
                 Value::Object(object)

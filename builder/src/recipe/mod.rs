@@ -12,8 +12,8 @@ mod template;
 use std::fmt;
 
 pub use model::{
-    Action, Definition, EnvVar, Environment, FileEntry, Filter, Image, LxcConfig, Manager, ManagerCommand, PackageSet,
-    Packages, Repository, SourceSection, Targets,
+    Action, Definition, EnvVar, Environment, FileEntry, Filter, Image, LxcConfig, Manager, ManagerCommand,
+    PackageSet, Packages, Repository, SourceSection, Targets,
 };
 pub use resolve::{Kind, Resolved};
 

@@ -108,10 +108,7 @@ fn set(value: &mut Value, text: &str) -> std::result::Result<(), String> {
     Ok(())
 }
 
-fn defaults(
-    image: &mut Image,
-    release: &str,
-) -> std::result::Result<Architecture, (&'static str, String)> {
+fn defaults(image: &mut Image, release: &str) -> std::result::Result<Architecture, (&'static str, String)> {
     let fill = |field: &mut String, default: &str| {
         if field.is_empty() {
             default.clone_into(field);
@@ -149,9 +146,7 @@ fn known_name(map: &str, architecture: Architecture) -> Option<&'static str> {
     Some(match (map, architecture.debian()) {
         ("alpinelinux", "i386") => "x86",
         ("alpinelinux", "armhf") => "armv7",
-        ("debian", _) => return None,
-        ("openwrt", "amd64") => "x86_64",
-        ("gentoo" | "funtoo", _) | ("plamolinux", "i386") | ("", _) => return None,
+        ("debian" | "gentoo" | "funtoo" | "", _) | ("plamolinux", "i386") => return None,
         (_, "amd64") => "x86_64",
         (_, "arm64") => "aarch64",
         (_, "i386") => "i686",

@@ -29,6 +29,7 @@ pub(super) fn render(text: &str, definition: &Definition) -> Result<String, Stri
     Ok(out)
 }
 
+#[allow(clippy::unnecessary_wraps)] // tera's signature
 fn capfirst(value: &Value, _: &HashMap<String, Value>) -> tera::Result<Value> {
     let text = value.as_str().unwrap_or_default();
     let mut chars = text.chars();
@@ -41,7 +42,9 @@ fn explain(error: &tera::Error) -> String {
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    format!("template: {cause}")
+    // tera draws its parse errors over several lines.
+    let text = cause.to_string();
+    format!("template: {}", text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 #[cfg(test)]

@@ -183,7 +183,8 @@ fn bind(source: &OwnedFd, target: &Path, read_only: bool, make: bool) -> Step<()
 /// Keeps the flags the mount has: in a user namespace they may not be taken away.
 fn remount_read_only(target: &Path) -> nix::Result<()> {
     let now = nix::sys::statvfs::statvfs(target)?.flags().bits();
-    let kept = MsFlags::from_bits_truncate(now) & (MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC);
+    let kept =
+        MsFlags::from_bits_truncate(now) & (MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC);
     let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | kept;
     mount(NONE, target, NONE, flags, NONE)
 }

@@ -119,8 +119,8 @@ impl Mapping {
         let Some((uid_helper, gid_helper)) = &self.helpers else {
             for (name, extents) in [("uid_map", &self.uids), ("gid_map", &self.gids)] {
                 let file = format!("/proc/{process}/{name}");
-                let lines: String = extents.iter().map(|(a, b, c)| format!("{a} {b} {c}\n")).collect();
-                fs::write(&file, lines).map_err(|e| format!("{file}: {e}"))?;
+                let lines: Vec<_> = extents.iter().map(|(a, b, c)| format!("{a} {b} {c}\n")).collect();
+                fs::write(&file, lines.concat()).map_err(|e| format!("{file}: {e}"))?;
             }
             return Ok(());
         };
