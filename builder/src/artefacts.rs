@@ -48,7 +48,7 @@ pub(crate) fn lxc(
     for (suffix, kind) in [("", "system"), ("-user", "user")] {
         let text = |level: Option<u32>| {
             let entries = definition.targets.lxc.config.iter().filter(|entry| applies(entry, kind, level));
-            entries.map(|entry| format!("{}\n", entry.content.trim_end())).collect::<String>()
+            entries.map(|entry| format!("{}\n", entry.content.trim_end())).collect::<Vec<_>>().concat()
         };
         let newest = text(None);
         for level in LEVELS {
@@ -66,7 +66,7 @@ pub(crate) fn lxc(
         let mut paths = generated.lxc_templated.clone();
         paths.sort();
         paths.dedup();
-        add("templates".into(), paths.iter().map(|path| format!("{path}\n")).collect());
+        add("templates".into(), paths.join("\n") + "\n");
     }
     Ok(members)
 }

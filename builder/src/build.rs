@@ -214,15 +214,31 @@ impl Build<'_> {
             exclude: &early("remove"),
             fetcher,
         };
-        let installed = bootstrap.unpack(root)?;
+        let installed = bootstrap.unpack(root).map_err(|error| match error {
+            Error::NoRelease { url, release, .. } => {
+                let mut releases = self.resolved.releases.clone();
+                releases.extend(
+                    (!self.options.host.codename.is_empty()).then(|| self.options.host.codename.clone()),
+                );
+                releases.sort();
+                releases.dedup();
+                let known = format!(" (releases this recipe and this host name: {})", releases.join(", "));
+                Error::NoRelease { url, release, known }
+            }
+            other => other,
+        })?;
         // What scripts date (passwords, caches) is then dated alike in every build.
         scripts.env.entry("SOURCE_DATE_EPOCH".into()).or_insert_with(|| epoch(&installed).to_string());
         installed.configure(root, scripts)?;
-        let lines: String = sources
+        let lines: Vec<_> = sources
             .iter()
             .map(|s| format!("deb {} {} {}\n", s.url, s.suites.join(" "), s.components.join(" ")))
             .collect();
-        Rootfs::open(root)?.write("/etc/apt/sources.list", lines.as_bytes(), Attributes::default())?;
+        Rootfs::open(root)?.write(
+            "/etc/apt/sources.list",
+            lines.concat().as_bytes(),
+            Attributes::default(),
+        )?;
         Ok(installed)
     }
 

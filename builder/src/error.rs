@@ -15,6 +15,18 @@ pub enum Error {
         /// Why it is not believed.
         reason: String,
     },
+    /// A mirror does not carry a release.
+    #[error(
+        "{url}: this mirror has no release {release}; check image.release (or source.suite) and source.url{known}"
+    )]
+    NoRelease {
+        /// What was asked for.
+        url: String,
+        /// The suite.
+        release: String,
+        /// A hint on what else there is; may be empty.
+        known: String,
+    },
     /// A package, suite or source does not exist.
     #[error("{0}")]
     NotThere(String),

@@ -76,8 +76,8 @@ fn hosts(file: &FileEntry, rootfs: &Rootfs, generated: &mut Generated) -> Result
     let path = or(&file.path, "/etc/hosts");
     let present =
         rootfs.read(path)?.map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
-    let mut text: String =
-        present.lines().filter(|line| !line.contains("LXC_NAME")).map(|line| format!("{line}\n")).collect();
+    let kept = present.lines().filter(|line| !line.contains("LXC_NAME"));
+    let mut text = kept.flat_map(|line| [line, "\n"]).collect::<String>();
     if !text.contains("localhost") {
         text.insert_str(0, "127.0.0.1\tlocalhost\n");
     }

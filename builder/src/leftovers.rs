@@ -44,7 +44,7 @@ pub(crate) fn remove(rootfs: &Rootfs) -> Result<()> {
     }
     rootfs.remove_matching("/etc/ssh", |name| name.starts_with("ssh_host_"))?;
     rootfs.remove_matching("/var/log", |name| {
-        name.ends_with(".log") || name == "faillog" || name == "lastlog"
+        name.strip_suffix(".log").is_some() || matches!(name, "faillog" | "lastlog")
     })?;
     rootfs.empty("/var/log/apt")
 }

@@ -15,7 +15,12 @@ pub fn run(command: &Recipe) -> anyhow::Result<()> {
             let mut broken = 0;
             for file in files {
                 match load(file) {
-                    Ok(_) => println!("{}: valid", file.display()),
+                    Ok(recipe) => {
+                        if let Some(warnings) = recipe.warnings() {
+                            eprintln!("{warnings}");
+                        }
+                        println!("{}: valid", file.display());
+                    }
                     Err(error) => {
                         broken += 1;
                         eprintln!("{error}");
@@ -23,7 +28,7 @@ pub fn run(command: &Recipe) -> anyhow::Result<()> {
                 }
             }
             if broken > 0 {
-                bail!("{broken} of {} recipes have problems", files.len());
+                bail!("{broken} of {} recipes cannot be built", files.len());
             }
         }
         Recipe::Show { file, resolve } => {

@@ -1,6 +1,7 @@
 //! From suites to a root file system whose packages are unpacked and known to dpkg.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,8 @@ const PARALLEL: usize = 8;
 /// The root is laid out with a merged /usr from the start, so what would merge it is not needed.
 const MERGES_USR: &str = "usrmerge";
 
+/// A package and its file.
+type Fetched = (Arc<Package>, PathBuf);
 type UnpackedPackage = (Arc<Package>, Unpacked);
 
 /// What to install.
@@ -183,7 +186,7 @@ impl Fetcher<'_> {
     pub(super) async fn packages(
         &self,
         packages: &[Arc<Package>],
-        done: Option<Sender<(Arc<Package>, PathBuf)>>,
+        done: Option<Sender<Fetched>>,
     ) -> Result<()> {
         let slots = Semaphore::new(PARALLEL);
         let mut order: Vec<_> = packages.iter().collect();
@@ -213,7 +216,7 @@ impl Fetcher<'_> {
 
     fn unpack_all(
         &self,
-        fetched: &Mutex<Option<Receiver<(Arc<Package>, PathBuf)>>>,
+        fetched: &Mutex<Option<Receiver<Fetched>>>,
         root: &Path,
     ) -> Result<Vec<UnpackedPackage>> {
         let next = || fetched.lock().ok()?.as_ref()?.recv().ok();
@@ -264,16 +267,19 @@ impl Installed {
         );
         for package in &self.preinsts {
             let info = dpkg::info_name(package);
-            script.push_str(&format!(
-                "export DPKG_MAINTSCRIPT_PACKAGE={0} DEBCONF_PACKAGE={0} DPKG_MAINTSCRIPT_ARCH={1}\n/var/lib/dpkg/info/{info}.preinst install\n",
+            let _ = writeln!(
+                script,
+                "export DPKG_MAINTSCRIPT_PACKAGE={0} DEBCONF_PACKAGE={0} DPKG_MAINTSCRIPT_ARCH={1}\n/var/lib/dpkg/info/{info}.preinst install",
                 package.name,
                 package.field("Architecture")
-            ));
+            );
         }
-        script.push_str(
-            "unset DPKG_MAINTSCRIPT_NAME DPKG_MAINTSCRIPT_PACKAGE DPKG_MAINTSCRIPT_ARCH DEBCONF_PACKAGE\n",
+        let essential = self.essential.join(" ");
+        let _ = writeln!(
+            script,
+            "unset DPKG_MAINTSCRIPT_NAME DPKG_MAINTSCRIPT_PACKAGE DPKG_MAINTSCRIPT_ARCH DEBCONF_PACKAGE\n\
+             dpkg --configure {essential}\ndpkg --configure -a"
         );
-        script.push_str(&format!("dpkg --configure {}\ndpkg --configure -a\n", self.essential.join(" ")));
         let policy = root.join("usr/sbin/policy-rc.d");
         fs::write(&policy, "#!/bin/sh\nexit 101\n").map_err(Error::io(&policy))?;
         fs::set_permissions(&policy, fs::Permissions::from_mode(0o755)).map_err(Error::io(&policy))?;

@@ -7,9 +7,9 @@ pub(super) struct Paragraph {
 }
 
 impl Paragraph {
-    /// A field's value; names are compared without regard to case.
+    /// A field's value without space at its end; names are compared without regard to case.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim_end())
     }
 
     /// Whether there is nothing in it.
@@ -40,7 +40,7 @@ pub(super) fn paragraphs(text: &str) -> impl Iterator<Item = Paragraph> {
                     value.push_str(line);
                 }
             } else if let Some((name, value)) = line.split_once(':') {
-                paragraph.fields.push((name.to_owned(), value.trim().to_owned()));
+                paragraph.fields.push((name.to_owned(), value.trim_start().to_owned()));
             }
         }
         (!paragraph.is_empty()).then_some(paragraph)

@@ -129,9 +129,9 @@ pub(crate) async fn release(
     let suite = &source.suites[0];
     let url = format!("{}/dists/{suite}/InRelease", source.url);
     let document = http.document(&url, MAX_RELEASE).await.map_err(|error| match error {
-        millstream_client::Error::Status { status: 404, .. } => Error::NotThere(format!(
-            "{url}: this mirror has no release {suite}; check image.release (or source.suite) and source.url"
-        )),
+        millstream_client::Error::Status { status: 404, .. } => {
+            Error::NoRelease { url: url.clone(), release: suite.clone(), known: String::new() }
+        }
         other => other.into(),
     })?;
     let refused = |reason: String| Error::Untrusted { what: url.clone(), reason };

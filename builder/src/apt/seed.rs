@@ -3,6 +3,7 @@
 //! from the cache has been hashed in this very build.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -99,7 +100,9 @@ fn list_name(url: &str) -> String {
         match c {
             '/' => name.push('_'),
             '\\' | '|' | '{' | '}' | '[' | ']' | '<' | '>' | '"' | '^' | '~' | '_' | '=' | '!' | '@'
-            | '#' | '$' | '%' | '&' | '*' => name.push_str(&format!("%{:02x}", c as u32)),
+            | '#' | '$' | '%' | '&' | '*' => {
+                let _ = write!(name, "%{:02x}", c as u32);
+            }
             _ => name.push(c),
         }
     }

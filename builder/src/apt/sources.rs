@@ -51,7 +51,7 @@ impl HostSources {
             match file.extension().and_then(|e| e.to_str()) {
                 Some("list") => sources.extend(text.lines().filter_map(parse_line)),
                 Some("sources") => {
-                    sources.extend(deb822::paragraphs(&text).flat_map(|p| parse_paragraph(&p)))
+                    sources.extend(deb822::paragraphs(&text).flat_map(|p| parse_paragraph(&p)));
                 }
                 _ => {}
             }

@@ -1,13 +1,18 @@
 //! Holds a recipe's YAML against the schema and collects every problem.
 
+use std::collections::BTreeMap;
+
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 use serde_json::{Map, Value};
 
 use super::Problem;
 use super::schema::{DEFINITION, REQUIRED, Shape};
 
+/// Line and column of every value, by its path: `image.release`, `files.3.path`.
+pub(super) type Positions = BTreeMap<String, (usize, usize)>;
+
 /// The recipe as plain values, text where text is expected, or all problems.
-pub(super) fn check(text: &str) -> Result<Value, Vec<Problem>> {
+pub(super) fn check(text: &str) -> Result<(Value, Positions), Vec<Problem>> {
     let documents = MarkedYaml::load_from_str(text).map_err(|error| {
         let marker = error.marker();
         vec![Problem { line: marker.line(), column: marker.col() + 1, message: error.info().to_owned() }]
@@ -16,18 +21,24 @@ pub(super) fn check(text: &str) -> Result<Value, Vec<Problem>> {
         let message = format!("expected one YAML document, found {}", documents.len());
         return Err(vec![Problem { line: 1, column: 1, message }]);
     };
-    let mut checker = Checker { problems: Vec::new() };
-    let value = checker.value(document, &DEFINITION, "the recipe");
+    let mut checker = Checker { problems: Vec::new(), positions: Positions::new() };
+    let value = checker.value(document, &DEFINITION, "the recipe", "");
     for (section, key) in REQUIRED {
         if value.get(section).and_then(|s| s.get(key)).is_none() {
             checker.problem(document, format!("{section}.{key} is missing"));
         }
     }
-    if checker.problems.is_empty() { Ok(value) } else { Err(checker.problems) }
+    if checker.problems.is_empty() { Ok((value, checker.positions)) } else { Err(checker.problems) }
 }
 
 struct Checker {
     problems: Vec<Problem>,
+    positions: Positions,
+}
+
+/// The path of what `key` names in `path`.
+fn below(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 impl Checker {
@@ -36,7 +47,9 @@ impl Checker {
         self.problems.push(Problem { line: start.line(), column: start.col() + 1, message });
     }
 
-    fn value(&mut self, node: &MarkedYaml<'_>, shape: &Shape, name: &str) -> Value {
+    fn value(&mut self, node: &MarkedYaml<'_>, shape: &Shape, name: &str, path: &str) -> Value {
+        let start = node.span.start;
+        self.positions.insert(path.to_owned(), (start.line(), start.col() + 1));
         if matches!(node.data, YamlData::Value(Scalar::Null)) {
             return Value::Null; // An empty section is an absent one.
         }
@@ -48,17 +61,14 @@ impl Checker {
                         self.problem(key, format!("a key of {name} must be text"));
                         continue;
                     };
-                    match keys.iter().find(|(known, _)| *known == key_text) {
-                        Some((known, shape)) => {
-                            let value = self.value(value, shape, known);
-                            if !value.is_null() {
-                                object.insert(key_text, value);
-                            }
-                        }
-                        None => {
-                            let known: Vec<_> = keys.iter().map(|(known, _)| *known).collect();
-                            self.problem(key, unknown(&key_text, &format!("key in {name}"), &known));
-                        }
+                    let Some((known, shape)) = keys.iter().find(|(known, _)| *known == key_text) else {
+                        let known: Vec<_> = keys.iter().map(|(known, _)| *known).collect();
+                        self.problem(key, unknown(&key_text, &format!("key in {name}"), &known));
+                        continue;
+                    };
+                    let value = self.value(value, shape, known, &below(path, known));
+                    if !value.is_null() {
+                        object.insert(key_text, value);
                     }
                 }
                 Value::Object(object)
@@ -66,13 +76,15 @@ impl Checker {
             (Shape::Map(shape), YamlData::Mapping(mapping)) => {
                 let mut object = Map::new();
                 for (key, value) in mapping {
-                    let value = self.value(value, shape, name);
-                    object.insert(scalar(key).unwrap_or_default(), value);
+                    let key = scalar(key).unwrap_or_default();
+                    let value = self.value(value, shape, name, &below(path, &key));
+                    object.insert(key, value);
                 }
                 Value::Object(object)
             }
             (Shape::List(shape), YamlData::Sequence(items)) => {
-                items.iter().map(|item| self.value(item, shape, name)).collect()
+                let items = items.iter().enumerate();
+                items.map(|(at, item)| self.value(item, shape, name, &below(path, &at.to_string()))).collect()
             }
             (Shape::Text, YamlData::Value(_)) => scalar(node).map_or(Value::Null, Value::String),
             (Shape::Bool, YamlData::Value(Scalar::Boolean(value))) => Value::Bool(*value),

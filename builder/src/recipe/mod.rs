@@ -46,7 +46,10 @@ impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, problem) in self.list.iter().enumerate() {
             let newline = if number > 0 { "\n" } else { "" };
-            write!(f, "{newline}{}:{}:{}: {}", self.file, problem.line, problem.column, problem.message)?;
+            match problem.line {
+                0 => write!(f, "{newline}{}: {}", self.file, problem.message)?,
+                line => write!(f, "{newline}{}:{line}:{}: {}", self.file, problem.column, problem.message)?,
+            }
         }
         Ok(())
     }
@@ -57,6 +60,7 @@ impl fmt::Display for Problems {
 pub struct Recipe {
     file: String,
     value: serde_json::Value,
+    positions: check::Positions,
 }
 
 impl Recipe {
@@ -75,20 +79,64 @@ impl Recipe {
             let (line, column) = error.location().map_or((1, 1), |l| (l.line(), l.column()));
             return Err(problems(vec![Problem { line, column, message: error.to_string() }]));
         }
-        let value = check::check(text).map_err(problems)?;
-        let recipe = Self { file: file.to_owned(), value };
-        recipe.definition(&recipe.value)?;
-        Ok(recipe)
+        let (value, positions) = check::check(text).map_err(problems)?;
+        let recipe = Self { file: file.to_owned(), value, positions };
+        let wrong = resolve::check(&recipe.definition(&recipe.value)?);
+        if wrong.is_empty() { Ok(recipe) } else { Err(recipe.problems(wrong)) }
+    }
+
+    /// What looks like a mistake but may be meant.
+    pub fn warnings(&self) -> Option<Problems> {
+        let wrong = resolve::unknown_architectures(&self.definition(&self.value).ok()?);
+        match self.problems(wrong) {
+            Error::Recipe(problems) if !problems.list.is_empty() => Some(problems),
+            _ => None,
+        }
+    }
+
+    /// Releases the recipe itself mentions, in aliases and filters.
+    fn releases(&self) -> Vec<String> {
+        let mut found = std::collections::BTreeSet::new();
+        collect_releases(&self.value, &mut found);
+        found.into_iter().collect()
     }
 
     fn definition(&self, value: &serde_json::Value) -> Result<Definition> {
         serde_json::from_value(value.clone()).map_err(|error| self.problem(error.to_string()))
     }
 
+    /// The problems of values, by their paths.
+    fn problems(&self, wrong: Vec<(String, String)>) -> Error {
+        let mut list: Vec<_> = wrong
+            .into_iter()
+            .map(|(path, message)| {
+                let (line, column) = self.positions.get(&path).copied().unwrap_or_default();
+                Problem { line, column, message }
+            })
+            .collect();
+        list.sort_by_key(|problem| (problem.line, problem.column));
+        Error::Recipe(Problems { file: self.file.clone(), list })
+    }
+
     fn problem(&self, message: String) -> Error {
-        Error::Recipe(Problems {
-            file: self.file.clone(),
-            list: vec![Problem { line: 0, column: 0, message }],
-        })
+        self.problems(vec![("-o".into(), message)])
+    }
+}
+
+fn collect_releases(value: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(object) => {
+            for (key, value) in object {
+                match (key.as_str(), value) {
+                    ("releases", serde_json::Value::Array(list)) => {
+                        found.extend(list.iter().filter_map(|item| item.as_str().map(str::to_owned)));
+                    }
+                    ("release_aliases", serde_json::Value::Object(map)) => found.extend(map.keys().cloned()),
+                    _ => collect_releases(value, found),
+                }
+            }
+        }
+        serde_json::Value::Array(list) => list.iter().for_each(|item| collect_releases(item, found)),
+        _ => {}
     }
 }

@@ -36,6 +36,8 @@ pub struct Resolved {
     pub product: Product,
     /// Its architecture.
     pub architecture: Architecture,
+    /// Releases the recipe itself mentions.
+    pub releases: Vec<String>,
 }
 
 impl Recipe {
@@ -43,11 +45,20 @@ impl Recipe {
     /// renders templates. `release` is used when the recipe names none.
     pub fn resolve(&self, overrides: &[String], kind: Kind, release: &str) -> Result<Resolved> {
         let mut value = self.value.clone();
-        for text in overrides {
-            set(&mut value, text).map_err(|message| self.problem(message))?;
+        let wrong: Vec<_> = overrides
+            .iter()
+            .filter_map(|text| set(&mut value, text).err().map(|message| (text.clone(), message)))
+            .collect();
+        if !wrong.is_empty() {
+            return Err(self.problems(wrong));
         }
         let mut definition = self.definition(&value)?;
-        let architecture = defaults(&mut definition.image, release).map_err(|m| self.problem(m))?;
+        let overridden = |key: &str| overrides.iter().any(|text| text.starts_with(&format!("{key}=")));
+        let architecture = defaults(&mut definition.image, release).map_err(|(key, message)| {
+            // What an override says stands on no line of the file.
+            let path = if overridden(key) { String::from("-o") } else { key.to_owned() };
+            self.problems(vec![(path, message)])
+        })?;
         let image = &mut definition.image;
         let map = &definition.mappings;
         let mapped = map.architectures.get(architecture.debian()).map(String::as_str);
@@ -56,11 +67,14 @@ impl Recipe {
             .unwrap_or(architecture.debian())
             .clone_into(&mut image.architecture_mapped);
         filter(&mut definition, kind);
-        render(&mut definition).map_err(|message| self.problem(message))?;
+        let wrong = render(&mut definition);
+        if !wrong.is_empty() {
+            return Err(self.problems(wrong));
+        }
         let image = &definition.image;
         let product = Product::new(&image.distribution, &image.release, architecture, &image.variant)
             .map_err(|e| self.problem(e.to_string()))?;
-        Ok(Resolved { definition, product, architecture })
+        Ok(Resolved { definition, product, architecture, releases: self.releases() })
     }
 }
 
@@ -94,7 +108,7 @@ fn set(value: &mut Value, text: &str) -> std::result::Result<(), String> {
     Ok(())
 }
 
-fn defaults(image: &mut Image, release: &str) -> std::result::Result<Architecture, String> {
+fn defaults(image: &mut Image, release: &str) -> std::result::Result<Architecture, (&'static str, String)> {
     let fill = |field: &mut String, default: &str| {
         if field.is_empty() {
             default.clone_into(field);
@@ -113,10 +127,13 @@ fn defaults(image: &mut Image, release: &str) -> std::result::Result<Architectur
         "{{ image.distribution|capfirst }} {{ image.release }} {{ image.architecture_mapped }} ({{ image.variant }})",
     );
     if image.release.is_empty() {
-        return Err("the recipe names no release; give one with -o image.release=RELEASE".into());
+        let message = "the recipe names no release; give one with -o image.release=RELEASE";
+        return Err(("image", message.into()));
     }
-    let architecture: Architecture =
-        image.architecture.parse().map_err(|e| format!("image.architecture: {e}"))?;
+    let architecture: Architecture = image
+        .architecture
+        .parse()
+        .map_err(|e: millstream_image::Error| ("image.architecture", format!("image.architecture: {e}")))?;
     architecture.kernel().clone_into(&mut image.architecture_kernel);
     let personality =
         if matches!(architecture.debian(), "i386" | "armhf" | "armel") { "linux32" } else { "linux64" };
@@ -129,9 +146,7 @@ fn known_name(map: &str, architecture: Architecture) -> Option<&'static str> {
     Some(match (map, architecture.debian()) {
         ("alpinelinux", "i386") => "x86",
         ("alpinelinux", "armhf") => "armv7",
-        ("debian", _) => return None,
-        ("openwrt", "amd64") => "x86_64",
-        ("gentoo" | "funtoo", _) | ("plamolinux", "i386") | ("", _) => return None,
+        ("debian" | "gentoo" | "funtoo" | "", _) | ("plamolinux", "i386") => return None,
         (_, "amd64") => "x86_64",
         (_, "arm64") => "aarch64",
         (_, "i386") => "i686",
@@ -159,35 +174,98 @@ fn filter(definition: &mut Definition, kind: Kind) {
     definition.simplestream.requirements.retain(|entry| wanted(&entry.filter));
 }
 
-fn render(definition: &mut Definition) -> std::result::Result<(), String> {
+/// Problems by the path of the value they are in.
+type Wrong = Vec<(String, String)>;
+
+/// What can be told wrong before an image is picked.
+pub(super) fn check(definition: &Definition) -> Wrong {
+    let mut trial = definition.clone();
+    let mut wrong = Wrong::new();
+    if let Err((key, message)) = defaults(&mut trial.image, "release") {
+        wrong.push((key.to_owned(), message));
+    }
+    wrong.extend(render(&mut trial));
+    wrong
+}
+
+/// Renders every templated value; values refer to the definition as it was before.
+fn render(definition: &mut Definition) -> Wrong {
+    let mut wrong = Wrong::new();
     let mut image = definition.image.clone();
-    for field in [&mut image.name, &mut image.description] {
-        *field = template::render(field, &definition.image)?;
-    }
-    definition.image = image;
-    let image = &definition.image;
-    let apply = |field: &mut String| -> std::result::Result<(), String> {
-        *field = template::render(field, image)?;
-        Ok(())
-    };
-    apply(&mut definition.source.url)?;
-    apply(&mut definition.source.suite)?;
-    apply(&mut definition.targets.lxc.create_message)?;
-    for config in &mut definition.targets.lxc.config {
-        apply(&mut config.content)?;
-    }
-    for repository in &mut definition.packages.repositories {
-        apply(&mut repository.url)?;
-    }
-    for action in definition.actions.iter_mut().filter(|action| action.pongo) {
-        apply(&mut action.action)?;
-    }
-    for file in &mut definition.files {
-        apply(&mut file.path)?;
-        apply(&mut file.source)?;
-        if file.pongo {
-            apply(&mut file.content)?;
+    for (key, field) in [("image.name", &mut image.name), ("image.description", &mut image.description)] {
+        match template::render(field, definition) {
+            Ok(text) => *field = text,
+            Err(message) => wrong.push((key.to_owned(), message)),
         }
     }
-    Ok(())
+    definition.image = image;
+    let values = definition.clone();
+    for (path, field) in templated(definition) {
+        match template::render(field, &values) {
+            Ok(text) => *field = text,
+            Err(message) => wrong.push((path, message)),
+        }
+    }
+    wrong
+}
+
+/// Every value that may hold a template, besides the image's own.
+fn templated(definition: &mut Definition) -> Vec<(String, &mut String)> {
+    let mut fields = vec![
+        ("source.url".to_owned(), &mut definition.source.url),
+        ("source.suite".to_owned(), &mut definition.source.suite),
+        ("targets.lxc.create_message".to_owned(), &mut definition.targets.lxc.create_message),
+    ];
+    let configs = definition.targets.lxc.config.iter_mut().enumerate();
+    fields.extend(configs.map(|(at, c)| (format!("targets.lxc.config.{at}.content"), &mut c.content)));
+    let repositories = definition.packages.repositories.iter_mut().enumerate();
+    fields.extend(repositories.map(|(at, r)| (format!("packages.repositories.{at}.url"), &mut r.url)));
+    let actions = definition.actions.iter_mut().enumerate().filter(|(_, action)| action.pongo);
+    fields.extend(actions.map(|(at, a)| (format!("actions.{at}.action"), &mut a.action)));
+    for (at, file) in definition.files.iter_mut().enumerate() {
+        fields.push((format!("files.{at}.path"), &mut file.path));
+        fields.push((format!("files.{at}.source"), &mut file.source));
+        if file.pongo {
+            fields.push((format!("files.{at}.content"), &mut file.content));
+        }
+    }
+    fields
+}
+
+/// Filters for architectures nobody knows: likely a slip of the pen, but distributions have names
+/// of their own, so no error.
+pub(super) fn unknown_architectures(definition: &Definition) -> Wrong {
+    let mappings = &definition.mappings;
+    let mut known: Vec<&str> = Architecture::all().map(|arch| arch.debian()).collect();
+    known.extend(Architecture::all().map(|arch| arch.kernel()));
+    known.extend(Architecture::all().filter_map(|arch| known_name(&mappings.architecture_map, arch)));
+    known.extend(["armhfp", "armv7", "powerpc64", "x86", "x86-64"]);
+    known.extend(mappings.architectures.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]));
+    known.sort_unstable();
+    known.dedup();
+    let mut wrong = Wrong::new();
+    let mut look = |section: String, filter: &Filter| {
+        for (at, name) in filter.architectures.iter().enumerate() {
+            if !known.contains(&name.as_str()) {
+                let message = format!("unknown architecture {name:?} (valid: {})", known.join(", "));
+                wrong.push((format!("{section}.architectures.{at}"), message));
+            }
+        }
+    };
+    for (at, entry) in definition.files.iter().enumerate() {
+        look(format!("files.{at}"), &entry.filter);
+    }
+    for (at, entry) in definition.actions.iter().enumerate() {
+        look(format!("actions.{at}"), &entry.filter);
+    }
+    for (at, entry) in definition.packages.sets.iter().enumerate() {
+        look(format!("packages.sets.{at}"), &entry.filter);
+    }
+    for (at, entry) in definition.packages.repositories.iter().enumerate() {
+        look(format!("packages.repositories.{at}"), &entry.filter);
+    }
+    for (at, entry) in definition.targets.lxc.config.iter().enumerate() {
+        look(format!("targets.lxc.config.{at}"), &entry.filter);
+    }
+    wrong
 }

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use tera::{Context, Tera, Value};
 
-use super::model::Image;
+use super::model::Definition;
 
 /// Most bytes a template may grow to.
 const MAX_OUTPUT: usize = 8 << 20;
 
-/// Renders `text` with the image's values.
-pub(super) fn render(text: &str, image: &Image) -> Result<String, String> {
+/// Renders `text` with the definition's values.
+pub(super) fn render(text: &str, definition: &Definition) -> Result<String, String> {
     if !text.contains("{{") && !text.contains("{%") {
         return Ok(text.to_owned());
     }
@@ -21,8 +21,7 @@ pub(super) fn render(text: &str, image: &Image) -> Result<String, String> {
     tera.register_filter("capfirst", capfirst);
     tera.autoescape_on(Vec::new());
     tera.add_raw_template("recipe", text).map_err(|e| explain(&e))?;
-    let mut context = Context::new();
-    context.insert("image", image);
+    let context = Context::from_serialize(definition).map_err(|e| explain(&e))?;
     let out = tera.render("recipe", &context).map_err(|e| explain(&e))?;
     if out.len() > MAX_OUTPUT {
         return Err(format!("the template grows to more than {MAX_OUTPUT} bytes"));
@@ -30,6 +29,7 @@ pub(super) fn render(text: &str, image: &Image) -> Result<String, String> {
     Ok(out)
 }
 
+#[allow(clippy::unnecessary_wraps)] // tera's signature
 fn capfirst(value: &Value, _: &HashMap<String, Value>) -> tera::Result<Value> {
     let text = value.as_str().unwrap_or_default();
     let mut chars = text.chars();
@@ -42,7 +42,9 @@ fn explain(error: &tera::Error) -> String {
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    format!("template: {cause}")
+    // tera draws its parse errors over several lines.
+    let text = cause.to_string();
+    format!("template: {}", text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 #[cfg(test)]
@@ -51,16 +53,16 @@ mod tests {
 
     #[test]
     fn what_recipes_use() {
-        let image = Image {
-            distribution: "debian".into(),
-            release: "bookworm".into(),
-            variant: "cloud".into(),
-            ..Image::default()
-        };
+        let mut definition = Definition::default();
+        definition.image.distribution = "debian".into();
+        definition.image.release = "bookworm".into();
+        definition.image.variant = "cloud".into();
+        definition.targets.incus.vm.filesystem = "ext4".into();
         let text = "{{ image.distribution|capfirst }} {{image.release}} {% if image.variant == \"cloud\" %}c{% elif image.variant == \"x\" %}x{% else %}d{% endif %}{{ image.release | upper | lower }}";
-        assert_eq!(render(text, &image).unwrap(), "Debian bookworm cbookworm");
-        assert!(render("{{ image.nonsense }}", &image).is_err());
-        assert!(render("{% include \"/etc/passwd\" %}", &image).is_err());
-        assert_eq!(render("a $HOME <b>", &image).unwrap(), "a $HOME <b>");
+        assert_eq!(render(text, &definition).unwrap(), "Debian bookworm cbookworm");
+        assert_eq!(render("{{ targets.incus.vm.filesystem }}", &definition).unwrap(), "ext4");
+        assert!(render("{{ image.nonsense }}", &definition).is_err());
+        assert!(render("{% include \"/etc/passwd\" %}", &definition).is_err());
+        assert_eq!(render("a $HOME <b>", &definition).unwrap(), "a $HOME <b>");
     }
 }

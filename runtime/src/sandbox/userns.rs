@@ -119,8 +119,8 @@ impl Mapping {
         let Some((uid_helper, gid_helper)) = &self.helpers else {
             for (name, extents) in [("uid_map", &self.uids), ("gid_map", &self.gids)] {
                 let file = format!("/proc/{process}/{name}");
-                let lines: String = extents.iter().map(|(a, b, c)| format!("{a} {b} {c}\n")).collect();
-                fs::write(&file, lines).map_err(|e| format!("{file}: {e}"))?;
+                let lines: Vec<_> = extents.iter().map(|(a, b, c)| format!("{a} {b} {c}\n")).collect();
+                fs::write(&file, lines.concat()).map_err(|e| format!("{file}: {e}"))?;
             }
             return Ok(());
         };
@@ -155,7 +155,6 @@ fn range(text: &str, name: &str, uid: u32) -> Option<(u64, u64)> {
 fn helper(name: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| OsStr::new("/usr/bin:/bin").to_owned());
     std::env::split_paths(&path)
-        .chain([PathBuf::from("/usr/bin")])
         .map(|directory| directory.join(name))
         .find(|program| program.is_file())
         .ok_or_else(|| {

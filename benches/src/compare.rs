@@ -1,0 +1,130 @@
+//! One comparison: two commands in turns.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+
+/// Where a comparison works: a directory that goes with it, and the binary.
+pub struct Bench {
+    dir: tempfile::TempDir,
+    /// The binary to measure, as an absolute path.
+    pub binary: PathBuf,
+}
+
+impl Bench {
+    pub fn new(binary: &Path) -> anyhow::Result<Self> {
+        let binary = fs::canonicalize(binary)
+            .with_context(|| format!("{}; build it with: cargo build --release", binary.display()))?;
+        let dir = tempfile::Builder::new().prefix("millstream-bench-").tempdir()?;
+        Ok(Self { dir, binary })
+    }
+
+    /// A path in the directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A command for the shell, run in the directory. `$MILLSTREAM` is the binary, which keeps all
+    /// its files in `state` here.
+    pub fn shell(&self, script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command
+            .args(["-eu", "-c", script])
+            .current_dir(self.dir.path())
+            .env("MILLSTREAM", &self.binary)
+            .env("MILLSTREAM_DIR", self.path("state"));
+        command
+    }
+
+    /// Runs a script and returns what it prints; its failure is an error with its messages.
+    pub fn run(&self, script: &str) -> anyhow::Result<String> {
+        let output = self.shell(script).output()?;
+        if !output.status.success() {
+            bail!("{script}\n{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+/// Two ways to the same result.
+pub struct Comparison {
+    /// For the command line.
+    pub name: &'static str,
+    /// One line.
+    pub about: &'static str,
+    /// The ratio that is promised.
+    pub target: f64,
+    /// Makes what both sides need, once, and returns their scripts.
+    pub setup: fn(&Bench) -> anyhow::Result<Sides>,
+    /// Looks whether both made the same, after the first round; what it returns is printed.
+    pub check: fn(&Bench) -> anyhow::Result<String>,
+}
+
+/// Shell scripts.
+pub struct Sides {
+    /// Ours.
+    pub ours: String,
+    /// The other program's.
+    pub theirs: String,
+    /// Before every run of either, not timed.
+    pub before: String,
+}
+
+impl Comparison {
+    /// Runs both in turns and prints medians and the ratio.
+    pub fn run(&self, bench: &Bench, rounds: usize) -> anyhow::Result<()> {
+        println!("{}: {}", self.name, self.about);
+        let sides = (self.setup)(bench)?;
+        println!("  ours:   {}\n  theirs: {}", sides.ours.trim(), sides.theirs.trim());
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let timed = |script: &str, times: &mut Vec<f64>| -> anyhow::Result<()> {
+            bench.run(&sides.before)?;
+            let started = Instant::now();
+            bench.run(script)?;
+            times.push(started.elapsed().as_secs_f64());
+            Ok(())
+        };
+        for round in 0..rounds.max(1) {
+            // Whoever goes first changes, so that neither always finds the other's cache.
+            if round % 2 == 0 {
+                timed(&sides.theirs, &mut theirs)?;
+                timed(&sides.ours, &mut ours)?;
+            } else {
+                timed(&sides.ours, &mut ours)?;
+                timed(&sides.theirs, &mut theirs)?;
+            }
+            if round == 0 {
+                println!("  {}", (self.check)(bench)?);
+            }
+            println!("  round {}: ours {:.2} s, theirs {:.2} s", round + 1, ours[round], theirs[round]);
+        }
+        let (ours, theirs) = (median(&mut ours), median(&mut theirs));
+        let ratio = ours / theirs;
+        let verdict = if ratio <= self.target { "met" } else { "missed" };
+        println!(
+            "  medians: ours {ours:.2} s, theirs {theirs:.2} s, ratio {ratio:.2} (target {}: {verdict})",
+            self.target
+        );
+        Ok(())
+    }
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians() {
+        assert!((median(&mut [3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
+        assert!((median(&mut [4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-9);
+    }
+}
