@@ -9,7 +9,7 @@ fn lists_launches_and_boots() {
     let server = published.serve();
     let lxd = Lxd::start(&server.ca);
     lxd.run(&["remote", "add", "ms", &server.url, "--protocol", "simplestreams"]);
-    let list = lxd.run(&["image", "list", "ms:", "-f", "csv"]);
+    let list = lxd.run(&["image", "list", "ms:", "-f", "json"]);
     assert!(list.contains(ALIAS), "{list}");
     let info = lxd.run(&["image", "info", &format!("ms:{ALIAS}")]);
     let ours = published.home.run(&["stream", "list", published.root.to_str().unwrap(), "--format", "json"]);

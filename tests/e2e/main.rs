@@ -7,6 +7,9 @@ mod support;
 
 mod lxc;
 mod lxd;
+mod newcomer;
+mod run;
 mod signatures;
 mod simplestreams;
 mod static_host;
+mod usage;

@@ -32,7 +32,8 @@ impl Up {
     fn start(home: &Home) -> Self {
         let mut command = home.command(&["up", "-o", "image.variant=minimal", "--listen", "127.0.0.1:0"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let url = wait_for_url([Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())]);
+        let url =
+            wait_for_url([Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())]);
         Self { server: Server::adopt(child, url, home) }
     }
 

@@ -17,9 +17,9 @@ fn nginx_serves_lxd_and_our_client() {
     let key = published.key();
     let (key, ca_text) = (key.to_str().unwrap(), ca.to_str().unwrap());
     home.run(&["remote", "add", "site", &nginx.url, "--key", key, "--ca", ca_text]);
-    assert!(home.run(&["image", "list", "site:"]).contains(ALIAS));
-    home.run(&["image", "copy", &format!("site:{ALIAS}"), "local:", "--alias", "d"]);
-    assert!(home.run(&["image", "list"]).contains('d'));
+    assert!(home.run(&["image", "list", "site:", "--format", "json"]).contains(ALIAS));
+    home.run(&["image", "copy", &format!("site:{ALIAS}"), "local:", "--alias", "mine"]);
+    assert!(home.run(&["image", "list"]).contains("mine"));
 
     let lxd = Lxd::start(&ca);
     lxd.run(&["remote", "add", "site", &nginx.url, "--protocol", "simplestreams"]);

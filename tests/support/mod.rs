@@ -181,10 +181,6 @@ impl Server {
     pub fn host(&self) -> &str {
         self.url.trim_start_matches("https://").trim_end_matches('/')
     }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
 }
 
 impl Drop for Server {
