@@ -30,7 +30,8 @@ fn reference_tools_query_and_mirror() {
 
     let copy = home.path().join("copy");
     let mut mirror = with_ca(tool("sstream-mirror"));
-    mirror.arg("--keyring").arg(&keyring).args(["--max=1", "--path=streams/v1/index.sjson", &server.url]);
+    mirror.arg("--keyring").arg(&keyring).args(["--max=1", "--path=streams/v1/index.sjson"]);
+    mirror.arg(format!("{}/", server.url));
     succeed(mirror.arg(&copy));
     let rootfs = walk(&copy).into_iter().find(|p| p.ends_with("rootfs.tar.xz")).expect("rootfs is mirrored");
     let ours = std::fs::read(image().join("rootfs.tar.xz")).unwrap();

@@ -83,13 +83,23 @@ pub fn shell(script: &str, env: &[(&str, &Path)]) -> String {
     succeed(&mut command)
 }
 
-/// Polls until `done` says so.
-pub fn wait_for(what: &str, seconds: u64, mut done: impl FnMut() -> bool) {
+/// Polls until `done` says so, or the time is over.
+pub fn within(seconds: u64, mut done: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + Duration::from_secs(seconds);
-    while !done() {
-        assert!(Instant::now() < end, "{what}: not within {seconds} s");
+    loop {
+        if done() {
+            return true;
+        }
+        if Instant::now() > end {
+            return false;
+        }
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// As [`within`], and must happen.
+pub fn wait_for(what: &str, seconds: u64, done: impl FnMut() -> bool) {
+    assert!(within(seconds, done), "{what}: not within {seconds} s");
 }
 
 /// A directory that one run of the tests fills once and all its processes share.

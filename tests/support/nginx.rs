@@ -29,7 +29,7 @@ impl Nginx {
              http {{ access_log off; client_body_temp_path {at}/body; proxy_temp_path {at}/proxy;\n\
              fastcgi_temp_path {at}/fastcgi; uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi;\n\
              server {{ listen 127.0.0.1:{port} ssl; root {root};\n\
-             ssl_certificate {certificate}; ssl_certificate_key {key}; }} }}\n",
+             ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3; }} }}\n",
             root = root.display(),
             certificate = certificate.display(),
             key = key.display(),
