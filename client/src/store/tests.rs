@@ -31,6 +31,7 @@ fn add(store: &Store, text: &str) -> StoredImage {
     let record = record(text);
     let staging = block_on(store.stage(record.fingerprint)).unwrap().unwrap();
     fill(&staging, text);
+    fs::write(staging.dir().join(".tmp-left-by-a-kill"), "x").unwrap();
     store.commit(staging, &record).unwrap()
 }
 
@@ -49,6 +50,7 @@ fn images_come_stay_and_go() {
     let (_dir, store) = open();
     let image = add(&store, "root");
     assert_eq!(store.verify(&image).map_err(|e| e.to_string()), Ok(()));
+    assert_eq!(fs::read_dir(image.rootfs.parent().unwrap()).unwrap().count(), 3, "and no temporary file");
     assert_eq!(Store::open(store.dir()).unwrap().list().unwrap(), std::slice::from_ref(&image));
     assert!(block_on(store.stage(image.fingerprint)).unwrap().is_none(), "it is here already");
     store.delete(image.fingerprint).unwrap();
