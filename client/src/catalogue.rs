@@ -160,20 +160,18 @@ pub struct Catalogue {
 
 impl Catalogue {
     /// Builds the catalogue of verified documents.
-    pub fn new(documents: &[Products]) -> Self {
-        let entries: Vec<_> = documents.iter().flat_map(|document| &document.products).collect();
+    pub fn new(documents: Vec<Products>) -> Self {
+        let entries: Vec<_> = documents.into_iter().flat_map(|document| document.products).collect();
         let releases: BTreeSet<_> =
             entries.iter().map(|(_, entry)| (entry.os.to_lowercase(), entry.release.clone())).collect();
         let mut catalogue = Self::default();
         for (name, entry) in entries {
-            let bound = bind(name, entry, &releases);
-            match bound.and_then(|(product, aliases)| images(&product, aliases, entry)) {
+            let bound = bind(&name, &entry, &releases);
+            match bound.and_then(|(product, aliases)| images(&product, aliases, &entry)) {
                 Ok(images) => catalogue.images.extend(images),
-                Err(reason) => catalogue.refused.push(Refused {
-                    product: name.clone(),
-                    aliases: entry.aliases.clone(),
-                    reason,
-                }),
+                Err(reason) => {
+                    catalogue.refused.push(Refused { product: name, aliases: entry.aliases, reason });
+                }
             }
         }
         catalogue.images.sort_by(|a, b| a.product.cmp(&b.product).then(b.serial.cmp(&a.serial)));

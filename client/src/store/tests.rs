@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use millstream_image::Sha256Digest;
 
 use super::*;
@@ -116,7 +118,14 @@ fn arrival_cut_off_before_its_row_is_completed() {
         Store::open(store.dir()).unwrap().list().unwrap().is_empty(),
         "its process lives: not ours to do"
     );
+    let other = Store::open(store.dir()).unwrap();
+    let stage = async |time: u64| {
+        tokio::time::timeout(Duration::from_millis(time), other.stage(record.fingerprint)).await
+    };
+    assert!(block_on(stage(200)).is_err(), "another process waits for the one that is placing it");
     drop(staging);
+    assert!(block_on(stage(5000)).unwrap().unwrap().is_none(), "and takes over where that one died");
+    other.index().remove(record.fingerprint).unwrap();
     let healed = Store::open(store.dir()).unwrap().list().unwrap();
     assert_eq!(healed.len(), 1);
     store.verify(&healed[0]).unwrap();

@@ -3,27 +3,37 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use millstream_client::{Client, Store};
+use millstream_client::{Client, Download, HttpClient, HttpOptions, Keep, NoProgress, Store};
+use millstream_image::Sha256Digest;
 
 use crate::support::{Fixture, NAME, PRODUCT, Server, Tree, assert_same, config, files};
 
 const DIR: &str = "MILLSTREAM_TEST_DIR";
+/// A file to download without a store, instead of an image.
+const URL: &str = "MILLSTREAM_TEST_URL";
+/// Files may grow to 4 MiB (of 512-byte blocks); what is written beyond fails.
+const LIMITED: &str = "ulimit -f 8192; trap '' XFSZ; exec \"$0\" \"$@\"";
 const CHILD: &str = "killed::child";
 
 /// Not a test of its own: what the tests here start as another process, and kill.
 #[tokio::test]
 #[ignore = "started by the tests beside it"]
 async fn child() {
-    let client = Client::new(config(Path::new(&std::env::var_os(DIR).unwrap())));
-    let fetched = client
-        .fetch(&NAME.parse().unwrap(), millstream_client::Keep::default(), &millstream_client::NoProgress)
-        .await;
-    if let Err(error) = fetched {
+    let dir = PathBuf::from(std::env::var_os(DIR).unwrap());
+    let done = if let Ok(url) = std::env::var(URL) {
+        let sha256 = Sha256Digest::of(b"never reached");
+        let what = Download { url: &url, dest: &dir.join("file"), size: 8_000_000, sha256 };
+        HttpClient::new(&HttpOptions::default()).unwrap().download(&what, &NoProgress).await
+    } else {
+        let client = Client::new(config(&dir));
+        client.fetch(&NAME.parse().unwrap(), Keep::default(), &NoProgress).await.map(drop)
+    };
+    if let Err(error) = done {
         eprintln!("{error}");
         std::process::exit(1);
     }
@@ -90,10 +100,8 @@ async fn a_fetch_killed_at_any_moment_leaves_all_or_nothing() {
 #[tokio::test]
 async fn a_write_that_fails_leaves_the_store_unchanged() {
     let (tree, image, fixture) = tree_and_client(8_000_000).await;
-    // Files may grow to 4 MiB (of 512-byte blocks); what is written beyond fails.
-    let script = "ulimit -f 8192; trap '' XFSZ; exec \"$0\" \"$@\"";
     let out = command("sh", fixture.dir.path())
-        .args(["-c", script, std::env::current_exe().unwrap().to_str().unwrap()])
+        .args(["-c", LIMITED, std::env::current_exe().unwrap().to_str().unwrap()])
         .args([CHILD, "--exact", "--ignored", "--nocapture"])
         .output()
         .unwrap();
@@ -103,6 +111,23 @@ async fn a_write_that_fails_leaves_the_store_unchanged() {
     fixture.assert_store_empty();
     assert_eq!(files(&fixture.dir.path().join("data/images/.staging")).len(), 0, "the disk is not kept full");
     assert_same(&tree, &image, &fixture.fetch(NAME).await.unwrap());
+}
+
+#[test]
+fn a_write_that_fails_does_not_keep_the_disk_full() {
+    let tree = Tree::empty();
+    fs::write(tree.path("file"), vec![0; 8_000_000]).unwrap();
+    let server = Server::start(tree.root());
+    let dir = tempfile::tempdir().unwrap();
+    let out = command("sh", dir.path())
+        .env(URL, format!("{}file", server.url))
+        .args(["-c", LIMITED, std::env::current_exe().unwrap().to_str().unwrap()])
+        .args([CHILD, "--exact", "--ignored", "--nocapture"])
+        .output()
+        .unwrap();
+    let message = String::from_utf8_lossy(&out.stderr);
+    assert!(message.contains("file.part") && message.contains("File too large"), "{message}");
+    assert_eq!(files(dir.path()).len(), 0, "what cannot be finished is removed");
 }
 
 #[tokio::test]
