@@ -5,6 +5,7 @@
 //! alias, is refused, and whoever asks for it learns why.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use millstream_image::simplestreams::{Item, ProductEntry, Products, Version};
 use millstream_image::{Alias, Architecture, Fingerprint, Product, Sha256Digest};
@@ -33,6 +34,14 @@ impl RootKind {
             Self::Squashfs => "rootfs.squashfs",
         }
     }
+
+    /// Its type in simplestreams.
+    pub fn item_type(self) -> &'static str {
+        match self {
+            Self::TarXz => "root.tar.xz",
+            Self::Squashfs => "squashfs",
+        }
+    }
 }
 
 /// A file of an image in the remote's tree.
@@ -46,6 +55,21 @@ pub struct RemoteFile {
     pub sha256: Sha256Digest,
 }
 
+/// What a product says of itself beyond its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Details {
+    /// Names it answers to.
+    pub aliases: Vec<Alias>,
+    /// Distribution as shown: `Debian`.
+    pub os: String,
+    /// Release as shown: `12`.
+    pub release_title: String,
+    /// Day support ends, `YYYY-MM-DD`.
+    pub support_eol: Option<String>,
+    /// What the image asks of its host.
+    pub requirements: BTreeMap<String, String>,
+}
+
 /// One image of a remote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CatalogueImage {
@@ -55,10 +79,8 @@ pub struct CatalogueImage {
     pub product: Product,
     /// Version name: `YYYYMMDD_HHMM`, elsewhere at least beginning with the date.
     pub serial: String,
-    /// Names the product answers to.
-    pub aliases: Vec<Alias>,
-    /// `os`, `release`, `architecture`, `variant`, `serial`, `description`, `type`, …
-    pub properties: BTreeMap<String, String>,
+    /// What all serials of the product share.
+    pub details: Arc<Details>,
     /// The metadata archive.
     pub metadata: RemoteFile,
     /// The root file system's archive.
@@ -75,10 +97,43 @@ impl CatalogueImage {
         self.metadata.size.saturating_add(self.rootfs.size)
     }
 
+    /// Names the product answers to.
+    pub fn aliases(&self) -> &[Alias] {
+        &self.details.aliases
+    }
+
+    /// `os`, `release`, `architecture`, `variant`, `serial`, `description`, `type`, … as the store
+    /// keeps them.
+    pub fn properties(&self) -> BTreeMap<String, String> {
+        let Details { os, release_title, support_eol, requirements, .. } = &*self.details;
+        let (arch, variant) = (self.product.architecture().debian(), self.product.variant());
+        let description = format!("{os} {release_title} {arch} ({variant}) ({})", self.serial);
+        let mut properties: BTreeMap<_, _> = [
+            ("architecture", arch),
+            ("description", &description),
+            ("os", os),
+            ("release", self.product.release()),
+            ("release_title", release_title),
+            ("serial", &self.serial),
+            ("type", self.root_kind.item_type()),
+            ("variant", variant),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+        properties.extend(support_eol.iter().map(|eol| ("support_eol".to_owned(), eol.clone())));
+        let requirement = |(key, value): (&String, &String)| (format!("requirements.{key}"), value.clone());
+        properties.extend(requirements.iter().map(requirement));
+        properties
+    }
+
     /// Whether it passes all filters.
     pub fn matches(&self, filters: &[Filter]) -> bool {
+        if filters.is_empty() {
+            return true;
+        }
+        let properties = self.properties();
         let image =
-            Filtered { fingerprint: self.fingerprint, aliases: &self.aliases, properties: &self.properties };
+            Filtered { fingerprint: self.fingerprint, aliases: self.aliases(), properties: &properties };
         filters.iter().all(|filter| filter.matches(image))
     }
 }
@@ -105,20 +160,18 @@ pub struct Catalogue {
 
 impl Catalogue {
     /// Builds the catalogue of verified documents.
-    pub fn new(documents: &[Products]) -> Self {
-        let entries: Vec<_> = documents.iter().flat_map(|document| &document.products).collect();
+    pub fn new(documents: Vec<Products>) -> Self {
+        let entries: Vec<_> = documents.into_iter().flat_map(|document| document.products).collect();
         let releases: BTreeSet<_> =
             entries.iter().map(|(_, entry)| (entry.os.to_lowercase(), entry.release.clone())).collect();
         let mut catalogue = Self::default();
         for (name, entry) in entries {
-            let bound = bind(name, entry, &releases);
-            match bound.and_then(|(product, aliases)| images(&product, &aliases, entry)) {
+            let bound = bind(&name, &entry, &releases);
+            match bound.and_then(|(product, aliases)| images(&product, aliases, &entry)) {
                 Ok(images) => catalogue.images.extend(images),
-                Err(reason) => catalogue.refused.push(Refused {
-                    product: name.clone(),
-                    aliases: entry.aliases.clone(),
-                    reason,
-                }),
+                Err(reason) => {
+                    catalogue.refused.push(Refused { product: name, aliases: entry.aliases, reason });
+                }
             }
         }
         catalogue.images.sort_by(|a, b| a.product.cmp(&b.product).then(b.serial.cmp(&a.serial)));
@@ -176,7 +229,7 @@ impl Catalogue {
                 format!("there is none for {host}, only for {}; type: {name}/{first}", known.join(", "));
             return Error::image(name, reason);
         }
-        let aliases = self.newest().flat_map(|image| image.aliases.iter().map(Alias::as_str));
+        let aliases = self.newest().flat_map(|image| image.aliases().iter().map(Alias::as_str));
         Error::image(name, format!("the remote has none of that name{}", suggest::hint(text, aliases)))
     }
 }
@@ -188,10 +241,9 @@ fn ambiguous(name: &ImageRef, candidates: impl Iterator<Item = String>) -> Error
 
 fn answers(image: &CatalogueImage, name: &str, arch: Architecture) -> bool {
     let product = &image.product;
-    let title = image.properties.get("release_title").map(String::as_str);
-    let releases: Vec<_> = [Some(product.release()), title].into_iter().flatten().collect();
+    let releases = [product.release(), &image.details.release_title];
     product.architecture() == arch
-        && (image.aliases.iter().any(|alias| alias.as_str() == name)
+        && (image.aliases().iter().any(|alias| alias.as_str() == name)
             || names_product(name, product.distribution(), &releases, product.variant()))
 }
 
@@ -229,13 +281,18 @@ fn bind(
 
 /// The container images of a product. One malformed version refuses them all: falling back to an
 /// older one would let a damaged entry choose the image.
-fn images(product: &Product, aliases: &[Alias], entry: &ProductEntry) -> Result<Vec<CatalogueImage>, String> {
+fn images(
+    product: &Product,
+    aliases: Vec<Alias>,
+    entry: &ProductEntry,
+) -> Result<Vec<CatalogueImage>, String> {
+    let details = Arc::new(details(product, aliases, entry));
     let mut images = Vec::new();
     for (serial, version) in entry.versions.iter().rev() {
         if !is_serial(serial) {
             continue; // Readers of the field skip these as well.
         }
-        let image = image(product, aliases, entry, serial, version);
+        let image = image(product, &details, serial, version);
         if let Some(mut image) = image.map_err(|e| format!("version {serial}: {e}"))? {
             image.newest = images.is_empty();
             images.push(image);
@@ -255,18 +312,15 @@ fn is_serial(text: &str) -> bool {
 /// One version; `None` when it holds no split container image (virtual machines only, say).
 fn image(
     product: &Product,
-    aliases: &[Alias],
-    entry: &ProductEntry,
+    details: &Arc<Details>,
     serial: &str,
     version: &Version,
 ) -> Result<Option<CatalogueImage>, String> {
     let of_type = |ftype: &str| version.items.values().find(|item| item.ftype == ftype);
+    let of_kind = |kind: RootKind| of_type(kind.item_type()).map(|item| (item, kind));
     let Some(metadata) = METADATA.iter().find_map(|ftype| of_type(ftype)) else { return Ok(None) };
-    let (root, root_kind) = match (of_type("root.tar.xz"), of_type("squashfs")) {
-        (Some(root), _) => (root, RootKind::TarXz),
-        (None, Some(root)) => (root, RootKind::Squashfs),
-        (None, None) => return Ok(None),
-    };
+    let root = of_kind(RootKind::TarXz).or_else(|| of_kind(RootKind::Squashfs));
+    let Some((root, root_kind)) = root else { return Ok(None) };
     let combined = match root_kind {
         RootKind::Squashfs => metadata.combined_squashfs_sha256,
         RootKind::TarXz => match (metadata.combined_rootxz_sha256, metadata.combined_sha256) {
@@ -279,8 +333,7 @@ fn image(
         fingerprint,
         product: product.clone(),
         serial: serial.to_owned(),
-        aliases: aliases.to_vec(),
-        properties: properties(product, entry, serial, root_kind),
+        details: details.clone(),
         metadata: file(metadata)?,
         rootfs: file(root)?,
         root_kind,
@@ -297,35 +350,15 @@ fn file(item: &Item) -> Result<RemoteFile, String> {
     Ok(RemoteFile { path, size: item.size, sha256 })
 }
 
-fn properties(
-    product: &Product,
-    entry: &ProductEntry,
-    serial: &str,
-    kind: RootKind,
-) -> BTreeMap<String, String> {
-    let os = if entry.os.is_empty() { product.distribution() } else { &entry.os };
-    let title = if entry.release_title.is_empty() { &entry.release } else { &entry.release_title };
-    let kind = match kind {
-        RootKind::TarXz => "root.tar.xz",
-        RootKind::Squashfs => "squashfs",
-    };
-    let description = format!("{os} {title} {} ({}) ({serial})", product.architecture(), product.variant());
-    let mut properties: BTreeMap<_, _> = [
-        ("architecture", product.architecture().debian()),
-        ("description", &description),
-        ("os", os),
-        ("release", product.release()),
-        ("release_title", title),
-        ("serial", serial),
-        ("type", kind),
-        ("variant", product.variant()),
-    ]
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .into();
-    properties.extend(entry.support_eol.iter().map(|eol| ("support_eol".to_owned(), eol.clone())));
-    let requirement = |(key, value): (&String, &String)| (format!("requirements.{key}"), value.clone());
-    properties.extend(entry.requirements.iter().map(requirement));
-    properties
+fn details(product: &Product, aliases: Vec<Alias>, entry: &ProductEntry) -> Details {
+    let or = |text: &str, other: &str| if text.is_empty() { other } else { text }.to_owned();
+    Details {
+        aliases,
+        os: or(&entry.os, product.distribution()),
+        release_title: or(&entry.release_title, product.release()),
+        support_eol: entry.support_eol.clone(),
+        requirements: entry.requirements.clone(),
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use millstream_image::openpgp::Keyring;
 use millstream_image::{Alias, Architecture};
 
+use crate::cache::DocumentCache;
 use crate::catalogue::{Catalogue, CatalogueImage};
 use crate::documents::{self, Reader};
 use crate::fetch::{self, Keep};
@@ -178,9 +179,9 @@ impl Client {
 
     async fn read(&self, name: &RemoteName, remote: &Remote) -> Result<Catalogue> {
         let tree: Tree = remote.tree(&self.config.http)?;
-        let (trust, cache) = (self.trust_file(name), &self.config.documents);
+        let (trust, cache) = (self.trust_file(name), DocumentCache(&self.config.documents));
         let reader = Reader { remote, tree: &tree, trust: &trust, cache, now: SystemTime::now() };
-        Ok(Catalogue::new(&reader.read().await?))
+        Ok(Catalogue::new(reader.read().await?))
     }
 
     fn trust_file(&self, name: &RemoteName) -> TrustFile {

@@ -6,15 +6,14 @@
 //! seen is remembered when all of it has passed.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
+use millstream_image::Sha256Digest;
 use millstream_image::openpgp::Keyring;
 use millstream_image::simplestreams::{INDEX_PATH, Index, IndexEntry, MAX_SIZE, Products, signed_path};
-use millstream_image::{Sha256Digest, atomic};
 
+use crate::cache::DocumentCache;
 use crate::remotes::Remote;
 use crate::tree::{Tree, TreePath};
 use crate::trust::{Sight, Sights, TrustFile, check_clock, check_fresh};
@@ -29,7 +28,7 @@ pub(crate) struct Reader<'a> {
     pub tree: &'a Tree,
     pub trust: &'a TrustFile,
     /// Where documents that never change are kept, by hash.
-    pub cache: &'a Path,
+    pub cache: DocumentCache<'a>,
     /// The one reading of the clock that everything is judged by.
     pub now: SystemTime,
 }
@@ -109,17 +108,13 @@ impl Reader<'_> {
         if size > MAX_SIZE {
             return Err(Error::document(url, format!("{size} bytes are more than the {MAX_SIZE} allowed")));
         }
-        let cached = self.cache.join(format!("{sha256}.json"));
-        if let Ok(text) = fs::read(&cached)
-            && Sha256Digest::of(&text) == sha256
-        {
+        if let Some(text) = self.cache.get(sha256) {
             return Products::parse(&text).map_err(|e| Error::document(url, e));
         }
         let text = self.tree.document(&path, size).await?;
         check_hash(&url, &text, Some(size), Some(sha256))?;
         let products = Products::parse(&text).map_err(|e| Error::document(url, e))?;
-        // Only a help for the next time: a full or read-only cache is no reason to fail.
-        let _ = fs::create_dir_all(self.cache).map(|()| atomic::write(&cached, &text));
+        self.cache.put(sha256, &text);
         Ok(products)
     }
 

@@ -110,6 +110,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A key or other file cannot be read, or not be made.
+    #[error(transparent)]
+    Format(millstream_image::Error),
     /// Certificates or proxies are not usable.
     #[error("HTTP set-up: {0}")]
     Setup(String),
@@ -163,13 +166,13 @@ impl Error {
     }
 }
 
-/// Files that the image crate writes for us.
+/// What fails in the image crate, told in this crate's words where it has them.
 impl From<millstream_image::Error> for Error {
     fn from(error: millstream_image::Error) -> Self {
         match error {
             millstream_image::Error::Io { path, source } => Self::Io { path, source },
             millstream_image::Error::Name { value, reason, .. } => Self::Name { value, reason },
-            other => Self::Document { url: "image".into(), reason: other.to_string() },
+            other => Self::Format(other),
         }
     }
 }

@@ -101,7 +101,9 @@ async fn gather(
 fn check_space(dir: &Path, image: &CatalogueImage) -> Result<()> {
     let space = rustix::fs::statvfs(dir).map_err(|e| Error::io(dir)(e.into()))?;
     let free = space.f_bavail.saturating_mul(space.f_frsize);
-    let need = image.size().saturating_add(SPARE);
+    let here = std::fs::read_dir(dir).map_err(Error::io(dir))?.flatten();
+    let here: u64 = here.filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum();
+    let need = image.size().saturating_sub(here).saturating_add(SPARE);
     if free >= need {
         return Ok(());
     }
@@ -146,7 +148,7 @@ fn record(remote: &str, image: &CatalogueImage, keep: Keep) -> Record {
         metadata: METADATA.to_owned(),
         rootfs: image.root_kind.file_name().to_owned(),
         size: image.size(),
-        properties: image.properties.clone(),
+        properties: image.properties(),
         origin: Some(Origin {
             remote: remote.to_owned(),
             product: image.product.clone(),

@@ -24,6 +24,7 @@
 //! # }
 //! ```
 
+mod cache;
 pub mod catalogue;
 mod client;
 mod documents;

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::path::Path;
 use std::str::FromStr;
 
 use millstream_image::atomic;
@@ -204,7 +204,8 @@ pub fn parse_url(text: &str) -> Result<Url> {
     let mut url = if text.starts_with('/') {
         Url::from_directory_path(text).map_err(|()| bad("not an absolute path"))?
     } else {
-        Url::parse(text).map_err(|e| bad(&format!("{e}; write https://HOST/PATH or an absolute path")))?
+        let bad_url = |_| bad("not a URL; write https://HOST/PATH or the absolute path of a directory");
+        Url::parse(text).map_err(bad_url)?
     };
     if !matches!(url.scheme(), "https" | "http" | "file") {
         return Err(bad("use https://, http:// or file:///"));
@@ -268,7 +269,7 @@ impl Remotes {
 
     /// Changes the file under a lock: reads, lets `change` work, and replaces it.
     pub fn update<T>(path: &Path, change: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        let _lock = lock_beside(path)?;
+        let _lock = lock_dir_of(path)?;
         let mut remotes = Self::load(path)?;
         let result = change(&mut remotes)?;
         let text = serde_json::to_vec_pretty(&remotes).map_err(|e| Error::document("remotes", e))?;
@@ -315,17 +316,14 @@ impl Remotes {
     }
 }
 
-/// Locks `PATH.lock`, made if missing, until the file returned is dropped or its process dies.
-pub(crate) fn lock_beside(path: &Path) -> Result<File> {
+/// Locks the directory of a file, made if missing, until what is returned is dropped or its
+/// process dies.
+pub(crate) fn lock_dir_of(path: &Path) -> Result<File> {
     let dir = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(dir).map_err(Error::io(dir))?;
-    let mut lock = path.as_os_str().to_owned();
-    lock.push(".lock");
-    let lock = PathBuf::from(lock);
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&lock);
-    let file = file.map_err(Error::io(&lock))?;
-    file.lock().map_err(Error::io(&lock))?;
-    Ok(file)
+    let lock = File::open(dir).map_err(Error::io(dir))?;
+    lock.lock().map_err(Error::io(dir))?;
+    Ok(lock)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use millstream_image::simplestreams::Freshness;
 use millstream_image::{Sha256Digest, atomic};
 use serde::{Deserialize, Serialize};
 
-use crate::remotes::{RemoteName, lock_beside};
+use crate::remotes::{RemoteName, lock_dir_of};
 use crate::{Error, Result};
 
 const VERSION: u32 = 1;
@@ -132,7 +132,7 @@ impl TrustFile {
     /// Remembers documents that passed every check. What another process has meanwhile seen newer
     /// stays.
     pub(crate) fn record(&self, pinned: &[KeyFingerprint], seen: BTreeMap<String, Sight>) -> Result<()> {
-        let _lock = lock_beside(&self.0)?;
+        let _lock = lock_dir_of(&self.0)?;
         let before = self.load(pinned)?;
         let mut after = before.clone();
         for (path, sight) in seen {

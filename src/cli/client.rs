@@ -102,7 +102,7 @@ Examples:
     },
     /// Fetch an image into the local store, verified; prints its fingerprint
     #[command(after_help = NAMES)]
-    Copy(Copy),
+    Copy(CopyImage),
     /// Delete images from the local store, with their aliases
     #[command(visible_alias = "rm")]
     Delete {
@@ -131,7 +131,7 @@ Examples:
 }
 
 #[derive(Args)]
-pub struct Copy {
+pub struct CopyImage {
     /// Image to fetch
     pub source: String,
     /// Where to: the local store

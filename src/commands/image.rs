@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::Output;
-use crate::cli::client::{Alias, Copy, Image};
+use crate::cli::client::{Alias, CopyImage, Image};
 use crate::commands::client;
 use crate::output::{self, Format};
 use crate::progress::Bar;
@@ -73,6 +73,9 @@ fn list(client: &Client, arguments: &[String], all: bool, output: Output) -> any
         }
         Place::Local | Place::Anywhere => {
             let images = client.store()?.list()?;
+            if let Some(first) = arguments.first().filter(|first| is_remote(client, first)) {
+                eprintln!("this is the local store; for the remote, type: millstream image list {first}:");
+            }
             images.iter().filter(|image| image.matches(&filters)).map(local_line).collect()
         }
     };
@@ -90,6 +93,11 @@ fn list(client: &Client, arguments: &[String], all: bool, output: Output) -> any
             ("SIZE", &|line| size(line.size)),
         ],
     )
+}
+
+fn is_remote(client: &Client, word: &str) -> bool {
+    let name = word.parse::<millstream_client::RemoteName>();
+    name.is_ok_and(|name| client.remotes().is_ok_and(|remotes| remotes.get(&name).is_ok()))
 }
 
 fn warn_refused(catalogue: &Catalogue) {
@@ -120,7 +128,7 @@ fn line(
 }
 
 fn remote_line(image: &CatalogueImage, signed: bool) -> Line {
-    let line = line(image.fingerprint.to_string(), &image.aliases, &image.properties);
+    let line = line(image.fingerprint.to_string(), image.aliases(), &image.properties());
     Line { size: image.size(), signed: Some(signed), ..line }
 }
 
@@ -158,8 +166,8 @@ fn info(client: &Client, name: &ImageName, format: Format) -> anyhow::Result<()>
                 "signed": client.remotes()?.get(&remote)?.is_signed(),
                 "product": image.product.to_string(),
                 "serial": image.serial,
-                "aliases": image.aliases,
-                "properties": image.properties,
+                "aliases": image.aliases(),
+                "properties": image.properties(),
                 "size": image.size(),
                 "files": [file(&image.metadata), file(&image.rootfs)],
                 "in_local_store": here,
@@ -169,12 +177,13 @@ fn info(client: &Client, name: &ImageName, format: Format) -> anyhow::Result<()>
     }
 }
 
-fn copy(client: &Client, command: &Copy, quiet: bool) -> anyhow::Result<()> {
+fn copy(client: &Client, command: &CopyImage, quiet: bool) -> anyhow::Result<()> {
     if command.target != "local:" {
         bail!("{}: images are copied to this machine's store; write local: or leave it out", command.target);
     }
     let name: ImageName = command.source.parse()?;
     let mut aliases: Vec<Name> = command.alias.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+    let store = client.store()?;
     let bar = Bar::new(quiet);
     let image = client::block_on(async {
         let (remote, image) = match client.resolve(&name).await? {
@@ -182,12 +191,12 @@ fn copy(client: &Client, command: &Copy, quiet: bool) -> anyhow::Result<()> {
             Resolved::Remote(remote, image) => (remote, image),
         };
         if command.copy_aliases {
-            aliases.extend(image.aliases.iter().cloned());
+            aliases.extend(image.aliases().iter().cloned());
         }
-        bar.stage(
-            &format!("fetching {remote}:{} {} ({})", image.product, image.serial, size(image.size())),
-            quiet,
-        );
+        if store.get(image.fingerprint)?.is_none() {
+            let size = size(image.size());
+            bar.stage(&format!("fetching {remote}:{} {} ({size})", image.product, image.serial), quiet);
+        }
         client.fetch_image(&remote, &image, Keep::default(), &bar).await
     });
     bar.finish();

@@ -98,7 +98,7 @@ async fn fill(
         return Ok((part, Err(Error::mismatch(shown(what.url), reason))));
     }
     let (to_disk, mut chunks) = mpsc::channel::<Bytes>(QUEUE);
-    let mut at = part.have();
+    let from = part.have();
     let writer = spawn_blocking(move || {
         let mut result = Ok(());
         while let Some(chunk) = chunks.blocking_recv() {
@@ -109,33 +109,35 @@ async fn fill(
         }
         (part, result)
     });
-    let mut body = Body::new(what.url, response, http.pace);
-    let received = loop {
-        match body.next().await {
-            Ok(Some(chunk)) => {
-                at += chunk.len() as u64;
-                if at > what.size {
-                    let reason = format!("more than the {} bytes stated", what.size);
-                    break Err(Error::mismatch(shown(what.url), reason));
-                }
-                if to_disk.send(chunk).await.is_err() {
-                    break Ok(()); // The writer has stopped and says why.
-                }
-                meter.at(at);
-            }
-            Ok(None) if at < what.size => {
-                break Err(Error::Network {
-                    url: shown(what.url),
-                    reason: "the connection broke off".into(),
-                });
-            }
-            Ok(None) => break Ok(()),
-            Err(error) => break Err(error),
-        }
-    };
-    drop(to_disk);
+    let received = receive(Body::new(what.url, response, http.pace), what, from, to_disk, meter).await;
     let (part, written) = writer.await.map_err(stopped)?;
     Ok((part, written.and(received)))
+}
+
+/// Passes a body on, up to the stated size and not one byte further. Dropping `to_disk` at its end
+/// lets the writer finish.
+async fn receive(
+    mut body: Body<'_>,
+    what: &Download<'_>,
+    mut at: u64,
+    to_disk: mpsc::Sender<Bytes>,
+    meter: &mut Meter<'_>,
+) -> Result<()> {
+    while let Some(chunk) = body.next().await? {
+        at += chunk.len() as u64;
+        if at > what.size {
+            let reason = format!("more than the {} bytes stated", what.size);
+            return Err(Error::mismatch(shown(what.url), reason));
+        }
+        if to_disk.send(chunk).await.is_err() {
+            return Ok(()); // The writer has stopped and says why.
+        }
+        meter.at(at);
+    }
+    if at < what.size {
+        return Err(Error::Network { url: shown(what.url), reason: "the connection broke off".into() });
+    }
+    Ok(())
 }
 
 /// Tells a position once, however often a resumed download passes it.

@@ -271,7 +271,11 @@ fn network(url: &str, error: &reqwest::Error) -> Error {
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    Error::Network { url: shown(url), reason: cause.to_string() }
+    let mut reason = cause.to_string();
+    if reason.contains("UnknownIssuer") {
+        reason += " (nobody trusted signed this certificate; name its authority with --ca FILE)";
+    }
+    Error::Network { url: shown(url), reason }
 }
 
 fn silent(url: &str, pace: Pace) -> Error {

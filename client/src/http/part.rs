@@ -2,11 +2,12 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use millstream_image::Sha256Digest;
+use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
@@ -29,8 +30,7 @@ impl Part {
         name.push(".part");
         let path = dest.with_file_name(name);
         loop {
-            let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
-            let file = file.map_err(Error::io(&path))?;
+            let file = open(&path).map_err(Error::io(&path))?;
             match file.try_lock() {
                 // The one before us may have moved or removed the file we waited for.
                 Ok(()) if is_at(&file, &path) => {
@@ -109,6 +109,13 @@ impl Part {
     pub(super) fn remove(&self) {
         drop(fs::remove_file(&self.path));
     }
+}
+
+/// A link in the part's place would lead the writes elsewhere.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).read(true).write(true);
+    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)
 }
 
 /// Whether the open file still is what the path names.

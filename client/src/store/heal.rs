@@ -35,7 +35,7 @@ impl Store {
     }
 
     /// Gives an image its row. A locked directory has a living process that will.
-    fn adopt(&self, fingerprint: Fingerprint) -> Result<()> {
+    pub(super) fn adopt(&self, fingerprint: Fingerprint) -> Result<()> {
         let dir = self.path(fingerprint);
         let Ok(Some(_lock)) = try_lock(&dir) else { return Ok(()) };
         let file = dir.join(RECORD);

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use millstream_image::{Alias, Fingerprint};
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use super::Record;
 use crate::{Error, Result};
 
 /// How long a process waits for another one's write.
 const BUSY: Duration = Duration::from_secs(10);
+const BUSY_POLL: Duration = Duration::from_millis(20);
 
 /// One step a version; `user_version` counts the steps done.
 const MIGRATIONS: &[&str] = &["
@@ -49,35 +51,35 @@ pub(super) struct Index {
 
 impl Index {
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let at = |e: rusqlite::Error| fault(path, &e);
-        let db = Connection::open(path).map_err(at)?;
-        db.busy_timeout(BUSY).map_err(at)?;
-        db.pragma_update(None, "journal_mode", "WAL").map_err(at)?;
-        db.pragma_update(None, "synchronous", "FULL").map_err(at)?;
-        db.pragma_update(None, "foreign_keys", true).map_err(at)?;
-        let mut index = Self { path: path.to_owned(), db };
+        let db = Connection::open(path).map_err(|e| fault(path, &e))?;
+        let index = Self { path: path.to_owned(), db };
+        index.run(|db| {
+            db.busy_timeout(BUSY)?;
+            db.pragma_update(None, "journal_mode", "WAL")?;
+            db.pragma_update(None, "synchronous", "FULL")?;
+            db.pragma_update(None, "foreign_keys", true)
+        })?;
         index.migrate()?;
         Ok(index)
     }
 
-    fn migrate(&mut self) -> Result<()> {
-        let path = self.path.clone();
-        let at = |e: rusqlite::Error| fault(&path, &e);
-        let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(at)?;
-        let done: usize = transaction
-            .query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0))
-            .map_err(at)?
-            .try_into()
-            .unwrap_or(usize::MAX);
-        let Some(missing) = MIGRATIONS.get(done..) else {
+    fn migrate(&self) -> Result<()> {
+        let done = self.run(|db| {
+            let transaction = Transaction::new_unchecked(db, TransactionBehavior::Immediate)?;
+            let done: u32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+            let steps = MIGRATIONS.get(done as usize..).unwrap_or_default();
+            steps.iter().try_for_each(|step| transaction.execute_batch(step))?;
+            if !steps.is_empty() {
+                transaction.pragma_update(None, "user_version", MIGRATIONS.len() as u32)?;
+            }
+            transaction.commit()?;
+            Ok(done as usize)
+        })?;
+        if done > MIGRATIONS.len() {
             let reason = format!("its format {done} is newer than this Millstream knows; update it");
             return Err(Error::Store { path: self.path.clone(), reason });
-        };
-        for step in missing {
-            transaction.execute_batch(step).map_err(at)?;
         }
-        transaction.pragma_update(None, "user_version", MIGRATIONS.len() as u32).map_err(at)?;
-        transaction.commit().map_err(at)
+        Ok(())
     }
 
     /// Every image, the newest arrival first.
@@ -153,7 +155,7 @@ impl Index {
 
     /// Adds an alias, over another meaning only if `replace`; tells what it meant before.
     pub(super) fn add_alias(
-        &mut self,
+        &self,
         alias: &Alias,
         fingerprint: Fingerprint,
         replace: bool,
@@ -188,9 +190,21 @@ impl Index {
         self.run(|db| db.execute(query, params![fingerprint.to_string(), cached, auto_update])).map(drop)
     }
 
-    fn run<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
-        work(&self.db).map_err(|e| fault(&self.path, &e))
+    /// Waits for other processes also where SQLite itself does not: while one of them recovers
+    /// the log of a killed process, or is the last to close.
+    fn run<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        let began = Instant::now();
+        loop {
+            match work(&self.db) {
+                Err(error) if is_busy(&error) && began.elapsed() < BUSY => thread::sleep(BUSY_POLL),
+                other => return other.map_err(|e| fault(&self.path, &e)),
+            }
+        }
     }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 fn image(row: &Row<'_>) -> rusqlite::Result<(Record, State)> {

@@ -186,6 +186,7 @@ impl Store {
 
     /// Makes a staged image part of the store, durably and at once.
     pub fn commit(&self, staging: Staging, record: &Record) -> Result<StoredImage> {
+        staging.keep_only(&[&record.metadata, &record.rootfs])?;
         staging.put_record(record)?;
         atomic::sync_dir(staging.dir())?;
         atomic::rename(staging.dir(), &self.path(record.fingerprint))?;

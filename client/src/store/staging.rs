@@ -1,6 +1,7 @@
 //! A directory in which an image is gathered.
 
 use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,6 +32,17 @@ impl Staging {
         drop(fs::remove_dir_all(&self.dir));
     }
 
+    /// Removes what is no part of the image: temporary files of a try that was killed, say.
+    pub(super) fn keep_only(&self, names: &[&str]) -> Result<()> {
+        for entry in fs::read_dir(&self.dir).map_err(Error::io(&self.dir))? {
+            let entry = entry.map_err(Error::io(&self.dir))?;
+            if !names.iter().any(|name| entry.file_name() == *name) {
+                fs::remove_file(entry.path()).map_err(Error::io(entry.path()))?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn put_record(&self, record: &Record) -> Result<()> {
         let text = serde_json::to_vec_pretty(record).map_err(|e| Error::document(RECORD, e))?;
         Ok(atomic::write(&self.dir.join(RECORD), &text)?)
@@ -39,28 +51,28 @@ impl Staging {
 
 pub(super) async fn begin(store: &Store, fingerprint: Fingerprint) -> Result<Option<Staging>> {
     let dir = store.dir.join(STAGING).join(fingerprint.to_string());
+    let arrived = store.path(fingerprint);
     loop {
+        // A directory without a row: its process is about to write one, or was killed before.
+        if arrived.exists() {
+            store.adopt(fingerprint)?;
+        }
         if store.get(fingerprint)?.is_some() {
             return Ok(None);
         }
         match fs::create_dir(&dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(Error::io(&dir)(error));
-            }
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(Error::io(&dir)(error)),
             _ => {}
         }
         match try_lock(&dir) {
-            Ok(Some(lock)) => {
-                // Who had it before may have finished between the question above and the lock.
-                if store.get(fingerprint)?.is_none() {
-                    return Ok(Some(Staging { dir, _lock: lock }));
-                }
-                Staging { dir: dir.clone(), _lock: lock }.discard();
-            }
-            Ok(None) => tokio::time::sleep(LOCK_POLL).await,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            // Who had the lock before may have finished since the questions above.
+            Ok(Some(lock)) if arrived.exists() => Staging { dir: dir.clone(), _lock: lock }.discard(),
+            Ok(Some(lock)) => return Ok(Some(Staging { dir, _lock: lock })),
+            Ok(None) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(Error::io(&dir)(error)),
         }
+        tokio::time::sleep(LOCK_POLL).await;
     }
 }
 

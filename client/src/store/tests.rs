@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use millstream_image::Sha256Digest;
 
 use super::*;
@@ -31,6 +33,7 @@ fn add(store: &Store, text: &str) -> StoredImage {
     let record = record(text);
     let staging = block_on(store.stage(record.fingerprint)).unwrap().unwrap();
     fill(&staging, text);
+    fs::write(staging.dir().join(".tmp-left-by-a-kill"), "x").unwrap();
     store.commit(staging, &record).unwrap()
 }
 
@@ -49,6 +52,7 @@ fn images_come_stay_and_go() {
     let (_dir, store) = open();
     let image = add(&store, "root");
     assert_eq!(store.verify(&image).map_err(|e| e.to_string()), Ok(()));
+    assert_eq!(fs::read_dir(image.rootfs.parent().unwrap()).unwrap().count(), 3, "and no temporary file");
     assert_eq!(Store::open(store.dir()).unwrap().list().unwrap(), std::slice::from_ref(&image));
     assert!(block_on(store.stage(image.fingerprint)).unwrap().is_none(), "it is here already");
     store.delete(image.fingerprint).unwrap();
@@ -114,7 +118,14 @@ fn arrival_cut_off_before_its_row_is_completed() {
         Store::open(store.dir()).unwrap().list().unwrap().is_empty(),
         "its process lives: not ours to do"
     );
+    let other = Store::open(store.dir()).unwrap();
+    let stage = async |time: u64| {
+        tokio::time::timeout(Duration::from_millis(time), other.stage(record.fingerprint)).await
+    };
+    assert!(block_on(stage(200)).is_err(), "another process waits for the one that is placing it");
     drop(staging);
+    assert!(block_on(stage(5000)).unwrap().unwrap().is_none(), "and takes over where that one died");
+    other.index().remove(record.fingerprint).unwrap();
     let healed = Store::open(store.dir()).unwrap().list().unwrap();
     assert_eq!(healed.len(), 1);
     store.verify(&healed[0]).unwrap();
