@@ -67,12 +67,10 @@ fn a_start_killed_at_any_time_leaves_nothing_and_can_be_repeated() {
             let start = scope.spawn(|| world.runtime.start(&container.name));
             while supervisors().is_empty() && !start.is_finished() {}
             std::thread::sleep(Duration::from_millis(delay));
-            supervisors().into_iter().for_each(|pid| {
-                let _ = rustix::process::kill_process(
-                    rustix::process::Pid::from_raw(pid).unwrap(),
-                    rustix::process::Signal::KILL,
-                );
-            });
+            for pid in supervisors() {
+                let pid = rustix::process::Pid::from_raw(pid).unwrap();
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
             start.join().unwrap()
         });
         eventually("it is seen to have stopped", || container.info().status == Status::Stopped);

@@ -73,7 +73,7 @@ mod tests {
     fn stays_small() {
         let dir = tempfile::tempdir().unwrap();
         let mut log = ConsoleLog::begin(dir.path()).unwrap();
-        let block = [b'x'; 64 << 10];
+        let block = vec![b'x'; 64 << 10];
         for _ in 0..100 {
             log.write(&block).unwrap();
         }

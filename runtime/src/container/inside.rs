@@ -55,10 +55,9 @@ pub(crate) fn main(request: &Request, templates: &[Job], supervisor: &Channel) -
 fn run(request: &Request, templates: &[Job], supervisor: &Channel) -> Step<Infallible> {
     sys::reset_signals().map_err(|e| format!("signals: {e}"))?;
     die_with_parent()?;
-    let root = match supervisor.receive::<()>() {
-        Ok(Some(((), Some(root)))) => root,
+    let Ok(Some(((), Some(root)))) = supervisor.receive::<()>() else {
         // The supervisor died, or gave up.
-        _ => std::process::exit(1),
+        std::process::exit(1)
     };
     become_root()?;
     die_with_parent()?;

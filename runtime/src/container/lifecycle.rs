@@ -51,7 +51,7 @@ impl Runtime {
     pub fn start(&self, name: &ContainerName) -> Result<()> {
         let directory = self.existing(name)?;
         let _lock = self.lock(name)?;
-        if self.settle(name, &directory)?.is_some() {
+        if settle(name, &directory)?.is_some() {
             return Err(Error::Running { name: name.to_string() });
         }
         let mut config = Config::read(&directory)?;
@@ -64,7 +64,7 @@ impl Runtime {
         match supervisor(&request)? {
             Some(Report::Started { supervisor }) => {
                 if let Some(exit) = died_at_once(&directory, supervisor)? {
-                    self.settle(name, &directory)?;
+                    settle(name, &directory)?;
                     return Err(failed(format!("its init ended at once with status {}", exit.code)));
                 }
             }
@@ -85,47 +85,15 @@ impl Runtime {
     pub fn stop(&self, name: &ContainerName, limit: Duration) -> Result<Stopped> {
         let directory = self.existing(name)?;
         let _lock = self.lock(name)?;
-        let Some(running) = self.settle(name, &directory)? else {
+        let Some(running) = settle(name, &directory)? else {
             return Err(Error::NotRunning { name: name.to_string() });
         };
         if !limit.is_zero() && end(&directory, running.stop_signal, limit)? {
-            self.settle(name, &directory)?;
+            settle(name, &directory)?;
             return Ok(Stopped::Cleanly);
         }
-        self.kill(name, &directory)?;
+        kill(name, &directory)?;
         Ok(Stopped::Killed)
-    }
-
-    /// Kills a running container and waits until all of it is gone. Needs its lock.
-    pub(super) fn kill(&self, name: &ContainerName, directory: &Path) -> Result<()> {
-        if !end(directory, libc::SIGKILL, AFTER_KILL)? {
-            return Err(Error::Unkillable { name: name.to_string(), seconds: AFTER_KILL.as_secs() });
-        }
-        self.settle(name, directory).map(|_| ())
-    }
-
-    /// The run under way, if there is one. One whose supervisor or init was killed from outside is
-    /// brought to its end: nothing of it is left, and its record says so. Needs the lock.
-    pub(super) fn settle(&self, name: &ContainerName, directory: &Path) -> Result<Option<Running>> {
-        let mut state = State::read(directory)?;
-        let Some(running) = state.running.take() else { return Ok(None) };
-        if running.is_alive() {
-            return Ok(Some(running));
-        }
-        if process::boot_id().is_ok_and(|id| id == running.boot_id) {
-            // Without a supervisor, the kernel kills init: that is its death signal.
-            if let Some(init) = open(running.init)? {
-                process::wait(&init, AFTER_KILL).map_err(Error::io(directory))?;
-            }
-            let config = Config::read(directory)?;
-            cgroup::Host::discover()?.container(&config.cgroup(name)).remove()?;
-        }
-        let mut state = State::read(directory)?;
-        if state.running.take().is_some() {
-            state.last_exit = Some(Exit { at: now(), code: 128 + libc::SIGKILL, error: None });
-            state.write(directory)?;
-        }
-        Ok(None)
     }
 
     /// The program that is started again as supervisor, and to enter containers.
@@ -153,6 +121,38 @@ impl Runtime {
             },
         })
     }
+}
+
+/// Kills a running container and waits until all of it is gone. Needs its lock.
+pub(super) fn kill(name: &ContainerName, directory: &Path) -> Result<()> {
+    if !end(directory, libc::SIGKILL, AFTER_KILL)? {
+        return Err(Error::Unkillable { name: name.to_string(), seconds: AFTER_KILL.as_secs() });
+    }
+    settle(name, directory).map(|_| ())
+}
+
+/// The run under way, if there is one. One whose supervisor or init was killed from outside is
+/// brought to its end: nothing of it is left, and its record says so. Needs the lock.
+pub(super) fn settle(name: &ContainerName, directory: &Path) -> Result<Option<Running>> {
+    let mut state = State::read(directory)?;
+    let Some(running) = state.running.take() else { return Ok(None) };
+    if running.is_alive() {
+        return Ok(Some(running));
+    }
+    if process::boot_id().is_ok_and(|id| id == running.boot_id) {
+        // Without a supervisor, the kernel kills init: that is its death signal.
+        if let Some(init) = open(running.init)? {
+            process::wait(&init, AFTER_KILL).map_err(Error::io(directory))?;
+        }
+        let config = Config::read(directory)?;
+        cgroup::Host::discover()?.container(&config.cgroup(name)).remove()?;
+    }
+    let mut state = State::read(directory)?;
+    if state.running.take().is_some() {
+        state.last_exit = Some(Exit { at: now(), code: 128 + libc::SIGKILL, error: None });
+        state.write(directory)?;
+    }
+    Ok(None)
 }
 
 /// Starts a supervisor and waits for its report; `None` when it died without one.

@@ -32,7 +32,7 @@ impl DirLock {
 
     /// As [`DirLock::exclusive`], for work such as unpacking that others wait for to its end.
     pub fn exclusive_patient(path: &Path) -> Result<Option<Self>> {
-        Self::take(path, FlockOperation::NonBlockingLockExclusive, Duration::from_secs(3600))
+        Self::take(path, FlockOperation::NonBlockingLockExclusive, Duration::from_hours(1))
     }
 
     /// Locks against [`DirLock::exclusive`] only.

@@ -117,9 +117,8 @@ pub fn run(
         while let Some(info) = signals.read_signal()? {
             match Signal::try_from(info.ssi_signo as i32) {
                 Ok(Signal::SIGWINCH) => resized(),
-                Ok(Signal::SIGCHLD) => {}
+                Ok(Signal::SIGCHLD) | Err(_) => {}
                 Ok(signal) => drop(kill(command, signal)),
-                Err(_) => {}
             }
         }
         match waitpid(command, Some(WaitPidFlag::WNOHANG))? {

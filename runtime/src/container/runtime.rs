@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::cgroup::{self, Usage};
 use super::idmap::{self, IdMap};
 use super::image::{self, ImageFiles, UnpackedImage, extract_shifted};
+use super::lifecycle;
 use super::lock::DirLock;
 use super::name::ContainerName;
 use super::probe;
@@ -209,11 +210,11 @@ impl Runtime {
     pub fn delete(&self, name: &ContainerName, force: bool) -> Result<()> {
         let directory = self.existing(name)?;
         let lock = self.lock(name)?;
-        if self.settle(name, &directory)?.is_some() {
+        if lifecycle::settle(name, &directory)?.is_some() {
             if !force {
                 return Err(Error::Running { name: name.to_string() });
             }
-            self.kill(name, &directory)?;
+            lifecycle::kill(name, &directory)?;
         }
         let config = Config::read(&directory)?;
         cgroup::Host::discover()?.container(&config.cgroup(name)).remove()?;
@@ -312,7 +313,7 @@ impl Runtime {
     fn clear_after_crash(&self, name: &ContainerName) -> Result<()> {
         let directory = self.dir.join(name.as_str());
         match DirLock::try_exclusive(&directory)? {
-            Some(_lock) => self.settle(name, &directory).map(|_| ()),
+            Some(_lock) => lifecycle::settle(name, &directory).map(|_| ()),
             None => Ok(()),
         }
     }

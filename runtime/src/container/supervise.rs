@@ -34,7 +34,7 @@ use super::template::{Job, Variables};
 pub(crate) const ARGUMENT: &str = "__supervise";
 
 /// How long preparing the inside may take, templates included.
-const PREPARE: Duration = Duration::from_secs(60);
+const PREPARE: Duration = Duration::from_mins(1);
 /// A container that reboots this often within [`RESTART_WINDOW`] stays down.
 const RESTARTS: usize = 5;
 const RESTART_WINDOW: Duration = Duration::from_secs(20);

@@ -31,7 +31,7 @@ impl SingleThread {
 /// Starts a copy of this process, in new namespaces when `flags` (`CLONE_NEW…`) say so. With other
 /// threads, the copy could meet locks that nobody will ever release.
 pub fn fork(_: &SingleThread, flags: libc::c_int) -> io::Result<Fork> {
-    let flags = (flags | libc::SIGCHLD) as libc::c_long;
+    let flags = libc::c_long::from(flags | libc::SIGCHLD);
     // SAFETY: without CLONE_VM and with no stack given this is fork(2), and the process has
     // a single thread. The unused arguments are null in the order of every architecture.
     match unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) } {

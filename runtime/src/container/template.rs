@@ -126,11 +126,11 @@ fn name_arguments(text: &str) -> String {
         out += before;
         rest = call;
         let Some((key, after)) = literal(call) else { continue };
-        out += &format!("key={key}");
+        out.extend(["key=", key]);
         rest = after;
         let after_comma = after.trim_start().strip_prefix(',');
         if let Some((default, after)) = after_comma.and_then(literal) {
-            out += &format!(", default={default}");
+            out.extend([", default=", default]);
             rest = after;
         }
     }

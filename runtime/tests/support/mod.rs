@@ -121,7 +121,8 @@ fn metadata(recipe: &Recipe) -> BTreeMap<PathBuf, Member> {
         text += "templates:\n";
     }
     for (number, (path, when, template)) in recipe.templates.iter().enumerate() {
-        text += &format!("  {path}: {{when: [{when}], template: t{number}.tpl, properties: {{k: v}}}}\n");
+        let uses = format!("{{when: [{when}], template: t{number}.tpl, properties: {{k: v}}}}");
+        text.extend(["  ", path, ": ", &uses, "\n"]);
         members.insert(format!("templates/t{number}.tpl").into(), Member::file(*template));
     }
     members.insert("metadata.yaml".into(), Member::file(text));
