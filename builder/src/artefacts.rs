@@ -17,7 +17,7 @@ const LEVELS: std::ops::RangeInclusive<u32> = 1..=4;
 pub(crate) fn expiry(resolved: &Resolved, created: i64) -> Result<i64> {
     let text = &resolved.definition.image.expiry;
     let bad =
-        || Error::NotThere(format!("image.expiry: {text:?} is not a sum of numbers with s, m, h, d or w"));
+        || Error::Refused(format!("image.expiry: {text:?} is not a sum of numbers with s, m, h, d or w"));
     let mut total = 0_i64;
     for word in text.split_whitespace() {
         let split = word.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;

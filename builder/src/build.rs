@@ -21,6 +21,7 @@ use crate::packages::{self, NameServers};
 use crate::recipe::{PackageSet, Resolved};
 use crate::rootfs::{Attributes, Rootfs};
 use crate::script::Scripts;
+use crate::staging::Staging;
 use crate::{Error, Result, leftovers};
 
 /// How to build.
@@ -66,7 +67,7 @@ pub struct Built {
 pub fn build(resolved: &Resolved, options: &BuildOptions<'_>) -> Result<Built> {
     let out = options.out;
     if out.symlink_metadata().is_ok() {
-        return Err(Error::NotThere(format!(
+        return Err(Error::Refused(format!(
             "{} exists already; choose another --out or remove it",
             out.display()
         )));
@@ -74,12 +75,8 @@ pub fn build(resolved: &Resolved, options: &BuildOptions<'_>) -> Result<Built> {
     // Modes in the image must not depend on who builds.
     rustix::process::umask(rustix::fs::Mode::from(0o022));
     let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(Error::io(parent))?;
     // Removed with everything in it when this function leaves by an error.
-    let staging = tempfile::Builder::new()
-        .prefix(".millstream-build-")
-        .tempdir_in(parent)
-        .map_err(Error::io(parent))?;
+    let staging = Staging::new(parent, ".millstream-build-")?;
     let work = fs::canonicalize(staging.path()).map_err(Error::io(staging.path()))?;
     let log_path = work.join("build.log");
     let log = RefCell::new(File::create(&log_path).map_err(Error::io(&log_path))?);
@@ -110,8 +107,7 @@ impl Build<'_> {
         let cache = self.options.cache;
         fs::create_dir_all(cache).map_err(Error::io(cache))?;
         let cache = &fs::canonicalize(cache).map_err(Error::io(cache))?;
-        let archives =
-            tempfile::Builder::new().prefix("build-").tempdir_in(cache).map_err(Error::io(cache))?;
+        let archives = Staging::new(cache, "build-")?;
         fs::create_dir(archives.path().join("partial")).map_err(Error::io(archives.path()))?;
         let http = HttpClient::new(&HttpOptions::default())?;
         let (progress, cancel) = (self.options.progress, self.options.cancel);
@@ -192,7 +188,7 @@ impl Build<'_> {
         let definition = &self.resolved.definition;
         let source = &definition.source;
         if source.downloader != "debootstrap" {
-            return Err(Error::NotThere(format!(
+            return Err(Error::Refused(format!(
                 "source.downloader: {} is not available yet; use debootstrap",
                 source.downloader
             )));

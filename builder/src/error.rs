@@ -27,9 +27,9 @@ pub enum Error {
         /// A hint on what else there is; may be empty.
         known: String,
     },
-    /// A package, suite or source does not exist.
+    /// What was asked for does not exist or cannot be done; the message says what to do instead.
     #[error("{0}")]
-    NotThere(String),
+    Refused(String),
     /// A package file is broken.
     #[error("{}: {reason}", file.display())]
     Package {

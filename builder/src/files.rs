@@ -51,7 +51,7 @@ pub(crate) fn run(file: &FileEntry, rootfs: &Rootfs, base: &Path, generated: &mu
             Ok(())
         }
         "fstab" => rootfs.write(or(path, "/etc/fstab"), FSTAB, attributes(file)?),
-        other => Err(Error::NotThere(format!(
+        other => Err(Error::Refused(format!(
             "generator {other} (for {path}) is for virtual machines or cloud-init and is not available yet; \
              limit the entry with `variants` or `types`"
         ))),
@@ -124,7 +124,7 @@ fn copy(file: &FileEntry, rootfs: &Rootfs, base: &Path) -> Result<()> {
 fn attributes(file: &FileEntry) -> Result<Attributes> {
     let number = |field: &str, text: &str, radix: u32| {
         let text = text.trim_start_matches("0o");
-        let bad = || Error::NotThere(format!("files: {} of {}: {text:?} is not a number", field, file.path));
+        let bad = || Error::Refused(format!("files: {} of {}: {text:?} is not a number", field, file.path));
         if text.is_empty() { Ok(None) } else { u32::from_str_radix(text, radix).map(Some).map_err(|_| bad()) }
     };
     Ok(Attributes {

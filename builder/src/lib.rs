@@ -16,6 +16,7 @@ mod packages;
 pub mod recipe;
 mod rootfs;
 pub mod script;
+mod staging;
 
 pub use build::{BuildOptions, Built, build};
 pub use current::is_current;

@@ -24,7 +24,7 @@ impl Commands {
             return Ok(Self::custom(manager));
         }
         if !matches!(packages.manager.as_str(), "apt" | "") {
-            return Err(Error::NotThere(format!(
+            return Err(Error::Refused(format!(
                 "packages.manager: {} is not available yet; use apt, or describe it in packages.custom_manager",
                 packages.manager
             )));

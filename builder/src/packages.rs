@@ -74,7 +74,7 @@ impl Stage<'_> {
         let name = repository.name.as_str();
         if name.is_empty() || name.contains('/') {
             let reason = format!("packages.repositories: {name:?} is not a file name");
-            return Err(Error::NotThere(reason));
+            return Err(Error::Refused(reason));
         }
         let known = [".list", ".sources"].iter().any(|ending| name.ends_with(ending));
         let path = match name {
@@ -88,7 +88,7 @@ impl Stage<'_> {
             return Ok(());
         }
         if !repository.key.contains("-----BEGIN PGP PUBLIC KEY BLOCK-----") {
-            return Err(Error::NotThere(format!(
+            return Err(Error::Refused(format!(
                 "packages.repositories: the key of {name} must be the public key itself, armored; \
                  no keyserver is asked"
             )));

@@ -40,7 +40,12 @@ pub enum Command {
     Recipe(build::Recipe),
     /// Build an image from a recipe
     ///
-    /// Needs nothing on the host but the kernel.
+    /// Makes a directory with rootfs.tar.xz, meta.tar.xz (LXC), lxd.tar.xz and incus.tar.xz
+    /// (metadata for LXD and Incus), manifest.json, SHA256SUMS and build.log. It appears complete
+    /// or not at all. Nothing but the kernel is needed on the host: packages are verified, unpacked
+    /// and configured without its tools. An ordinary user needs subordinate ids (/etc/subuid) and
+    /// the package uidmap, nothing else; the image has the same bytes.
+    #[command(after_help = build::BUILD_EXAMPLES)]
     Build(build::Build),
     /// Keep a tree of signed images: add, list, verify, sign
     #[command(subcommand)]

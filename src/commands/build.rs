@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use chrono::Utc;
 use millstream_builder::apt::sources::HostSources;
 use millstream_builder::{BuildOptions, Built};
 use millstream_image::Serial;
@@ -22,14 +21,16 @@ pub fn run(command: &Build, quiet: bool) -> anyhow::Result<()> {
     // An ordinary user's build starts again here, as root of a user namespace.
     userns::become_root()?;
     let host = HostSources::read();
-    let resolved = recipe::resolve(&command.file, &command.resolve, &host)?;
-    let serial = command.serial.as_ref().map_or_else(|| Ok(Serial::at(Utc::now())), |text| text.parse())?;
+    let mut resolve = command.resolve.clone();
+    resolve.options.extend(command.serial.iter().map(|serial| format!("image.serial={serial}")));
+    let resolved = recipe::resolve(&command.file, &resolve, &host)?;
+    let serial: Serial = resolved.definition.image.serial.parse()?;
     let name = format!("{}-{serial}", resolved.product.to_string().replace(':', "-"));
     let out = command.out.clone().unwrap_or_else(|| PathBuf::from(name));
     let bar = Bar::new(quiet);
     let options = BuildOptions {
         out: &out,
-        cache: &Paths::from_env().cache,
+        cache: &Paths::from_env().cache.join("packages"),
         recipe_dir: command.file.parent().unwrap_or(Path::new(".")),
         serial,
         dir_only: command.format == BuildFormat::Dir,

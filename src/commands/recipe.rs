@@ -4,8 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use chrono::Utc;
 use millstream_builder::apt::sources::HostSources;
-use millstream_builder::recipe::{self, Resolved};
+use millstream_builder::recipe::{self, Fallback, Resolved};
+use millstream_image::Serial;
 
 use crate::cli::build::{Kind, Recipe, Resolve};
 
@@ -45,7 +47,9 @@ pub fn resolve(file: &Path, options: &Resolve, host: &HostSources) -> anyhow::Re
         Kind::Container => recipe::Kind::Container,
         Kind::Vm => recipe::Kind::Vm,
     };
-    Ok(load(file)?.resolve(&options.options, kind, &host.codename)?)
+    let now = Serial::at(Utc::now()).to_string();
+    let fallback = Fallback { release: &host.codename, serial: &now };
+    Ok(load(file)?.resolve(&options.options, kind, &fallback)?)
 }
 
 fn load(file: &Path) -> anyhow::Result<recipe::Recipe> {

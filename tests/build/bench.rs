@@ -12,7 +12,7 @@ pub struct Bench {
 
 impl Bench {
     pub fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("millstream-test-").tempdir_in("/tmp").unwrap();
+        let dir = tempfile::Builder::new().prefix("millstream-build-test-").tempdir_in("/tmp").unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let bench = Self { dir };
         // Users without access to the place where it was built must be able to run it.
@@ -58,7 +58,7 @@ impl Bench {
     /// Nothing of a failed build to `out` is left: no files, no mounts, no processes.
     pub fn assert_clean(&self, out: &str) {
         assert!(!self.path(out).exists(), "{out} must not appear");
-        for place in [self.dir.path().to_path_buf(), self.path("state/cache")] {
+        for place in [self.dir.path().to_path_buf(), self.path("state/cache/packages")] {
             for item in fs::read_dir(place).into_iter().flatten().flatten() {
                 let name = item.file_name().to_string_lossy().into_owned();
                 assert!(
@@ -105,7 +105,7 @@ pub fn failed(output: &Output) -> String {
 
 /// Runs it; it must succeed.
 pub fn works(command: &mut Command) -> String {
-    let output = command.output().unwrap();
+    let output = command.output().unwrap_or_else(|e| panic!("{}: {e}", command.get_program().display()));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
     String::from_utf8_lossy(&output.stdout).into_owned()

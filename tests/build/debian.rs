@@ -44,7 +44,7 @@ fn tree(root: &Path) -> BTreeMap<String, String> {
             let meta = item.path().symlink_metadata().unwrap();
             let kind = meta.file_type();
             let contents = if kind.is_symlink() {
-                format!("{:?}", fs::read_link(item.path()).unwrap())
+                fs::read_link(item.path()).unwrap().display().to_string()
             } else if kind.is_file() {
                 contents(&path, &fs::read(item.path()).unwrap())
             } else {

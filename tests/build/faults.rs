@@ -60,7 +60,7 @@ fn ctrl_c_during_a_download_that_hangs() {
     mirror.break_path(&pool("dpkg"), Fault::Stall);
     let child = start(&mut bench.build(&mirror.recipe(""), "out", &[]));
     wait_until("the download", || {
-        let cache = std::fs::read_dir(bench.path("state/cache")).into_iter().flatten().flatten();
+        let cache = std::fs::read_dir(bench.path("state/cache/packages")).into_iter().flatten().flatten();
         cache.into_iter().any(|item| item.file_name().to_string_lossy().ends_with(".part"))
     });
     interrupt(&child);

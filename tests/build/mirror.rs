@@ -57,7 +57,7 @@ impl Mirror {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (files, fault) = (Arc::clone(&files), Arc::clone(&fault));
-                std::thread::spawn(move || serve(stream, &files, &fault));
+                std::thread::spawn(move || serve(&stream, &files, &fault));
             }
         });
         mirror
@@ -141,18 +141,18 @@ impl Default for Release {
 }
 
 fn serve(
-    stream: TcpStream,
+    stream: &TcpStream,
     files: &Mutex<BTreeMap<String, Vec<u8>>>,
     fault: &Mutex<Option<(String, Fault)>>,
 ) {
-    let mut reader = BufReader::new(&stream);
+    let mut reader = BufReader::new(stream);
     let mut line = String::new();
     if reader.read_line(&mut line).is_err() {
         return;
     }
     let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
     while reader.read_line(&mut line).is_ok_and(|count| count > 2) {}
-    let mut out = &stream;
+    let mut out = stream;
     let found = files.lock().unwrap().get(&path).cloned();
     let Some(mut body) = found else {
         let _ = out.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
@@ -196,7 +196,7 @@ pub fn package(name: &str, files: &BTreeMap<PathBuf, Member>) -> Deb {
         ("control.tar.gz", archive(&control_files)),
         ("data.tar.gz", archive(files)),
     ] {
-        let _ = write!(bytes, "{member:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, data.len());
+        let _ = writeln!(bytes, "{member:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, 100_644, data.len());
         bytes.extend_from_slice(&data);
         if data.len() % 2 == 1 {
             bytes.push(b'\n');

@@ -61,6 +61,18 @@ fn templates_are_checked_before_anything_is_built() {
 }
 
 #[test]
+fn what_looks_like_a_number_stays_as_written() {
+    let bench = Bench::new();
+    let recipe = "image:\n  distribution: x\n  release: 3.20\n  variant: yes\n  description: 0x10 and {{ image.serial }}\nsource:\n  downloader: debootstrap\nfiles:\n- generator: dump\n  path: /a\n  mode: 0644\n  uid: 007\n";
+    let file = bench.write("n.yaml", recipe);
+    let shown =
+        works(bench.command().args(["recipe", "show", "-o", "image.serial=20260101_0000"]).arg(&file));
+    for line in ["release: '3.20'", "description: 0x10 and 20260101_0000", "mode: '0644'", "uid: '007'"] {
+        assert!(shown.contains(line), "{line}:\n{shown}");
+    }
+}
+
+#[test]
 fn overrides_are_checked_like_the_recipe_and_may_hold_equals_signs() {
     let bench = Bench::new();
     let recipe = "image:\n  distribution: debian\n  release: bookworm\nsource:\n  downloader: debootstrap\n";
@@ -68,7 +80,9 @@ fn overrides_are_checked_like_the_recipe_and_may_hold_equals_signs() {
     let show = |options: &[&str]| {
         let mut command = bench.command();
         command.args(["recipe", "show"]).arg(&file);
-        options.iter().for_each(|option| drop(command.args(["-o", option])));
+        for option in options {
+            command.args(["-o", option]);
+        }
         command
     };
     let text = fails(&mut show(&["image.relase=x", "packages.update=perhaps", "nonsense"]));

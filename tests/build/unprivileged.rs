@@ -53,7 +53,7 @@ fn a_users_image_has_the_bytes_of_roots() {
         assert_eq!(sha256(&path("root")), sha256(&path("home/out")), "{file}");
     }
     // Its cache is the user's own, and so is the image.
-    assert!(home.join(".cache/millstream").is_dir());
+    assert!(home.join(".cache/millstream/packages").is_dir());
     let owner = std::os::unix::fs::MetadataExt::uid(
         &std::fs::metadata(bench.path("home/out/rootfs.tar.xz")).unwrap(),
     );

@@ -13,6 +13,8 @@ use millstream_image::Architecture;
 use millstream_image::manifest;
 use millstream_image::openpgp::Keyring;
 use millstream_runtime::CancelToken;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
 use super::deb::{self, Unpacked};
@@ -174,12 +176,29 @@ impl Fetcher<'_> {
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
         };
+        let alone = async {
+            let _lock = self.lock().await?;
+            work.await
+        };
         runtime.block_on(async {
             tokio::select! {
-                result = work => result,
+                result = alone => result,
                 () = cancelled => Err(millstream_runtime::Error::Cancelled.into()),
             }
         })
+    }
+
+    /// Held while fetching: two builds must not write the same file.
+    async fn lock(&self) -> Result<fs::File> {
+        let path = self.cache.join("lock");
+        let file = fs::File::create(&path).map_err(Error::io(&path))?;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+                Err(error) => return Err(Error::io(&path)(error.into())),
+                Ok(()) => return Ok(file),
+            }
+        }
     }
 
     /// Fetches packages, the largest first, and hands each on as soon as it is there.
@@ -308,7 +327,7 @@ fn check_overlaps(packages: &[UnpackedPackage]) -> Result<()> {
     for (package, unpacked) in packages {
         for path in unpacked.files() {
             if let Some(other) = owners.insert(path, &package.name) {
-                return Err(Error::NotThere(format!(
+                return Err(Error::Refused(format!(
                     "packages {other} and {} both have {path}; leave one out with a set of action remove and early: true",
                     package.name
                 )));

@@ -152,7 +152,7 @@ pub(crate) async fn release(
     if !architectures.is_empty() && !architectures.contains(&architecture) {
         let known = architectures.join(", ");
         let reason = format!("{url}: {suite} has no architecture {architecture} (valid: {known})");
-        return Err(Error::NotThere(reason));
+        return Err(Error::Refused(reason));
     }
     let mut files = HashMap::new();
     for line in field("SHA256").lines() {
@@ -196,7 +196,7 @@ pub(super) async fn list(
         known.sort_unstable();
         known.dedup();
         let known = known.join(", ");
-        return Err(Error::NotThere(format!(
+        return Err(Error::Refused(format!(
             "{base}: no packages of component {component} for {architecture} (components there: {known})"
         )));
     };

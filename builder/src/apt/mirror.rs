@@ -23,7 +23,7 @@ pub(crate) fn sources(resolved: &Resolved, host: &HostSources) -> Result<Vec<Sou
     }
     let find = |suffix| host.find(product.distribution(), suite, suffix);
     let main = find("").ok_or_else(|| {
-        Error::NotThere(format!(
+        Error::Refused(format!(
             "no mirror for {} {suite}: this host's apt configuration has none; name one with -o source.url=URL",
             product.distribution()
         ))
@@ -36,7 +36,7 @@ pub(crate) fn sources(resolved: &Resolved, host: &HostSources) -> Result<Vec<Sou
 /// Debian's.
 pub(crate) fn keyring(source: &SourceSection) -> Result<Keyring> {
     if source.skip_verification {
-        return Err(Error::NotThere(
+        return Err(Error::Refused(
             "source.skip_verification: unsigned packages are not installed; \
              remove the line and put the mirror's public key, armored, into source.keys"
                 .into(),
@@ -55,7 +55,7 @@ pub(crate) fn keyring(source: &SourceSection) -> Result<Keyring> {
         let fingerprint: KeyFingerprint = key.trim().parse()?;
         let one = known.clone().restricted_to(std::slice::from_ref(&fingerprint));
         if one.fingerprints().is_empty() {
-            return Err(Error::NotThere(format!(
+            return Err(Error::Refused(format!(
                 "source.keys: {fingerprint} is none of Debian's archive keys and no keyserver is asked; \
                  put the public key itself there, armored"
             )));

@@ -29,7 +29,7 @@ pub(super) fn closure<'a>(
     let mut queue: VecDeque<Arc<Package>> = VecDeque::new();
     for name in wanted {
         let package = packages.get(name).ok_or_else(|| {
-            Error::NotThere(format!(
+            Error::Refused(format!(
                 "package {name} is in none of the sources; check its name and the release"
             ))
         })?;
@@ -55,7 +55,7 @@ pub(super) fn closure<'a>(
                     }
                     let need = dependency.trim();
                     let reason = format!("package {} needs {need}, which no source has", package.name);
-                    return Err(Error::NotThere(reason));
+                    return Err(Error::Refused(reason));
                 };
                 chosen.insert(needed.name.clone(), Arc::clone(&needed));
                 queue.push_back(needed);

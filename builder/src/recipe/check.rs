@@ -21,7 +21,8 @@ pub(super) fn check(text: &str) -> Result<(Value, Positions), Vec<Problem>> {
         let message = format!("expected one YAML document, found {}", documents.len());
         return Err(vec![Problem { line: 1, column: 1, message }]);
     };
-    let mut checker = Checker { problems: Vec::new(), positions: Positions::new() };
+    let text = text.chars().collect();
+    let mut checker = Checker { text, problems: Vec::new(), positions: Positions::new() };
     let value = checker.value(document, &DEFINITION, "the recipe", "");
     for (section, key) in REQUIRED {
         if value.get(section).and_then(|s| s.get(key)).is_none() {
@@ -32,6 +33,7 @@ pub(super) fn check(text: &str) -> Result<(Value, Positions), Vec<Problem>> {
 }
 
 struct Checker {
+    text: Vec<char>,
     problems: Vec<Problem>,
     positions: Positions,
 }
@@ -47,6 +49,19 @@ impl Checker {
         self.problems.push(Problem { line: start.line(), column: start.col() + 1, message });
     }
 
+    /// A scalar as text. What YAML takes for a number stands as written: release 3.20 is not 3.2.
+    fn scalar(&self, node: &MarkedYaml<'_>) -> Option<String> {
+        match &node.data {
+            YamlData::Value(Scalar::String(text)) => Some(text.to_string()),
+            YamlData::Value(Scalar::Null) | YamlData::Mapping(_) | YamlData::Sequence(_) => None,
+            YamlData::Value(_) => {
+                let written = self.text.get(node.span.start.index()..node.span.end.index())?;
+                Some(written.iter().collect::<String>().trim().to_owned())
+            }
+            _ => None,
+        }
+    }
+
     fn value(&mut self, node: &MarkedYaml<'_>, shape: &Shape, name: &str, path: &str) -> Value {
         let start = node.span.start;
         self.positions.insert(path.to_owned(), (start.line(), start.col() + 1));
@@ -57,7 +72,7 @@ impl Checker {
             (Shape::Object(keys), YamlData::Mapping(mapping)) => {
                 let mut object = Map::new();
                 for (key, value) in mapping {
-                    let Some(key_text) = scalar(key) else {
+                    let Some(key_text) = self.scalar(key) else {
                         self.problem(key, format!("a key of {name} must be text"));
                         continue;
                     };
@@ -76,7 +91,7 @@ impl Checker {
             (Shape::Map(shape), YamlData::Mapping(mapping)) => {
                 let mut object = Map::new();
                 for (key, value) in mapping {
-                    let key = scalar(key).unwrap_or_default();
+                    let key = self.scalar(key).unwrap_or_default();
                     let value = self.value(value, shape, name, &below(path, &key));
                     object.insert(key, value);
                 }
@@ -86,11 +101,11 @@ impl Checker {
                 let items = items.iter().enumerate();
                 items.map(|(at, item)| self.value(item, shape, name, &below(path, &at.to_string()))).collect()
             }
-            (Shape::Text, YamlData::Value(_)) => scalar(node).map_or(Value::Null, Value::String),
+            (Shape::Text, YamlData::Value(_)) => self.scalar(node).map_or(Value::Null, Value::String),
             (Shape::Bool, YamlData::Value(Scalar::Boolean(value))) => Value::Bool(*value),
             (Shape::Number, YamlData::Value(Scalar::Integer(value))) => Value::from(*value),
             (Shape::Choice(choices), YamlData::Value(_)) => {
-                let text = scalar(node).unwrap_or_default();
+                let text = self.scalar(node).unwrap_or_default();
                 if !choices.contains(&text.as_str()) {
                     self.problem(node, unknown(&text, name, choices));
                 }
@@ -102,16 +117,6 @@ impl Checker {
                 Value::Null
             }
         }
-    }
-}
-
-fn scalar(node: &MarkedYaml<'_>) -> Option<String> {
-    match &node.data {
-        YamlData::Value(Scalar::String(text)) => Some(text.to_string()),
-        YamlData::Value(Scalar::Integer(number)) => Some(number.to_string()),
-        YamlData::Value(Scalar::FloatingPoint(number)) => Some(number.to_string()),
-        YamlData::Value(Scalar::Boolean(value)) => Some(value.to_string()),
-        _ => None,
     }
 }
 

@@ -15,7 +15,7 @@ pub use model::{
     Action, Definition, EnvVar, Environment, FileEntry, Filter, Image, LxcConfig, Manager, ManagerCommand,
     PackageSet, Packages, Repository, SourceSection, Targets,
 };
-pub use resolve::{Kind, Resolved};
+pub use resolve::{Fallback, Kind, Resolved};
 
 use crate::{Error, Result};
 

@@ -27,6 +27,15 @@ impl Kind {
     }
 }
 
+/// What holds where neither the recipe nor an override says it.
+#[derive(Clone, Copy, Debug)]
+pub struct Fallback<'a> {
+    /// The host's release; may be empty.
+    pub release: &'a str,
+    /// `YYYYMMDD_HHMM`.
+    pub serial: &'a str,
+}
+
 /// A recipe bound to one image: nothing in it depends on filters or templates any more.
 #[derive(Clone, Debug)]
 pub struct Resolved {
@@ -42,8 +51,8 @@ pub struct Resolved {
 
 impl Recipe {
     /// Applies overrides (`key=value`), fills in defaults, drops what is for other images and
-    /// renders templates. `release` is used when the recipe names none.
-    pub fn resolve(&self, overrides: &[String], kind: Kind, release: &str) -> Result<Resolved> {
+    /// renders templates.
+    pub fn resolve(&self, overrides: &[String], kind: Kind, fallback: &Fallback<'_>) -> Result<Resolved> {
         let mut value = self.value.clone();
         let wrong: Vec<_> = overrides
             .iter()
@@ -54,7 +63,7 @@ impl Recipe {
         }
         let mut definition = self.definition(&value)?;
         let overridden = |key: &str| overrides.iter().any(|text| text.starts_with(&format!("{key}=")));
-        let architecture = defaults(&mut definition.image, release).map_err(|(key, message)| {
+        let architecture = defaults(&mut definition.image, fallback).map_err(|(key, message)| {
             // What an override says stands on no line of the file.
             let path = if overridden(key) { String::from("-o") } else { key.to_owned() };
             self.problems(vec![(path, message)])
@@ -108,13 +117,17 @@ fn set(value: &mut Value, text: &str) -> std::result::Result<(), String> {
     Ok(())
 }
 
-fn defaults(image: &mut Image, release: &str) -> std::result::Result<Architecture, (&'static str, String)> {
+fn defaults(
+    image: &mut Image,
+    fallback: &Fallback<'_>,
+) -> std::result::Result<Architecture, (&'static str, String)> {
     let fill = |field: &mut String, default: &str| {
         if field.is_empty() {
             default.clone_into(field);
         }
     };
-    fill(&mut image.release, release);
+    fill(&mut image.release, fallback.release);
+    fill(&mut image.serial, fallback.serial);
     fill(&mut image.architecture, Architecture::host().debian());
     fill(&mut image.variant, "default");
     fill(&mut image.expiry, "30d");
@@ -181,7 +194,8 @@ type Wrong = Vec<(String, String)>;
 pub(super) fn check(definition: &Definition) -> Wrong {
     let mut trial = definition.clone();
     let mut wrong = Wrong::new();
-    if let Err((key, message)) = defaults(&mut trial.image, "release") {
+    let fallback = Fallback { release: "release", serial: "20260101_0000" };
+    if let Err((key, message)) = defaults(&mut trial.image, &fallback) {
         wrong.push((key.to_owned(), message));
     }
     wrong.extend(render(&mut trial));
