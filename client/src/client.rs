@@ -12,7 +12,7 @@ use crate::catalogue::{Catalogue, CatalogueImage};
 use crate::documents::{self, Reader};
 use crate::fetch::{self, Keep};
 use crate::http::HttpOptions;
-use crate::query::{ImageName, Place};
+use crate::query::{ImageName, ImageRef, Place, names_product};
 use crate::remotes::{self, Remote, RemoteName, Remotes};
 use crate::store::{Store, StoredImage};
 use crate::tree::Tree;
@@ -129,10 +129,19 @@ impl Client {
     }
 
     /// What a name means. Without a remote: an alias or fingerprint of the store, else an image of
-    /// the default remote.
+    /// the default remote. In `local:` also the newest image here of the product named, which needs
+    /// no server.
     pub async fn resolve(&self, name: &ImageName) -> Result<Resolved> {
         let remote = match &name.place {
-            Place::Local => return Ok(Resolved::Local(Box::new(self.store()?.resolve(&name.image)?))),
+            Place::Local => {
+                let store = self.store()?;
+                let mut found = store.find(&name.image)?;
+                if found.is_none() {
+                    found = self.stored_product(&name.image)?;
+                }
+                let stored = found.map_or_else(|| store.resolve(&name.image), Ok)?;
+                return Ok(Resolved::Local(Box::new(stored)));
+            }
             Place::Remote(remote) => remote.clone(),
             Place::Anywhere => {
                 if let Some(image) = self.store()?.find(&name.image)? {
@@ -175,6 +184,22 @@ impl Client {
     pub fn add_aliases(&self, image: &StoredImage, aliases: &[Alias], replace: bool) -> Result<()> {
         let store = self.store()?;
         aliases.iter().try_for_each(|alias| store.add_alias(alias, image.fingerprint, replace))
+    }
+
+    /// The newest image of the store whose product a name says.
+    fn stored_product(&self, name: &ImageRef) -> Result<Option<StoredImage>> {
+        let readings = name.readings(self.config.architecture);
+        let answers = |image: &StoredImage| {
+            let Some(product) = image.origin.as_ref().map(|origin| &origin.product) else { return false };
+            let title = image.properties.get("release_title").map_or(product.release(), String::as_str);
+            readings.iter().any(|(name, arch)| {
+                let releases = [product.release(), title];
+                *arch == product.architecture()
+                    && names_product(name, product.distribution(), &releases, product.variant())
+            })
+        };
+        let images = self.store()?.list()?;
+        Ok(images.into_iter().filter(answers).max_by_key(|image| image.created))
     }
 
     async fn read(&self, name: &RemoteName, remote: &Remote) -> Result<Catalogue> {

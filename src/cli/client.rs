@@ -67,7 +67,8 @@ Examples:
 
 const NAMES: &str = "\
 Names: [REMOTE:]ALIAS, [REMOTE:]DIST/RELEASE[/VARIANT][/ARCH], or 6 and more digits of a
-fingerprint. Without a remote the local store is asked, then the default remote.";
+fingerprint. Without a remote the local store is asked for an alias or fingerprint, then the
+default remote; local: asks the store only.";
 
 #[derive(Subcommand)]
 pub enum Image {

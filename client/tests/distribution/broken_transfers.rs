@@ -105,6 +105,24 @@ async fn missing_and_failing_files_leave_the_store_unchanged() {
 }
 
 #[tokio::test]
+async fn what_is_here_is_found_without_its_server() {
+    let mut tree = Tree::new();
+    let fixture = Fixture::with_remote(&tree, &tree.url()).await;
+    fixture.fetch(NAME).await.unwrap();
+    let newer = tree.add(crate::support::PRODUCT, "20260102_0000", 1000);
+    tree.publish();
+    fixture.fetch(NAME).await.unwrap();
+    fs::remove_dir_all(tree.path("streams")).unwrap();
+    assert!(fixture.fetch("debian/bookworm").await.is_err(), "the remote was asked for, and is gone");
+    for name in ["local:debian/bookworm", "local:debian/bookworm/default/amd64", &newer.fingerprint.short()] {
+        assert_eq!(fixture.fetch(name).await.unwrap().fingerprint, newer.fingerprint);
+    }
+    for name in ["local:debian/trixie", "local:debian/bookworm/arm64", "local:debian/bookworm/cloud"] {
+        assert_refused!(fixture.fetch(name).await, Error::Image { .. });
+    }
+}
+
+#[tokio::test]
 async fn a_call_dropped_in_the_middle_harms_nothing() {
     let tree = Tree::new();
     let server = Server::start(tree.root());
