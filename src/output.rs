@@ -19,13 +19,11 @@ pub enum Format {
     Csv,
 }
 
-/// Prints `items` in the given format. Tables and CSV show `columns`: a heading each, and what
-/// stands under it for an item.
-pub fn list<T: Serialize>(
-    format: Format,
-    items: &[T],
-    columns: &[(&str, &dyn Fn(&T) -> String)],
-) -> anyhow::Result<()> {
+/// A heading, and what stands under it for an item.
+pub type Column<'a, T> = (&'a str, &'a dyn Fn(&T) -> String);
+
+/// Prints `items` in the given format. Tables and CSV show `columns`.
+pub fn list<T: Serialize>(format: Format, items: &[T], columns: &[Column<'_, T>]) -> anyhow::Result<()> {
     let headings = columns.iter().map(|(heading, _)| (*heading).to_owned());
     let text = match format {
         Format::Table => {
@@ -35,6 +33,9 @@ pub fn list<T: Serialize>(
             for item in items {
                 table.add_row(columns.iter().map(|(_, cell)| printable(&cell(item))));
             }
+            table.column_iter_mut().for_each(|column| {
+                column.set_padding((0, 2));
+            });
             let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
             lines.concat()
         }

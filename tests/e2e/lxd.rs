@@ -25,7 +25,7 @@ pub fn boots(lxd: &Lxd, name: &str) {
     let mut state = String::new();
     let running = within(90, || {
         let output = lxd.command(&["exec", name, "--", "systemctl", "is-system-running"]).output().unwrap();
-        state = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        String::from_utf8_lossy(&output.stdout).trim().clone_into(&mut state);
         state == "running" || state == "degraded"
     });
     let failed = if running {

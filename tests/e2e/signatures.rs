@@ -38,7 +38,7 @@ fn gpg_verifies_all_of_them() {
         if let Some(signed) = signed.filter(|signed| Path::new(signed).exists()) {
             gpg(&["--verify", path, signed]);
             verified += 1;
-        } else if path.ends_with(".sjson") {
+        } else if file.extension().is_some_and(|e| e == "sjson") {
             gpg(&["--verify", path]);
             verified += 1;
         }

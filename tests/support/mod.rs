@@ -214,7 +214,7 @@ pub fn wait_for_url(streams: [Box<dyn std::io::Read + Send>; 2]) -> String {
     drop(sender);
     let mut seen = String::new();
     loop {
-        let line = lines.recv_timeout(Duration::from_secs(600));
+        let line = lines.recv_timeout(Duration::from_mins(10));
         let line = line.unwrap_or_else(|_| panic!("the server printed no URL:\n{seen}"));
         let url = line.split_whitespace().find(|word| word.starts_with("https://127.0.0.1:"));
         if let Some(url) = url {
