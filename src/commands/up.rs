@@ -69,18 +69,14 @@ impl Recipe {
     fn find(command: &Up, work: &Path) -> anyhow::Result<Self> {
         let host = HostSources::read();
         let mut options = command.options.clone();
-        let file = match &command.recipe {
-            Some(file) => file.clone(),
-            None => {
-                let file = work.join("debian.yaml");
-                fs::write(&file, DEBIAN)?;
-                let given = options.iter().any(|option| option.starts_with("image.release="));
-                if !given && host.distribution == "debian" && !host.codename.is_empty() {
-                    options.insert(0, format!("image.release={}", host.codename));
-                }
-                file
+        let file = command.recipe.clone().unwrap_or_else(|| work.join("debian.yaml"));
+        if command.recipe.is_none() {
+            fs::write(&file, DEBIAN).with_context(|| file.display().to_string())?;
+            let given = options.iter().any(|option| option.starts_with("image.release="));
+            if !given && host.distribution == "debian" && !host.codename.is_empty() {
+                options.insert(0, format!("image.release={}", host.codename));
             }
-        };
+        }
         let resolve = Resolve { options: options.clone(), kind: Kind::Container };
         let resolved = recipe::resolve(&file, &resolve, &host)?;
         Ok(Self { file, options, resolved, host })
