@@ -29,7 +29,8 @@ pub fn all() -> Vec<Comparison> {
     ]
 }
 
-fn repository(file: &str) -> std::path::PathBuf {
+/// A file of the repository.
+pub fn repository(file: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file)
 }
 

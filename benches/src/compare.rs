@@ -1,8 +1,9 @@
 //! One comparison: two commands in turns.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -10,6 +11,7 @@ use anyhow::{Context, bail};
 /// Where a comparison works: a directory that goes with it, and the binary.
 pub struct Bench {
     dir: tempfile::TempDir,
+    servers: RefCell<Vec<Child>>,
     /// The binary to measure, as an absolute path.
     pub binary: PathBuf,
 }
@@ -19,7 +21,7 @@ impl Bench {
         let binary = fs::canonicalize(binary)
             .with_context(|| format!("{}; build it with: cargo build --release", binary.display()))?;
         let dir = tempfile::Builder::new().prefix("millstream-bench-").tempdir()?;
-        Ok(Self { dir, binary })
+        Ok(Self { dir, servers: RefCell::default(), binary })
     }
 
     /// A path in the directory.
@@ -39,6 +41,13 @@ impl Bench {
         command
     }
 
+    /// Starts a server that ends with the comparison.
+    pub fn keep(&self, script: &str) -> anyhow::Result<()> {
+        let server = self.shell(script).stdin(Stdio::null()).spawn()?;
+        self.servers.borrow_mut().push(server);
+        Ok(())
+    }
+
     /// Runs a script and returns what it prints; its failure is an error with its messages.
     pub fn run(&self, script: &str) -> anyhow::Result<String> {
         let output = self.shell(script).output()?;
@@ -46,6 +55,15 @@ impl Bench {
             bail!("{script}\n{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        for server in self.servers.get_mut() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
     }
 }
 

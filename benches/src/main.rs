@@ -5,6 +5,7 @@
 
 mod builds;
 mod compare;
+mod fetch;
 
 use std::path::PathBuf;
 
@@ -28,7 +29,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let all = builds::all();
+    let all: Vec<_> = builds::all().into_iter().chain(fetch::all()).collect();
     if arguments.names.is_empty() {
         for comparison in &all {
             println!("{:16} {}", comparison.name, comparison.about);

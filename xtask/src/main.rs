@@ -14,7 +14,7 @@ usage: cargo xtask COMMAND
   test [ARGS]   set up what is missing and run every check and test;
                 ARGS go to `cargo test`
   check         format and lints only
-  bench [ARGS]  set up the peers and compare: prints a ratio for each pair
+  bench [NAMES] set up the peers and compare: prints a ratio for each pair; lists them without names
   install       build and install to /usr/local, LXC template included";
 
 fn main() -> ExitCode {
@@ -73,7 +73,7 @@ fn bench(args: &[String]) -> Result<(), String> {
     setup::install(setup::BENCHES)?;
     cargo(&["build", "--release", "--bin", "millstream"])?;
     let mut bench = Command::new("cargo");
-    run(bench.args(["bench", "--bench", "peers", "--"]).args(args))
+    run(bench.args(["run", "--quiet", "--package", "millstream-benches", "--"]).args(args))
 }
 
 fn install() -> Result<(), String> {
