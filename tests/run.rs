@@ -57,7 +57,7 @@ impl Container {
         loop {
             let state = text(&self.exec(&["systemctl", "is-system-running"]).stdout);
             let coming_up = ["", "initializing", "starting"].contains(&state.as_str());
-            if !coming_up || begin.elapsed() > Duration::from_secs(120) {
+            if !coming_up || begin.elapsed() > Duration::from_mins(2) {
                 return state;
             }
             std::thread::sleep(Duration::from_millis(100));
@@ -303,7 +303,7 @@ fn kill(child: &Child, signal: rustix::process::Signal) {
 fn wait_for(mut holds: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !holds() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "not within a minute");
+        assert!(begin.elapsed() < Duration::from_mins(1), "not within a minute");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
