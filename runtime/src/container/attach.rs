@@ -158,7 +158,7 @@ impl Stdio {
         let mut flows = Vec::new();
         if let Some(master) = &self.master {
             rustix::io::ioctl_fionbio(master, true).map_err(|e| format!("terminal: {e}"))?;
-            flows.push(Flow::new(own(stdin.as_fd())?, own(master.as_fd())?));
+            flows.push(Flow::of_terminal(own(stdin.as_fd())?, own(master.as_fd())?));
             flows.push(Flow::new(own(master.as_fd())?, own(stdout.as_fd())?));
         }
         let [input, output, error] = &mut self.outer;

@@ -108,7 +108,8 @@ impl RawTerminal {
         let before = tcgetattr(io::stdin())?;
         let mut raw = before.clone();
         raw.make_raw();
-        tcsetattr(io::stdin(), OptionalActions::Flush, &raw)?;
+        // Not flushed: what has been typed ahead is for the command.
+        tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
         Ok(Self(before))
     }
 }

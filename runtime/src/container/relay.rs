@@ -27,12 +27,19 @@ pub struct Flow {
     from: Option<OwnedFd>,
     to: Option<OwnedFd>,
     buffer: Vec<u8>,
+    /// Whether its end means that the caller's terminal is gone.
+    hangs_up: bool,
 }
 
 impl Flow {
     /// Bytes from one descriptor to another; each closes when it has no more use.
     pub fn new(from: OwnedFd, to: OwnedFd) -> Self {
-        Self { from: Some(from), to: Some(to), buffer: Vec::new() }
+        Self { from: Some(from), to: Some(to), buffer: Vec::new(), hangs_up: false }
+    }
+
+    /// As [`Flow::new`], from the caller's terminal: its end is passed on as SIGHUP.
+    pub fn of_terminal(from: OwnedFd, to: OwnedFd) -> Self {
+        Self { hangs_up: true, ..Self::new(from, to) }
     }
 
     /// What it waits for: something to read, or room for what has been read.
@@ -112,7 +119,9 @@ pub fn run(
             }
         }
         for (flow, _) in flows.iter_mut().zip(&ready).filter(|(_, ready)| **ready) {
-            flow.step();
+            if !flow.step() && flow.from.is_none() && flow.hangs_up {
+                let _ = kill(command, Signal::SIGHUP);
+            }
         }
         while let Some(info) = signals.read_signal()? {
             match Signal::try_from(info.ssi_signo as i32) {
