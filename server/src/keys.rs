@@ -141,23 +141,41 @@ impl KeyStore {
         Ok((self.load(name)?, made))
     }
 
+    /// The signing key with that fingerprint, whatever its name.
+    ///
+    /// # Errors
+    /// [`Error::Key`] when there is none.
+    pub fn find(&self, fingerprint: &KeyFingerprint) -> Result<SigningKey> {
+        let names = self.names()?;
+        let mut keys = names.iter().filter_map(|name| self.load(name).ok());
+        keys.find(|key| key.fingerprint() == *fingerprint).ok_or_else(|| {
+            let reason =
+                format!("none in {} has this fingerprint; put its secret file there", self.dir.display());
+            Error::key(fingerprint.as_str(), reason)
+        })
+    }
+
     /// All keys, by name.
     pub fn list(&self) -> Result<Vec<KeyInfo>> {
+        self.names()?.iter().map(|name| Ok(KeyInfo::of(name, &self.load(name)?))).collect()
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
         let listing = match fs::read_dir(&self.dir) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             listing => listing.map_err(Error::io(&self.dir))?,
         };
-        let mut keys = Vec::new();
+        let mut names = Vec::new();
         for item in listing {
             let name = item.map_err(Error::io(&self.dir))?.file_name();
             if let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".key"))
                 && check_name(name).is_ok()
             {
-                keys.push(KeyInfo::of(name, &self.load(name)?));
+                names.push(name.to_owned());
             }
         }
-        keys.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(keys)
+        names.sort();
+        Ok(names)
     }
 
     /// The public key, armored, as clients and gpg import it.
@@ -239,6 +257,16 @@ mod tests {
         for bad in ["", "..", "../a", "a/b", ".a", "a b", "-a", "a\n"] {
             assert!(matches!(store.load(bad), Err(Error::Key { .. })), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn key_is_found_by_fingerprint_whatever_its_name_and_whatever_lies_beside_it() {
+        let (_dir, store) = store();
+        let made = store.generate("b", "B", Algorithm::Ed25519, SystemTime::now()).unwrap();
+        fs::write(store.secret_path("a"), "no key").unwrap();
+        assert_eq!(store.find(&made.fingerprint).unwrap().fingerprint(), made.fingerprint);
+        let other = "0".repeat(40).parse().unwrap();
+        assert!(store.find(&other).unwrap_err().to_string().contains("none in"));
     }
 
     #[test]

@@ -447,6 +447,18 @@ fn connections_beyond_the_limit_wait_for_their_turn() {
     assert_eq!(Answer::parse(&bytes).status, 200);
 }
 
+/// A tree that is renamed into the place of the old one is served from then on.
+#[test]
+fn tree_put_in_place_of_another_is_served() {
+    let server = Running::start();
+    let other = Fixture::new();
+    let root = server.tree.root();
+    fs::rename(root, root.with_file_name("old")).unwrap();
+    fs::rename(other.root(), root).unwrap();
+    assert_eq!(server.get("/key.asc", "").body, other.key.to_armored_public().unwrap().as_bytes());
+    assert_eq!(server.get(ROOTFS, "").status, 404);
+}
+
 fn trusting(ca: &Path) -> reqwest::Client {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();

@@ -356,7 +356,7 @@ fn page_shows_images_and_escapes_them() {
         .unwrap();
     tree.stream.add(&dir, &signing(&tree.key)).unwrap();
     let page = fs::read_to_string(tree.root().join("index.html")).unwrap();
-    assert!(page.contains("debian&#x2F;bookworm") || page.contains("debian/bookworm"), "{page}");
-    assert!(!page.contains("<script>alert"), "{page}");
-    assert!(page.contains(SERIAL));
+    assert!(page.contains("<code>debian&#x2F;bookworm</code>"), "{page}");
+    assert!(page.contains("&lt;script&gt;alert(1)") && !page.contains("<script>alert"), "{page}");
+    assert!(page.contains(&format!("{SERIAL}/rootfs.tar.xz\">rootfs.tar.xz</a>")), "{page}");
 }

@@ -73,9 +73,9 @@ pub enum Stream {
 /// Who signs, and for how long.
 #[derive(Args)]
 pub struct Signing {
-    /// Name of the signing key
-    #[arg(long, value_name = "NAME", default_value = "default")]
-    pub key: String,
+    /// Name of the signing key [default: the one that signs the stream; for a new one, `default`]
+    #[arg(long, value_name = "NAME")]
+    pub key: Option<String>,
     /// Days until the documents expire [default: as before, at first 30]
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub valid: Option<u32>,

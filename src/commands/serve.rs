@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millstream_server::http::{Access, Limits, Options, Server, Tls};
+use millstream_server::http::{self, Access, Limits, Options, Server, Tls};
 use millstream_server::tls::LocalAuthority;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -47,6 +47,7 @@ async fn serve(
         access_log: (!quiet).then(|| Arc::new(|access: &Access| say(false, &access.to_string())) as _),
     };
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    http::raise_file_limit();
     let server = Server::bind(options).await?;
     let scheme = if command.plain_http { "http" } else { "https" };
     let url = format!("{scheme}://{}", server.address());

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::bail;
 use millstream_image::openpgp::SigningKey;
-use millstream_server::keys::KeyStore;
+use millstream_server::keys::{self, KeyStore};
 use millstream_server::stream::{self, Listed, Problem, Report};
 
 use crate::cli::server::{Signing, Stream};
@@ -16,8 +16,7 @@ use crate::paths::Paths;
 pub fn run(command: &Stream, quiet: bool) -> anyhow::Result<()> {
     match command {
         Stream::Init { root, signing } => {
-            stream::Stream::check_root(root)?;
-            let key = key(signing, quiet)?;
+            let key = first_key(root, signing, quiet)?;
             let (stream, new) = stream::Stream::init(root, &options(signing, &key))?;
             let state = if new { "a stream now" } else { "a stream already" };
             say(quiet, &format!("{}: {state}, signed by {}", root.display(), stream.key_fingerprint()?));
@@ -25,7 +24,7 @@ pub fn run(command: &Stream, quiet: bool) -> anyhow::Result<()> {
         }
         Stream::Add { root, images, signing } => {
             let stream = stream::Stream::open(root)?;
-            let key = key(signing, quiet)?;
+            let key = key(&stream, signing)?;
             images.iter().try_for_each(|dir| add(&stream, dir, &options(signing, &key), quiet))
         }
         Stream::List { root, output } => {
@@ -36,7 +35,7 @@ pub fn run(command: &Stream, quiet: bool) -> anyhow::Result<()> {
         }
         Stream::Sign { root, signing } => {
             let stream = stream::Stream::open(root)?;
-            let key = key(signing, quiet)?;
+            let key = key(&stream, signing)?;
             let expires = stream.sign(&options(signing, &key))?;
             say(
                 quiet,
@@ -47,10 +46,23 @@ pub fn run(command: &Stream, quiet: bool) -> anyhow::Result<()> {
     }
 }
 
-/// The signing key; made on first use, which is said.
-fn key(signing: &Signing, quiet: bool) -> anyhow::Result<SigningKey> {
+/// The key of a stream that exists: the one named, else the one its clients trust.
+fn key(stream: &stream::Stream, signing: &Signing) -> anyhow::Result<SigningKey> {
     let store = KeyStore::new(Paths::from_env().keys());
-    let name = &signing.key;
+    Ok(match &signing.key {
+        Some(name) => store.load(name)?,
+        None => store.find(&stream.key_fingerprint()?)?,
+    })
+}
+
+/// The key of a stream that is to be made; itself made on first use, which is said.
+fn first_key(root: &Path, signing: &Signing, quiet: bool) -> anyhow::Result<SigningKey> {
+    stream::Stream::check_root(root)?;
+    if let Ok(stream) = stream::Stream::open(root) {
+        return key(&stream, signing);
+    }
+    let store = KeyStore::new(Paths::from_env().keys());
+    let name = signing.key.as_deref().unwrap_or(keys::DEFAULT);
     let (key, made) = store.load_or_generate(name, &default_user_id(name), SystemTime::now())?;
     if let Some(made) = made {
         let path = store.secret_path(name);

@@ -15,4 +15,4 @@ mod site;
 mod stall;
 
 pub use log::{Access, AccessLog};
-pub use server::{Limits, Options, Server, Tls};
+pub use server::{Limits, Options, Server, Tls, raise_file_limit};

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -164,6 +165,14 @@ impl Server {
         // All permits back means all connections gone.
         let _ = timeout(limits.shutdown, permits.acquire_many(limits.connections as u32)).await;
     }
+}
+
+/// Lets this process open as many files as it may: a connection can need two. What the system then
+/// allows is found out at use.
+pub fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 fn certificate(tls: &Tls, address: SocketAddr) -> Result<Option<Arc<ServerConfig>>> {

@@ -64,3 +64,38 @@ pub(super) fn not_writable(root: &Path, error: io::Error) -> Error {
     };
     Error::tree(root, reason)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_that_users_can_mend_are_said_in_one_line() {
+        for (kind, expected) in [
+            (io::ErrorKind::ReadOnlyFilesystem, "read-only file system"),
+            (io::ErrorKind::PermissionDenied, "may not write there"),
+            (io::ErrorKind::StorageFull, "no storage space"),
+        ] {
+            let text = not_writable(Path::new("/srv/images"), kind.into()).to_string();
+            assert!(text.starts_with("/srv/images: ") && text.contains(expected), "{text}");
+            assert_eq!(text.lines().count(), 1);
+        }
+    }
+
+    #[test]
+    fn lock_is_had_by_one_and_freed_by_dropping_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Lock::exclusive(dir.path()).unwrap();
+        let root = dir.path().to_path_buf();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let second = std::thread::spawn(move || {
+            let lock = Lock::exclusive(&root).unwrap();
+            sender.send(()).unwrap();
+            drop(lock);
+        });
+        assert!(receiver.recv_timeout(std::time::Duration::from_millis(200)).is_err());
+        drop(first);
+        receiver.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+        second.join().unwrap();
+    }
+}
