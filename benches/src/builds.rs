@@ -8,7 +8,8 @@ use anyhow::{Context, bail};
 use crate::compare::{Bench, Comparison, Sides};
 
 /// Nothing fetched before, on either side.
-const COLD: &str = "rm -rf state ours theirs cache";
+const COLD_OURS: &str = "rm -rf state ours";
+const COLD_THEIRS: &str = "rm -rf cache theirs";
 
 pub fn all() -> Vec<Comparison> {
     vec![
@@ -35,7 +36,7 @@ fn repository(file: &str) -> std::path::PathBuf {
 
 /// The sources our builder takes from this host's apt, a line each.
 fn sources(bench: &Bench, recipe: &Path) -> anyhow::Result<Vec<String>> {
-    bench.run(COLD)?;
+    bench.run(COLD_OURS)?;
     bench.run(&format!("$MILLSTREAM -q build --format dir --out ours {}", recipe.display()))?;
     let text = fs::read_to_string(bench.path("ours/rootfs/etc/apt/sources.list"))?;
     Ok(text.lines().map(str::to_owned).collect())
@@ -47,7 +48,8 @@ fn minbase(bench: &Bench) -> anyhow::Result<Sides> {
     Ok(Sides {
         ours: format!("$MILLSTREAM -q build --format dir --out ours {}", recipe.display()),
         theirs: format!("mmdebstrap --quiet --variant=minbase bookworm theirs '{lines}'"),
-        before: COLD.into(),
+        before_ours: COLD_OURS.into(),
+        before_theirs: COLD_THEIRS.into(),
     })
 }
 
@@ -87,7 +89,8 @@ fn default_recipe(bench: &Bench) -> anyhow::Result<Sides> {
     Ok(Sides {
         ours: format!("$MILLSTREAM -q build --out ours recipe.yaml {options}"),
         theirs: format!("./distrobuilder build-lxc recipe.yaml theirs --cache-dir cache {options}"),
-        before: COLD.into(),
+        before_ours: COLD_OURS.into(),
+        before_theirs: COLD_THEIRS.into(),
     })
 }
 
