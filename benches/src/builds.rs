@@ -102,7 +102,7 @@ fn distrobuilder(bench: &Bench) -> anyhow::Result<()> {
         for file in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do
             [ ! -e $file ] || sed s/bookworm/trixie/g $file > apt/parts/$(basename $file | sed 's/^sources.list$/main.list/')
         done
-        options='-o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=apt/parts -o Dir::State::lists=apt/lists -o Dir::Cache=apt/cache -o Dir::State::status=apt/status -o APT::Sandbox::User=root'
+        options=\"-o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=$PWD/apt/parts -o Dir::State::lists=$PWD/apt/lists -o Dir::Cache=$PWD/apt/cache -o Dir::State::status=$PWD/apt/status -o APT::Sandbox::User=root\"
         apt-get $options -qq update
         apt-get $options -qq download distrobuilder
         dpkg-deb -x distrobuilder_*.deb unpacked
