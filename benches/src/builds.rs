@@ -8,7 +8,8 @@ use anyhow::{Context, bail};
 use crate::compare::{Bench, Comparison, Sides};
 
 /// Nothing fetched before, on either side.
-const COLD: &str = "rm -rf state ours theirs cache";
+const COLD_OURS: &str = "rm -rf state ours";
+const COLD_THEIRS: &str = "rm -rf cache theirs";
 
 pub fn all() -> Vec<Comparison> {
     vec![
@@ -36,7 +37,7 @@ pub fn repository(file: &str) -> std::path::PathBuf {
 
 /// The sources our builder takes from this host's apt, a line each.
 fn sources(bench: &Bench, recipe: &Path) -> anyhow::Result<Vec<String>> {
-    bench.run(COLD)?;
+    bench.run(COLD_OURS)?;
     bench.run(&format!("$MILLSTREAM -q build --format dir --out ours {}", recipe.display()))?;
     let text = fs::read_to_string(bench.path("ours/rootfs/etc/apt/sources.list"))?;
     Ok(text.lines().map(str::to_owned).collect())
@@ -48,7 +49,8 @@ fn minbase(bench: &Bench) -> anyhow::Result<Sides> {
     Ok(Sides {
         ours: format!("$MILLSTREAM -q build --format dir --out ours {}", recipe.display()),
         theirs: format!("mmdebstrap --quiet --variant=minbase bookworm theirs '{lines}'"),
-        before: COLD.into(),
+        before_ours: COLD_OURS.into(),
+        before_theirs: COLD_THEIRS.into(),
     })
 }
 
@@ -88,7 +90,8 @@ fn default_recipe(bench: &Bench) -> anyhow::Result<Sides> {
     Ok(Sides {
         ours: format!("$MILLSTREAM -q build --out ours recipe.yaml {options}"),
         theirs: format!("./distrobuilder build-lxc recipe.yaml theirs --cache-dir cache {options}"),
-        before: COLD.into(),
+        before_ours: COLD_OURS.into(),
+        before_theirs: COLD_THEIRS.into(),
     })
 }
 
@@ -100,7 +103,7 @@ fn distrobuilder(bench: &Bench) -> anyhow::Result<()> {
         for file in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do
             [ ! -e $file ] || sed s/bookworm/trixie/g $file > apt/parts/$(basename $file | sed 's/^sources.list$/main.list/')
         done
-        options='-o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=apt/parts -o Dir::State::lists=apt/lists -o Dir::Cache=apt/cache -o Dir::State::status=apt/status -o APT::Sandbox::User=root'
+        options=\"-o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=$PWD/apt/parts -o Dir::State::lists=$PWD/apt/lists -o Dir::Cache=$PWD/apt/cache -o Dir::State::status=$PWD/apt/status -o APT::Sandbox::User=root\"
         apt-get $options -qq update
         apt-get $options -qq download distrobuilder
         dpkg-deb -x distrobuilder_*.deb unpacked

@@ -87,8 +87,10 @@ pub struct Sides {
     pub ours: String,
     /// The other program's.
     pub theirs: String,
-    /// Before every run of either, not timed.
-    pub before: String,
+    /// Before every run of ours, not timed.
+    pub before_ours: String,
+    /// Before every run of theirs, not timed.
+    pub before_theirs: String,
 }
 
 impl Comparison {
@@ -98,8 +100,8 @@ impl Comparison {
         let sides = (self.setup)(bench)?;
         println!("  ours:   {}\n  theirs: {}", sides.ours.trim(), sides.theirs.trim());
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        let timed = |script: &str, times: &mut Vec<f64>| -> anyhow::Result<()> {
-            bench.run(&sides.before)?;
+        let timed = |before: &str, script: &str, times: &mut Vec<f64>| -> anyhow::Result<()> {
+            bench.run(before)?;
             let started = Instant::now();
             bench.run(script)?;
             times.push(started.elapsed().as_secs_f64());
@@ -108,11 +110,11 @@ impl Comparison {
         for round in 0..rounds.max(1) {
             // Whoever goes first changes, so that neither always finds the other's cache.
             if round % 2 == 0 {
-                timed(&sides.theirs, &mut theirs)?;
-                timed(&sides.ours, &mut ours)?;
+                timed(&sides.before_theirs, &sides.theirs, &mut theirs)?;
+                timed(&sides.before_ours, &sides.ours, &mut ours)?;
             } else {
-                timed(&sides.ours, &mut ours)?;
-                timed(&sides.theirs, &mut theirs)?;
+                timed(&sides.before_ours, &sides.ours, &mut ours)?;
+                timed(&sides.before_theirs, &sides.theirs, &mut theirs)?;
             }
             if round == 0 {
                 println!("  {}", (self.check)(bench)?);
