@@ -52,7 +52,8 @@ fn setup(bench: &Bench) -> anyhow::Result<Sides> {
             "WGETRC=$PWD/wgetrc LXC_CACHE_PATH=$PWD/cache lxc-create -P $PWD/lxc -n c1 -f default.conf \
              -t download -- -d debian -r bookworm -a amd64 --server 127.0.0.1:{port}"
         ),
-        before: "rm -rf client/data client/cache lxc cache".into(),
+        before_ours: "rm -rf client/data client/cache".into(),
+        before_theirs: "rm -rf lxc cache".into(),
     })
 }
 
