@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use millstream_builder::apt::sources::HostSources;
 use millstream_builder::is_current;
 use millstream_builder::recipe::Resolved;
+use millstream_image::Product;
 use millstream_image::manifest::Manifest;
 use millstream_runtime::CancelToken;
 use millstream_server::stream::Stream;
@@ -35,8 +36,8 @@ pub fn run(command: &Up, quiet: bool) -> anyhow::Result<()> {
     let runner = Runner { quiet, cancel: interrupt::token()? };
     runner.run(&["stream", "init"], &[&root])?;
     let stream = Stream::open(&root)?;
-    let product = recipe.resolved.product.clone();
-    match present(&stream, &recipe)? {
+    let product = recipe.resolve(&[])?.product;
+    match present(&stream, &recipe, &product)? {
         Some(serial) if !quiet => eprintln!("{product}: unchanged since {serial}, nothing to build"),
         Some(_) => {}
         None => {
@@ -54,14 +55,13 @@ pub fn run(command: &Up, quiet: bool) -> anyhow::Result<()> {
         tls_key: None,
         plain_http: false,
     };
-    serve::run_and_say(&serve, quiet, &|url| output::print(&what_next(url, &root, &paths, &recipe.resolved)))
+    serve::run_and_say(&serve, quiet, &|url| output::print(&what_next(url, &root, &paths, &product)))
 }
 
-/// The recipe to build, as a file and resolved.
+/// The recipe to build.
 struct Recipe {
     file: PathBuf,
     options: Vec<String>,
-    resolved: Resolved,
     host: HostSources,
 }
 
@@ -77,9 +77,13 @@ impl Recipe {
                 options.insert(0, format!("image.release={}", host.codename));
             }
         }
-        let resolve = Resolve { options: options.clone(), kind: Kind::Container };
-        let resolved = recipe::resolve(&file, &resolve, &host)?;
-        Ok(Self { file, options, resolved, host })
+        Ok(Self { file, options, host })
+    }
+
+    /// The image it describes, with further overrides.
+    fn resolve(&self, more: &[String]) -> anyhow::Result<Resolved> {
+        let options = [&self.options, more].concat();
+        recipe::resolve(&self.file, &Resolve { options, kind: Kind::Container }, &self.host)
     }
 
     /// Builds in a process of its own, which for an ordinary user enters a user namespace.
@@ -92,15 +96,16 @@ impl Recipe {
 }
 
 /// The serial of the product's newest image, when building would only make it again.
-fn present(stream: &Stream, recipe: &Recipe) -> anyhow::Result<Option<String>> {
+fn present(stream: &Stream, recipe: &Recipe, product: &Product) -> anyhow::Result<Option<String>> {
     let images = stream.list(SystemTime::now())?;
-    let Some(newest) = images.iter().find(|image| image.newest && image.product == recipe.resolved.product)
-    else {
+    let Some(newest) = images.iter().find(|image| image.newest && image.product == *product) else {
         return Ok(None);
     };
     let file = stream.root().join(&newest.path).join("manifest.json");
     let manifest = Manifest::parse(&fs::read(&file).with_context(|| file.display().to_string())?)?;
-    let current = is_current(&recipe.resolved, &manifest, &recipe.host)?;
+    // A recipe's text holds the serial; only what else it says counts.
+    let resolved = recipe.resolve(&[format!("image.serial={}", manifest.serial)])?;
+    let current = is_current(&resolved, &manifest, &recipe.host)?;
     Ok(current.then(|| newest.serial.to_string()))
 }
 
@@ -139,10 +144,10 @@ impl Runner {
     }
 }
 
-fn what_next(url: &str, root: &Path, paths: &Paths, resolved: &Resolved) -> String {
-    let aliases = resolved.product.aliases([]);
+fn what_next(url: &str, root: &Path, paths: &Paths, product: &Product) -> String {
+    let aliases = product.aliases([]);
     let alias = aliases.last().map(ToString::to_string).unwrap_or_default();
-    let (product, ca) = (&resolved.product, paths.tls().join("ca.crt"));
+    let ca = paths.tls().join("ca.crt");
     let (key, ca) = (root.join("key.asc"), ca.display());
     let host = url.trim_start_matches("https://");
     format!(

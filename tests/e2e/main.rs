@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod instances;
 mod lxc;
 mod lxd;
 mod newcomer;

@@ -125,17 +125,19 @@ fn shared(name: &str, fill: impl FnOnce(&Path)) -> PathBuf {
 /// The directory of a real image, built from the real mirror once.
 pub fn image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| {
-        let dir = shared("image", |dir| {
-            let home = Home::new();
-            let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/debian.yaml");
-            let out = dir.join("image");
-            let options = ["-o", "image.release=bookworm", "-o", "image.variant=minimal"];
-            let out = ["--out", out.to_str().unwrap()];
-            home.run(&[&["build", recipe][..], &options, &out].concat());
-        });
-        dir.join("image")
-    })
+    IMAGE.get_or_init(|| image_of("bookworm"))
+}
+
+/// The same of any release of Debian, variant `minimal`.
+pub fn image_of(release: &str) -> PathBuf {
+    let dir = shared(release, |dir| {
+        let home = Home::new();
+        let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/debian.yaml");
+        let (release, out) = (format!("image.release={release}"), dir.join("image"));
+        let options = ["-o", &release, "-o", "image.variant=minimal", "--out", out.to_str().unwrap()];
+        home.run(&[&["build", recipe][..], &options].concat());
+    });
+    dir.join("image")
 }
 
 /// A published stream with that image, and the home whose key signs it.

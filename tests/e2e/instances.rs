@@ -1,21 +1,17 @@
 //! Debian system containers run from images built here, through the command line.
-//!
-//! Needs root. Builds a minimal image of each release once, below the target directory.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, flock};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use tempfile::TempDir;
 
-const MILLSTREAM: &str = env!("CARGO_BIN_EXE_millstream");
+use crate::support::{PROGRAM, image_of};
 
 /// A container of one release, deleted at the end.
 struct Container {
@@ -26,7 +22,7 @@ struct Container {
 impl Container {
     fn launch(release: &str, what: &str) -> Self {
         let container = Self::nothing(what);
-        let image = image(release);
+        let image = image_of(release);
         let launched = container.millstream(&["launch", image.to_str().unwrap(), &container.name]);
         assert!(launched.status.success(), "{}", text(&launched.stderr));
         container
@@ -38,7 +34,7 @@ impl Container {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(MILLSTREAM);
+        let mut command = Command::new(PROGRAM);
         command.args(args).env("MILLSTREAM_DIR", self.dir.path()).stdin(Stdio::null());
         command
     }
@@ -78,29 +74,6 @@ impl Drop for Container {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim_end().to_owned()
-}
-
-/// Builds the image if it is not there. Tests that want it at the same time wait for each other.
-fn image(release: &str) -> PathBuf {
-    let base = Path::new(env!("CARGO_TARGET_TMPDIR")).join("run");
-    fs::create_dir_all(&base).unwrap();
-    let lock = File::create(base.join(format!("{release}.lock"))).unwrap();
-    flock(&lock, FlockOperation::LockExclusive).unwrap();
-    let out = base.join(release);
-    if !out.join("rootfs.tar.xz").exists() {
-        let _ = fs::remove_dir_all(&out);
-        let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/debian.yaml");
-        let built = Command::new(MILLSTREAM)
-            .arg("build")
-            .arg(recipe)
-            .args(["-o", &format!("image.release={release}"), "-o", "image.variant=minimal", "--out"])
-            .arg(&out)
-            .env("MILLSTREAM_DIR", &base)
-            .output()
-            .unwrap();
-        assert!(built.status.success(), "{}", text(&built.stderr));
-    }
-    out
 }
 
 fn boots_to_running(release: &str) {
@@ -191,7 +164,7 @@ impl OnTerminal {
         terminal.resize(rows, columns);
         terminal.child.wait().unwrap();
         terminal.child = Command::new("setsid")
-            .args(["--wait", "--ctty", MILLSTREAM])
+            .args(["--wait", "--ctty", PROGRAM])
             .args(args)
             .env("MILLSTREAM_DIR", container.dir.path())
             .stdin(slave.try_clone().unwrap())
@@ -274,7 +247,7 @@ fn shell_is_a_login_shell() {
 #[test]
 fn mistakes_get_one_clear_line() {
     let container = Container::nothing("mistakes");
-    let image = image("bookworm");
+    let image = image_of("bookworm");
     let image = image.to_str().unwrap();
     let cases: [(&[&str], i32, &str); 7] = [
         (&["launch", image, "no_name"], 1, "only letters, digits and hyphens"),
