@@ -174,7 +174,9 @@ struct End {
 
 impl Run {
     fn start(request: &Request, templates: &[Job], single: &SingleThread) -> Step<Self> {
-        let cgroups = cgroup::Host::discover().map_err(|e| e.to_string())?.container(&request.cgroup);
+        let host = cgroup::Host::discover().map_err(|e| e.to_string())?;
+        host.leave_caller();
+        let cgroups = host.container(&request.cgroup);
         let log = ConsoleLog::begin(&request.directory).map_err(|e| format!("console log: {e}"))?;
         let mut starting = Starting { init: None, cgroups: Some(cgroups) };
         let (console, stop_signal) = starting.bring_up(request, templates, single)?;
