@@ -346,6 +346,40 @@ fn packing_and_unpacking_gives_the_same_tree() {
     }
 }
 
+/// Read back from the kernel, which refuses malformed ones.
+#[test]
+fn file_capabilities_and_access_lists_move_with_the_owners() {
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
+    let dir = tempfile::tempdir().unwrap();
+    let tool = dir.path().join("ping");
+    fs::write(&tool, "x").unwrap();
+    let set = |name: &str, value: &[u8]| {
+        rustix::fs::setxattr(&tool, name, value, rustix::fs::XattrFlags::empty()).unwrap();
+    };
+    let list =
+        |user: u32| words(&[2, 0x6_0001, !0, 0x4_0002, user, 0x4_0004, !0, 0x4_0010, !0, 0x4_0020, !0]);
+    set("security.capability", &words(&[0x0200_0001, 1 << 13, 0, 0, 0]));
+    set("system.posix_acl_access", &list(4));
+    let options = PackOptions { compression: Compression::None, ..PackOptions::default() };
+    let (bytes, _) = pack(dir.path(), Vec::new(), &options).unwrap();
+
+    let unpacked = |ownership| {
+        let (out, result) = unpack(&bytes, &ExtractOptions { ownership, ..ExtractOptions::default() });
+        result.unwrap();
+        let get = |name: &str| {
+            let mut value = vec![0; 100];
+            let size = rustix::fs::getxattr(out.path().join("target/ping"), name, &mut value).unwrap();
+            value.truncate(size);
+            value
+        };
+        (get("security.capability"), get("system.posix_acl_access"))
+    };
+    let shifted = unpacked(Ownership::Shift { base: 100_000, count: 65_536 });
+    assert_eq!(shifted, (words(&[0x0300_0001, 1 << 13, 0, 0, 0, 100_000]), list(100_004)));
+    let kept = unpacked(Ownership::Keep);
+    assert_eq!(kept, (words(&[0x0200_0001, 1 << 13, 0, 0, 0]), list(4)));
+}
+
 #[test]
 fn times_are_clamped() {
     let dir = tempfile::tempdir().unwrap();

@@ -216,6 +216,29 @@ fn files_belong_to_the_containers_ids_on_disk_and_to_root_inside() {
     }
 }
 
+/// As `ping` has them, whose users are not root.
+#[test]
+fn file_capabilities_count_inside() {
+    const NET_RAW: &[u8] = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let world = World::new();
+    let image = world.image(&Recipe { capable: Some(("/bin/busybox-ping", NET_RAW)), ..Recipe::default() });
+    for usage in [ImageUse::Automatic, ImageUse::Copied] {
+        let container = support::Container { world: &world, name: name("caps") };
+        world.runtime.create(&container.name, &image, usage).unwrap();
+        world.runtime.start(&container.name).unwrap();
+        let effective = |program: &str| {
+            let script = format!("{program} grep CapEff /proc/self/status > /tmp/effective");
+            let argv = ["sh", "-c", &script].map(str::to_owned).to_vec();
+            let user = ExecOptions { argv, uid: 1000, gid: 1000, ..ExecOptions::default() };
+            assert_eq!(container.sh("chmod 1777 /tmp; rm -f /tmp/effective"), 0);
+            assert_eq!(world.runtime.exec(&container.name, &user).unwrap(), 0, "{usage:?}");
+            container.output("cut -f 2 /tmp/effective")
+        };
+        assert_eq!(effective("busybox-ping"), "0000000000002000", "{usage:?}");
+        assert_eq!(effective("busybox"), "0000000000000000", "{usage:?}");
+    }
+}
+
 #[test]
 fn a_flooded_console_stays_bounded() {
     let world = World::new();

@@ -13,7 +13,7 @@ use rustix::fs::{self, FileType, Mode, OFlags};
 
 use super::reader::{Entry, Kind, Reader};
 use super::tree::{self, Tree};
-use super::{Limits, archive_error, decoder, entry_error};
+use super::{Limits, archive_error, decoder, entry_error, shift::shift};
 use crate::digest::HashingReader;
 use crate::{Error, Result, Sha256Digest};
 
@@ -35,7 +35,8 @@ pub enum Devices {
 pub enum Ownership {
     /// As the archive says.
     Keep,
-    /// As the archive says, moved by `base`; ids from `count` on are an error.
+    /// As the archive says, moved by `base`; ids from `count` on are an error. So are those in access
+    /// control lists, and file capabilities count where `base` is root.
     Shift {
         /// Added to every id.
         base: u32,
@@ -162,8 +163,9 @@ impl Extractor<'_> {
         Ok(entries)
     }
 
-    fn place(&mut self, entry: Entry, reader: &mut Reader<impl Read>) -> Result<()> {
+    fn place(&mut self, mut entry: Entry, reader: &mut Reader<impl Read>) -> Result<()> {
         let owner = self.owner(&entry)?;
+        self.shift_attributes(&mut entry)?;
         let refused = |error: io::Error| entry_error(&entry.path, explain(&error));
         match &entry.kind {
             Kind::Directory => {
@@ -290,6 +292,14 @@ impl Extractor<'_> {
                 })
             }
         }
+    }
+
+    fn shift_attributes(&self, entry: &mut Entry) -> Result<()> {
+        let Ownership::Shift { base, count } = self.options.ownership else { return Ok(()) };
+        for (name, value) in &mut entry.xattrs {
+            *value = shift(name, value, base, count).map_err(|reason| entry_error(&entry.path, reason))?;
+        }
+        Ok(())
     }
 }
 

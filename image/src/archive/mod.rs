@@ -9,6 +9,7 @@ mod header;
 mod pack;
 mod pax;
 mod reader;
+mod shift;
 mod small;
 mod tree;
 mod xz;

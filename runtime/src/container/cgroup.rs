@@ -3,8 +3,12 @@
 //! A container `ID` gets `millstream/ID` below the root of each. It sees only the v2 one, which
 //! is its own from there on; limits are set from outside on whichever hierarchy has the controller.
 //! Hosts that mount no v2 hierarchy have one all the same: it is opened without mounting it.
+//!
+//! The root is that of the mount, whatever group the caller is in: every command finds a container
+//! there, and a container outlives the service or session that started it. In a control group
+//! namespace, the root of the mount is that of the subtree delegated to it, and nothing is made
+//! outside. Controllers are only passed on there if no process is left in its root.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -62,7 +66,13 @@ impl Host {
     pub fn discover() -> Result<Self> {
         let path = "/proc/self/mountinfo";
         let text = fs::read_to_string(path).map_err(Error::io(path))?;
-        let mut hierarchies = parse(&text);
+        let mut hierarchies: Vec<Hierarchy> = Vec::new();
+        for mount in parse(&text).into_iter().filter(Mount::is_reachable) {
+            if !hierarchies.iter().any(|h| h.v2 == mount.v2 && h.controllers == mount.controllers) {
+                let Mount { root, v2, controllers, .. } = mount;
+                hierarchies.push(Hierarchy { root, v2, controllers, open: None });
+            }
+        }
         if !hierarchies.iter().any(|h| h.v2) {
             let tree = open_v2().map_err(Error::io("cgroup2"))?;
             let root = PathBuf::from(format!("/proc/self/fd/{}", tree.as_raw_fd()));
@@ -74,6 +84,33 @@ impl Host {
     /// The directories of the container `id`.
     pub fn container(self, id: &str) -> Cgroups {
         Cgroups { host: self, id: id.to_owned() }
+    }
+
+    /// Moves this process to the roots, so that it does not end with the service or session it was
+    /// started from. A v2 root that is not the machine's own may refuse; then it stays.
+    pub fn leave_caller(&self) {
+        for hierarchy in &self.hierarchies {
+            let _ = fs::write(hierarchy.root.join("cgroup.procs"), "0");
+        }
+    }
+}
+
+/// A line of `mountinfo`.
+struct Mount {
+    /// As `mountinfo` writes it, `MAJOR:MINOR`.
+    device: String,
+    root: PathBuf,
+    v2: bool,
+    controllers: Vec<String>,
+}
+
+impl Mount {
+    /// Whether its path leads to it, and not to what was mounted over it later.
+    fn is_reachable(&self) -> bool {
+        rustix::fs::stat(&self.root).is_ok_and(|found| {
+            let device = found.st_dev;
+            self.device == format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device))
+        })
     }
 }
 
@@ -168,12 +205,13 @@ fn open_v2() -> io::Result<OwnedFd> {
     Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
 }
 
-/// The first mount of each hierarchy in `mountinfo`.
-fn parse(mountinfo: &str) -> Vec<Hierarchy> {
-    let mut found: BTreeMap<String, Hierarchy> = BTreeMap::new();
+/// The mounts of hierarchies in `mountinfo`.
+fn parse(mountinfo: &str) -> Vec<Mount> {
+    let mut found = Vec::new();
     for line in mountinfo.lines() {
         let Some((place, kind)) = line.split_once(" - ") else { continue };
-        let Some(mount_point) = place.split(' ').nth(4) else { continue };
+        let mut place = place.split(' ').skip(2);
+        let (Some(device), Some(mount_point)) = (place.next(), place.nth(1)) else { continue };
         let mut kind = kind.split(' ');
         let v2 = match kind.next() {
             Some("cgroup") => false,
@@ -187,10 +225,9 @@ fn parse(mountinfo: &str) -> Vec<Hierarchy> {
             .map(str::to_owned)
             .collect();
         let root = PathBuf::from(unescape(mount_point));
-        let key = if v2 { String::new() } else { controllers.join(",") };
-        found.entry(key).or_insert(Hierarchy { root, v2, controllers, open: None });
+        found.push(Mount { device: device.to_owned(), root, v2, controllers });
     }
-    found.into_values().collect()
+    found
 }
 
 /// `mountinfo` writes blanks as `\040`.
@@ -278,15 +315,36 @@ mod tests {
 ";
 
     #[test]
-    fn finds_each_hierarchy_once() {
+    fn reads_the_mounts() {
         let found = parse(HYBRID);
-        let roots: Vec<_> = found.iter().map(|h| (h.root.to_str().unwrap(), h.v2)).collect();
+        let mounts: Vec<_> =
+            found.iter().map(|m| (m.root.to_str().unwrap(), m.device.as_str(), m.v2)).collect();
         assert_eq!(
-            roots,
-            [("/sys/fs/cgroup/a b", true), ("/sys/fs/cgroup/cpu", false), ("/sys/fs/cgroup/systemd", false)]
+            mounts,
+            [
+                ("/sys/fs/cgroup/cpu", "0:26", false),
+                ("/sys/fs/cgroup/systemd", "0:27", false),
+                ("/sys/fs/cgroup/a b", "0:28", true),
+                ("/elsewhere", "0:28", true),
+            ]
         );
-        assert_eq!(found[1].controllers, ["cpu", "cpuacct"]);
-        assert_eq!(found[2].controllers, ["name=systemd"]);
+        assert_eq!(found[0].controllers, ["cpu", "cpuacct"]);
+        assert_eq!(found[1].controllers, ["name=systemd"]);
+        assert!(found[2].controllers.is_empty());
         assert!(parse("").is_empty());
+    }
+
+    #[test]
+    fn a_mount_under_another_is_not_reachable() {
+        let proc = rustix::fs::stat("/proc").unwrap().st_dev;
+        let device = format!("{}:{}", rustix::fs::major(proc), rustix::fs::minor(proc));
+        let mount = |root: &str| Mount {
+            device: device.clone(),
+            root: root.into(),
+            v2: true,
+            controllers: Vec::new(),
+        };
+        assert!(mount("/proc").is_reachable());
+        assert!(!mount("/").is_reachable() && !mount("/no/such/directory").is_reachable());
     }
 }

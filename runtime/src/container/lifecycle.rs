@@ -68,7 +68,12 @@ impl Runtime {
                     return Err(failed(format!("its init ended at once with status {}", exit.code)));
                 }
             }
-            Some(Report::Failed(reason)) => return Err(failed(reason)),
+            Some(Report::Failed { reason, supervisor }) => {
+                if let Some(supervisor) = supervisor {
+                    wait_gone(supervisor, &directory)?;
+                }
+                return Err(failed(reason));
+            }
             None => {
                 cgroup::Host::discover()?.container(&request.cgroup).remove()?;
                 return Err(failed("its supervisor was killed".into()));
@@ -200,6 +205,14 @@ fn end(directory: &Path, signal: i32, limit: Duration) -> Result<bool> {
     }
 }
 
+/// Waits for a supervisor that has reported its last to leave.
+fn wait_gone(supervisor: Process, directory: &Path) -> Result<()> {
+    if let Some(supervisor) = open(supervisor)? {
+        process::wait(&supervisor, AFTER_KILL).map_err(Error::io(directory))?;
+    }
+    Ok(())
+}
+
 /// Looks at a fresh init until it has died or gone to sleep, or has lived long enough.
 fn died_at_once(directory: &Path, supervisor: Process) -> Result<Option<Exit>> {
     let begin = Instant::now();
@@ -209,9 +222,7 @@ fn died_at_once(directory: &Path, supervisor: Process) -> Result<Option<Exit>> {
         let state = State::read(directory)?;
         let Some(running) = state.running else {
             // It has written its last words; let it leave.
-            if let Some(supervisor) = open(supervisor)? {
-                process::wait(&supervisor, AFTER_KILL).map_err(Error::io(directory))?;
-            }
+            wait_gone(supervisor, directory)?;
             return Ok(state.last_exit);
         };
         if gone {

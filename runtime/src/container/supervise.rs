@@ -62,8 +62,12 @@ pub(crate) enum Report {
         /// Who looks after it.
         supervisor: Process,
     },
-    /// It does not, and nothing is left.
-    Failed(String),
+    /// It does not, and nothing is left once the supervisor has ended.
+    Failed {
+        reason: String,
+        /// None: it was not detached yet.
+        supervisor: Option<Process>,
+    },
 }
 
 type Step<T> = Result<T, String>;
@@ -74,7 +78,7 @@ pub(crate) fn main() -> ! {
         Ok(Some((request, single))) => supervise(&request, &single),
         Ok(None) => 0,
         Err(reason) => {
-            report(&Report::Failed(reason));
+            report(&Report::Failed { reason, supervisor: None });
             1
         }
     };
@@ -111,7 +115,8 @@ fn supervise(request: &Request, single: &SingleThread) -> i32 {
         let run = match Run::start(request, &templates, single) {
             Ok(run) => run,
             Err(reason) if starts.is_empty() => {
-                report(&Report::Failed(reason));
+                let supervisor = Process::of(std::process::id() as i32).ok();
+                report(&Report::Failed { reason, supervisor });
                 return 1;
             }
             Err(reason) => {
@@ -174,7 +179,9 @@ struct End {
 
 impl Run {
     fn start(request: &Request, templates: &[Job], single: &SingleThread) -> Step<Self> {
-        let cgroups = cgroup::Host::discover().map_err(|e| e.to_string())?.container(&request.cgroup);
+        let host = cgroup::Host::discover().map_err(|e| e.to_string())?;
+        host.leave_caller();
+        let cgroups = host.container(&request.cgroup);
         let log = ConsoleLog::begin(&request.directory).map_err(|e| format!("console log: {e}"))?;
         let mut starting = Starting { init: None, cgroups: Some(cgroups) };
         let (console, stop_signal) = starting.bring_up(request, templates, single)?;

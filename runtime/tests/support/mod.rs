@@ -43,6 +43,8 @@ pub struct Recipe<'a> {
     pub files: &'a [(&'a str, &'a str)],
     /// Links, `(path, target)`.
     pub links: &'a [(&'a str, &'a str)],
+    /// A second busybox with file capabilities, and their `security.capability`.
+    pub capable: Option<(&'a str, &'a [u8])>,
     /// Target path, occasion, text.
     pub templates: &'a [(&'a str, &'a str, &'a str)],
 }
@@ -85,6 +87,12 @@ impl World {
             let _ = fs::remove_file(&path);
             let _ = fs::remove_dir(&path);
             symlink(target, path).unwrap();
+        }
+        if let Some((path, capabilities)) = recipe.capable {
+            let path = root.join(path.trim_start_matches('/'));
+            fs::copy(root.join("bin/busybox"), &path).unwrap();
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::setxattr(path, "security.capability", capabilities, flags).unwrap();
         }
         let options = PackOptions { compression: Compression::Gzip, ..PackOptions::default() };
         let out = fs::File::create(dir.join("rootfs.tar.xz")).unwrap();
