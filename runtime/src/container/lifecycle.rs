@@ -21,7 +21,7 @@ use crate::{Error, Result};
 /// Console lines shown when a container does not come up.
 const CONSOLE_LINES: usize = 10;
 /// An init that is going to die at once has done so, or sleeps, within this time.
-const FIRST_BREATH: Duration = Duration::from_millis(25);
+const FIRST_BREATH: Duration = Duration::from_millis(100);
 /// How long a killed container may take to be gone.
 const AFTER_KILL: Duration = Duration::from_secs(30);
 
