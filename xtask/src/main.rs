@@ -15,7 +15,7 @@ usage: cargo xtask COMMAND
                 ARGS go to `cargo test`
   check         format and lints only
   bench [NAMES] set up the peers and compare: prints a ratio for each pair; lists them without names
-  install       build and install to /usr/local, LXC template included";
+  install       build and install to /usr/local/bin";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -77,7 +77,7 @@ fn bench(args: &[String]) -> Result<(), String> {
 }
 
 fn install() -> Result<(), String> {
-    setup::need_root("it writes to /usr/local and LXC's template directory", "install")?;
+    setup::need_root("it writes to /usr/local/bin", "install")?;
     cargo(&["build", "--release", "--bin", "millstream"])?;
     run(Command::new("install").args(["-m755", "target/release/millstream", "/usr/local/bin/millstream"]))
 }

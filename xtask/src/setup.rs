@@ -34,6 +34,7 @@ pub const TESTS: &[Need] = &[
     ("/usr/bin/lxc", "lxd-client", "talks to LXD"),
     ("/usr/sbin/nginx", "nginx-light", "serves our tree instead of us"),
     ("/usr/bin/mmdebstrap", "mmdebstrap", "builds the root file system ours is compared with"),
+    ("/usr/bin/ps", "procps", "shows that no process stays behind"),
     ("/usr/bin/unshare", "util-linux", "gives a test a mount namespace of its own"),
     ("/usr/bin/setpriv", "util-linux", "runs a test as an ordinary user"),
 ];
