@@ -2,11 +2,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use millstream_image::lxc_index;
 use millstream_image::manifest::Manifest;
 use millstream_image::metadata::Metadata;
 use millstream_image::simplestreams::{Index, Products, to_bytes};
 use millstream_image::sums::Sums;
-use millstream_image::lxc_index;
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(index) = Index::parse(data) {

@@ -2,11 +2,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use millstream_builder::recipe::{Kind, Recipe};
+use millstream_builder::recipe::{Fallback, Kind, Recipe};
 
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(recipe) = Recipe::parse(text, "fuzz") {
-        let _ = recipe.resolve(&[], Kind::Container, "bookworm");
+        let fallback = Fallback { release: "bookworm", serial: "20260101_0000" };
+        let _ = recipe.resolve(&[], Kind::Container, &fallback);
     }
 });
