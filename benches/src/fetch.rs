@@ -54,9 +54,9 @@ fn setup(bench: &Bench) -> anyhow::Result<Sides> {
         ),
         // Moved, not removed: ext4 is slow to make files where many were deleted a minute ago.
         before_ours:
-            "old=$(mktemp -d old-XXXX); for d in data cache; do [ ! -e client/$d ] || mv client/$d $old; done"
+            "old=old-$(date +%s%N); mkdir $old; for d in data cache; do [ ! -e client/$d ] || mv client/$d $old; done"
                 .into(),
-        before_theirs: "old=$(mktemp -d old-XXXX); for d in lxc cache; do [ ! -e $d ] || mv $d $old; done"
+        before_theirs: "old=old-$(date +%s%N); mkdir $old; for d in lxc cache; do [ ! -e $d ] || mv $d $old; done"
             .into(),
     })
 }
