@@ -83,6 +83,7 @@ async fn a_fetch_killed_at_any_moment_leaves_all_or_nothing() {
         assert_eq!(directories.count(), store.list().unwrap().len(), "rows and directories agree");
         if status.signal().is_none() {
             assert!(status.success(), "{status}");
+            assert!(store.get(image.fingerprint).unwrap().is_some(), "the child fetched nothing");
             break;
         }
         killed += 1;
