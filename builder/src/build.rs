@@ -12,15 +12,15 @@ use millstream_image::{Serial, atomic};
 use millstream_runtime::CancelToken;
 use millstream_runtime::sandbox::Sandbox;
 
-use crate::apt::bootstrap::{Bootstrap, Fetcher, Installed};
-use crate::apt::mirror;
+use crate::apt::bootstrap::Fetcher;
 use crate::apt::sources::HostSources;
 use crate::files::{self, Generated};
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::packages::{self, NameServers};
-use crate::recipe::{PackageSet, Resolved};
-use crate::rootfs::{Attributes, Rootfs};
+use crate::recipe::Resolved;
+use crate::rootfs::Rootfs;
 use crate::script::Scripts;
+use crate::source::{self, Origin};
 use crate::staging::Staging;
 use crate::{Error, Result, leftovers};
 
@@ -113,8 +113,10 @@ impl Build<'_> {
         let (progress, cancel) = (self.options.progress, self.options.cancel);
         let fetcher = Fetcher { cache, http: &http, progress, cancel };
         let mut scripts = self.scripts(&root);
-        let mut installed = self.stage("bootstrap", || self.bootstrap(&root, &mut scripts, &fetcher))?;
-        // From here on apt may work inside.
+        let (resolved, host) = (self.resolved, self.options.host);
+        let context = source::Context { resolved, host, fetcher: &fetcher, root: &root };
+        let mut origin = self.stage("bootstrap", || source::unpack(&context, &mut scripts))?;
+        // From here on the package manager may work inside.
         let rootfs = Rootfs::open(&root)?;
         rootfs.make_directories("/var/cache/apt/archives")?;
         let mut servers = NameServers::of_host();
@@ -131,7 +133,9 @@ impl Build<'_> {
             fetcher: &fetcher,
             archives: archives.path(),
         };
-        self.stage("packages", || stage.run(&mut installed, || self.actions("post-update", &scripts)))?;
+        self.stage("packages", || {
+            stage.run(origin.installed.as_mut(), || self.actions("post-update", &scripts))
+        })?;
         self.actions("post-packages", &scripts)?;
         let mut generated = Generated::default();
         self.stage("files", || {
@@ -144,7 +148,7 @@ impl Build<'_> {
         if self.options.dir_only {
             return Ok(None);
         }
-        let manifest = self.artefacts(work, &rootfs, &generated, &installed)?;
+        let manifest = self.artefacts(work, &rootfs, &generated, &origin)?;
         fs::remove_dir_all(&root).map_err(Error::io(&root))?;
         Ok(Some(manifest))
     }
@@ -184,60 +188,6 @@ impl Build<'_> {
         }
     }
 
-    fn bootstrap(&self, root: &Path, scripts: &mut Scripts<'_>, fetcher: &Fetcher<'_>) -> Result<Installed> {
-        let definition = &self.resolved.definition;
-        let source = &definition.source;
-        if source.downloader != "debootstrap" {
-            return Err(Error::Refused(format!(
-                "source.downloader: {} is not available yet; use debootstrap",
-                source.downloader
-            )));
-        }
-        let sources = mirror::sources(self.resolved, self.options.host)?;
-        for source in &sources {
-            scripts.note(&format!("source: {} {}", source.url, source.suites.join(" ")))?;
-        }
-        let early = |action: &str| -> Vec<String> {
-            let wanted = |set: &&PackageSet| set.early && (set.action == "remove") == (action == "remove");
-            definition.packages.sets.iter().filter(wanted).flat_map(|set| set.packages.clone()).collect()
-        };
-        let bootstrap = Bootstrap {
-            sources: &sources,
-            keyring: &mirror::keyring(source)?,
-            architecture: self.resolved.architecture,
-            important: source.variant != "minbase",
-            include: &early("install"),
-            exclude: &early("remove"),
-            fetcher,
-        };
-        let installed = bootstrap.unpack(root).map_err(|error| match error {
-            Error::NoRelease { url, release, .. } => {
-                let mut releases = self.resolved.releases.clone();
-                releases.extend(
-                    (!self.options.host.codename.is_empty()).then(|| self.options.host.codename.clone()),
-                );
-                releases.sort();
-                releases.dedup();
-                let known = format!(" (releases this recipe and this host name: {})", releases.join(", "));
-                Error::NoRelease { url, release, known }
-            }
-            other => other,
-        })?;
-        // What scripts date (passwords, caches) is then dated alike in every build.
-        scripts.env.entry("SOURCE_DATE_EPOCH".into()).or_insert_with(|| epoch(&installed).to_string());
-        installed.configure(root, scripts)?;
-        let lines: Vec<_> = sources
-            .iter()
-            .map(|s| format!("deb {} {} {}\n", s.url, s.suites.join(" "), s.components.join(" ")))
-            .collect();
-        Rootfs::open(root)?.write(
-            "/etc/apt/sources.list",
-            lines.concat().as_bytes(),
-            Attributes::default(),
-        )?;
-        Ok(installed)
-    }
-
     fn actions(&self, trigger: &str, scripts: &Scripts<'_>) -> Result<()> {
         let actions = self.resolved.definition.actions.iter().filter(|action| action.trigger == trigger);
         for (number, action) in actions.enumerate() {
@@ -251,23 +201,17 @@ impl Build<'_> {
         work: &Path,
         rootfs: &Rootfs,
         generated: &Generated,
-        installed: &Installed,
+        origin: &Origin,
     ) -> Result<Manifest> {
         let output = Output {
             resolved: self.resolved,
             serial: self.options.serial,
-            epoch: epoch(installed),
+            epoch: output::epoch(origin.date),
             threads: self.options.threads,
             cancel: self.options.cancel,
         };
         let packed = self.stage("pack", || output.rootfs(work, rootfs))?;
         let durations = self.stages.borrow().clone();
-        output.companions(work, rootfs, packed, generated, installed, durations)
+        output.companions(work, rootfs, packed, generated, origin, durations)
     }
-}
-
-/// `SOURCE_DATE_EPOCH`, else the date of the packages.
-fn epoch(installed: &Installed) -> i64 {
-    let given = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok());
-    given.unwrap_or_else(|| installed.date())
 }

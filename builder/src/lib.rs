@@ -9,6 +9,7 @@ mod build;
 mod current;
 mod error;
 mod files;
+mod inventory;
 mod leftovers;
 mod manager;
 mod output;
@@ -16,6 +17,7 @@ mod packages;
 pub mod recipe;
 mod rootfs;
 pub mod script;
+mod source;
 mod staging;
 
 pub use build::{BuildOptions, Built, build};

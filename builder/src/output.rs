@@ -11,13 +11,18 @@ use millstream_image::sums::Sums;
 use millstream_image::{Serial, atomic};
 use millstream_runtime::CancelToken;
 
-use crate::apt::bootstrap::Installed;
-use crate::apt::database;
 use crate::apt::index::Release;
 use crate::files::Generated;
 use crate::recipe::{Definition, Resolved};
 use crate::rootfs::Rootfs;
-use crate::{Error, Result, artefacts};
+use crate::source::Origin;
+use crate::{Error, Result, artefacts, inventory};
+
+/// Seconds since 1970 to which times are clamped: `SOURCE_DATE_EPOCH`, else the date of the sources.
+pub(crate) fn epoch(date: i64) -> i64 {
+    let given = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok());
+    given.unwrap_or(date)
+}
 
 /// A Release document as the manifest records it.
 pub(crate) fn source(release: &Release) -> manifest::Source {
@@ -57,7 +62,7 @@ impl Output<'_> {
         let options = PackOptions {
             epoch: self.epoch,
             xz: XzOptions { threads: self.threads, bcj, ..XzOptions::default() },
-            groups: database::groups(rootfs)?,
+            groups: inventory::groups(rootfs)?,
             watch: Watch::new(move || cancel.check().map_err(io::Error::other)),
             ..PackOptions::default()
         };
@@ -73,7 +78,7 @@ impl Output<'_> {
         rootfs: &Rootfs,
         packed: manifest::File,
         generated: &Generated,
-        installed: &Installed,
+        origin: &Origin,
         durations: Vec<(String, f64)>,
     ) -> Result<Manifest> {
         let mut files = BTreeMap::from([("rootfs.tar.xz".to_owned(), packed)]);
@@ -87,8 +92,8 @@ impl Output<'_> {
             let packed = write_file(work, name, |out| Ok(pack_members(members, out, &small)?))?;
             files.insert(name.to_owned(), packed);
         }
-        let packages = database::packages(rootfs, &installed.hashes)?;
-        let manifest = self.manifest(packages, files, installed, durations)?;
+        let packages = inventory::packages(rootfs, origin)?;
+        let manifest = self.manifest(packages, files, origin, durations)?;
         atomic::write(&work.join("manifest.json"), &manifest.to_bytes()?)?;
         let sums = manifest.files.iter().map(|(name, file)| (name.clone(), file.sha256)).collect();
         atomic::write(&work.join("SHA256SUMS"), Sums(sums).to_text().as_bytes())?;
@@ -99,13 +104,12 @@ impl Output<'_> {
         &self,
         packages: Vec<manifest::Package>,
         files: BTreeMap<String, manifest::File>,
-        installed: &Installed,
+        origin: &Origin,
         durations: Vec<(String, f64)>,
     ) -> Result<Manifest> {
         let definition = &self.resolved.definition;
         let aliases = definition.simplestream.release_aliases.get(self.resolved.product.release());
         let requirements = definition.simplestream.requirements.iter().flat_map(|r| r.requirements.clone());
-        let sources = installed.releases.iter().map(source);
         Ok(Manifest {
             version: 1,
             product: self.resolved.product.clone(),
@@ -118,7 +122,7 @@ impl Output<'_> {
             requirements: requirements.collect(),
             source_date_epoch: self.epoch,
             recipe: recipe_text(definition)?,
-            sources: sources.collect(),
+            sources: origin.sources.clone(),
             packages,
             files,
             durations,

@@ -24,7 +24,7 @@ impl Stage<'_> {
     /// Runs it; `post_update` runs the actions of that name.
     pub(crate) fn run(
         &self,
-        installed: &mut Installed,
+        mut installed: Option<&mut Installed>,
         post_update: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         let commands = Commands::of(self.packages)?;
@@ -35,19 +35,26 @@ impl Stage<'_> {
         if sets.iter().all(|set| set.packages.is_empty()) && !self.packages.update {
             return Ok(());
         }
-        self.refresh(&commands, &sets, installed)?;
+        self.refresh(&commands, &sets, installed.as_deref_mut())?;
         if self.packages.update {
             self.script("update", std::slice::from_ref(&commands.update))?;
             post_update()?;
         }
         self.script("packages", &commands.sets(&sets))?;
-        installed.harvest(self.archives, self.fetcher.cache)?;
+        if let Some(installed) = installed {
+            installed.harvest(self.archives, self.fetcher.cache)?;
+        }
         if self.packages.cleanup { self.script("cleanup", &[commands.clean]) } else { Ok(()) }
     }
 
     /// With nothing but the bootstrap's own sources there is nothing new to fetch.
-    fn refresh(&self, commands: &Commands, sets: &[&PackageSet], installed: &mut Installed) -> Result<()> {
-        if self.packages.custom_manager.is_none() {
+    fn refresh(
+        &self,
+        commands: &Commands,
+        sets: &[&PackageSet],
+        installed: Option<&mut Installed>,
+    ) -> Result<()> {
+        if let Some(installed) = installed.filter(|_| self.packages.custom_manager.is_none()) {
             let installs = sets.iter().filter(|set| set.action != "remove");
             let wanted: Vec<_> = installs.clone().flat_map(|set| set.packages.clone()).collect();
             let recommends =

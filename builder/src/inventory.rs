@@ -1,0 +1,20 @@
+//! What is installed in a root file system, whichever package manager it has.
+
+use millstream_image::archive::FileGroup;
+use millstream_image::manifest;
+
+use crate::Result;
+use crate::apt::database;
+use crate::rootfs::Rootfs;
+use crate::source::Origin;
+
+/// Every installed package, with the hash of its file where that is known.
+pub(crate) fn packages(rootfs: &Rootfs, origin: &Origin) -> Result<Vec<manifest::Package>> {
+    let none = std::collections::BTreeMap::new();
+    database::packages(rootfs, origin.installed.as_ref().map_or(&none, |installed| &installed.hashes))
+}
+
+/// The files of each package, for the order of the archive.
+pub(crate) fn groups(rootfs: &Rootfs) -> Result<Vec<FileGroup>> {
+    database::groups(rootfs)
+}
