@@ -130,7 +130,7 @@ fn killed_publisher_leaves_a_consistent_tree_that_heals() {
             Some(status) => {
                 assert!(status.success(), "a publisher failed by itself");
                 let listed = tree.stream.list(SystemTime::now()).unwrap();
-                let ours = serial(number).to_string();
+                let ours = serial(number);
                 assert!(listed.iter().any(|image| image.serial.to_string() == ours), "nothing was published");
                 finished += 1;
             }
