@@ -49,6 +49,56 @@ pub enum Stream {
         #[command(flatten)]
         output: Output,
     },
+    /// Show one image with its files, sources and digests
+    Show {
+        /// The stream
+        root: PathBuf,
+        /// Image: DIST/RELEASE/ARCH/VARIANT[/SERIAL], an alias, or the first digits of a fingerprint
+        image: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Take images out of the documents; their files go after a grace period
+    #[command(visible_alias = "rm")]
+    Remove {
+        /// The stream
+        root: PathBuf,
+        /// Images: DIST/RELEASE/ARCH/VARIANT/SERIAL, an alias, or the first digits of a fingerprint
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+        #[command(flatten)]
+        grace: Grace,
+        #[command(flatten)]
+        signing: Signing,
+    },
+    /// Retire old images, and clear away image directories that nothing lists
+    ///
+    /// The newest image of each product always stays; any other stays that --keep or --days keeps.
+    /// Without both, only what left the documents earlier is cleared away. Downloads under way may
+    /// finish: files stay for the grace period, then the next command that publishes removes them.
+    #[command(after_help = "\
+Examples:
+  millstream stream prune /srv/images --keep 3 --days 14 --dry-run
+  millstream stream prune /srv/images --keep 3 --days 14")]
+    Prune {
+        /// The stream
+        root: PathBuf,
+        /// Keep so many of the newest images of each product
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        keep: Option<u32>,
+        /// Keep images made within so many days
+        #[arg(long, value_name = "D")]
+        days: Option<u32>,
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        grace: Grace,
+        #[command(flatten)]
+        signing: Signing,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Check every hash, signature and reference, and look for stray files
     ///
     /// Exits with 1 when anything is wrong; each problem is printed with its path.
@@ -68,6 +118,14 @@ pub enum Stream {
         #[command(flatten)]
         signing: Signing,
     },
+}
+
+/// How long the files of retired images stay.
+#[derive(Args)]
+pub struct Grace {
+    /// Hours the files of an image stay after documents list it no more; 0 removes them at once
+    #[arg(long, value_name = "HOURS", default_value = "24", value_parser = clap::value_parser!(u32).range(..=8760))]
+    pub grace: u32,
 }
 
 /// Who signs, and for how long.

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::bail;
 use millstream_image::openpgp::SigningKey;
 use millstream_server::keys::{self, KeyStore};
-use millstream_server::stream::{self, Listed, Problem, Report};
+use millstream_server::stream::{self, Listed, Problem, Pruned, Report, Retention, Selector};
 
-use crate::cli::server::{Signing, Stream};
+use crate::cli::server::{Grace, Signing, Stream};
 use crate::commands::key::default_user_id;
 use crate::output::{self, Format, say};
 use crate::paths::Paths;
@@ -29,6 +29,36 @@ pub fn run(command: &Stream, quiet: bool) -> anyhow::Result<()> {
         }
         Stream::List { root, output } => {
             list(&stream::Stream::open(root)?.list(SystemTime::now())?, output.format)
+        }
+        Stream::Show { root, image, output } => {
+            let shown = stream::Stream::open(root)?.show(&selector(image), SystemTime::now())?;
+            output::object(output.format, &shown)
+        }
+        Stream::Remove { root, images, grace, signing } => {
+            let stream = stream::Stream::open(root)?;
+            let key = key(&stream, signing)?;
+            let now = SystemTime::now();
+            // All are looked up before the first goes: a typing error removes nothing.
+            let found = images.iter().map(|name| stream.find(&selector(name), now));
+            let found: Vec<_> =
+                found.map(|image| image.map(|i| (i.product, i.serial))).collect::<Result<_, _>>()?;
+            pruned(
+                &stream.remove(&found, hours(grace), &options(signing, &key))?,
+                Format::Table,
+                quiet,
+                false,
+            )
+        }
+        Stream::Prune { root, keep, days, dry_run, grace, signing, output } => {
+            let stream = stream::Stream::open(root)?;
+            let retention = Retention { newest: keep.map(|keep| keep as usize), days: *days };
+            let done = if *dry_run {
+                stream.plan_prune(retention, SystemTime::now())?
+            } else {
+                let key = key(&stream, signing)?;
+                stream.prune(retention, hours(grace), &options(signing, &key))?
+            };
+            pruned(&done, output.format, quiet, *dry_run)
         }
         Stream::Verify { root, output } => {
             verify(&stream::Stream::open(root)?.verify(SystemTime::now())?, output.format, quiet)
@@ -77,6 +107,40 @@ fn first_key(root: &Path, signing: &Signing, quiet: bool) -> anyhow::Result<Sign
 fn options<'a>(signing: &Signing, key: &'a SigningKey) -> stream::Signing<'a> {
     let validity = signing.valid.map(|days| Duration::from_hours(24 * u64::from(days)));
     stream::Signing { key, now: SystemTime::now(), validity }
+}
+
+fn selector(name: &str) -> Selector {
+    let Ok(selector) = name.parse();
+    selector
+}
+
+fn hours(grace: &Grace) -> Duration {
+    Duration::from_hours(grace.grace.into())
+}
+
+fn pruned(done: &Pruned, format: Format, quiet: bool, dry_run: bool) -> anyhow::Result<()> {
+    if matches!(format, Format::Json | Format::Yaml) {
+        return output::object(format, done);
+    }
+    let retired = done.retired.iter().map(|image| ("retired", &image.path));
+    let orphans = done.orphans.iter().map(|path| ("orphan", path));
+    let removed = done.removed.iter().map(|path| ("removed", path));
+    let lines: Vec<_> = retired.chain(orphans).chain(removed).collect();
+    if !lines.is_empty() {
+        let state = |line: &(&str, &std::path::PathBuf)| line.0.to_owned();
+        let path = |line: &(&str, &std::path::PathBuf)| line.1.display().to_string();
+        output::list(format, &lines, &[("STATE", &state), ("IMAGE", &path)])?;
+    }
+    let (gone, freed) = if dry_run { ("to remove", "to free") } else { ("removed", "freed") };
+    let text = format!(
+        "{} to retire or retired, {} orphans, {} {gone}, {:.1} MB {freed}",
+        done.retired.len(),
+        done.orphans.len(),
+        done.removed.len(),
+        done.freed as f64 / 1e6
+    );
+    say(quiet, &text);
+    Ok(())
 }
 
 fn add(

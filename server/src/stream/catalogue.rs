@@ -103,6 +103,17 @@ impl Catalogue {
         Ok(self.take_over_aliases(&name, manifest.product.architecture().debian()))
     }
 
+    /// Lists an image no more; a product without images leaves with its last one.
+    pub(super) fn remove(&mut self, product: &Product, serial: Serial) {
+        let name = product.to_string();
+        if let Some(entry) = self.products.products.get_mut(&name) {
+            entry.versions.remove(&serial.to_string());
+            if entry.versions.is_empty() {
+                self.products.products.remove(&name);
+            }
+        }
+    }
+
     /// An alias leads to one product of an architecture: the one that claimed it last.
     fn take_over_aliases(&mut self, name: &str, arch: &str) -> Vec<(Alias, String)> {
         let claimed: Vec<Alias> =

@@ -12,6 +12,10 @@ mod layout;
 mod lock;
 mod page;
 mod place;
+mod retention;
+mod retire;
+mod select;
+mod show;
 mod verify;
 
 use std::fs::{self, DirBuilder, Permissions};
@@ -32,6 +36,9 @@ use documents::Documents;
 use lock::Lock;
 use place::Staged;
 
+pub use retention::{GRACE, Pruned, Retention};
+pub use select::Selector;
+pub use show::Shown;
 pub use verify::{Problem, Report};
 
 /// How long documents are good for when nothing else is asked: a month in which a publisher may be
@@ -190,10 +197,9 @@ impl Stream {
         staged.place(&self.root, &target)?;
         added.fingerprint = catalogue.version(&added.product, serial).and_then(catalogue::fingerprint);
         added.new = true;
-        let freshness = self.next(&catalogue, signing)?;
-        catalogue.render(freshness.created).map_err(Error::image(&self.root))?;
-        self.publish(&catalogue, &freshness, signing)?;
+        self.publish_next(&mut catalogue, signing)?;
         place::settled(&self.root)?;
+        self.collect_retired(&catalogue, signing.now.into())?;
         Ok(added)
     }
 
@@ -207,21 +213,7 @@ impl Stream {
 
     /// All images, by product, newest first.
     pub fn list(&self, now: SystemTime) -> Result<Vec<Listed>> {
-        let catalogue = Catalogue::load(&self.root, &self.keyring()?, now)?;
-        let mut images: Vec<_> = catalogue
-            .images()
-            .map(|(product, serial, entry, version)| Listed {
-                path: product.image_path(serial),
-                product,
-                serial,
-                aliases: entry.alias_list().map(str::to_owned).collect(),
-                fingerprint: catalogue::fingerprint(version),
-                size: catalogue::size(version),
-                newest: entry.serials().max() == Some(serial),
-            })
-            .collect();
-        images.sort_by(|a, b| (&a.product, b.serial).cmp(&(&b.product, a.serial)));
-        Ok(images)
+        Ok(listed(&Catalogue::load(&self.root, &self.keyring()?, now)?))
     }
 
     /// Takes the lock, clears away what was left half done, and reads what is published.
@@ -263,10 +255,7 @@ impl Stream {
         let path = root.join(layout::KEY);
         let public = signing.key.to_armored_public().map_err(Error::image(&path))?;
         atomic::write(&path, public.as_bytes()).map_err(Error::image(&path))?;
-        let mut catalogue = Catalogue::empty();
-        let freshness = self.next(&catalogue, signing)?;
-        catalogue.render(freshness.created).map_err(Error::image(root))?;
-        self.publish(&catalogue, &freshness, signing)?;
+        self.publish_next(&mut Catalogue::empty(), signing)?;
         generation::link(root)
     }
 
@@ -292,6 +281,13 @@ impl Stream {
         Ok(Freshness { path: INDEX_PATH.into(), created, expires, generation: catalogue.generation() + 1 })
     }
 
+    /// Publishes a changed catalogue.
+    fn publish_next(&self, catalogue: &mut Catalogue, signing: &Signing<'_>) -> Result<()> {
+        let freshness = self.next(catalogue, signing)?;
+        catalogue.render(freshness.created).map_err(Error::image(&self.root))?;
+        self.publish(catalogue, &freshness, signing)
+    }
+
     fn publish(&self, catalogue: &Catalogue, freshness: &Freshness, signing: &Signing<'_>) -> Result<()> {
         let mut documents = Documents::render(catalogue, freshness, signing.key, signing.now)
             .map_err(Error::image(&self.root))?;
@@ -300,6 +296,22 @@ impl Stream {
         generation::publish(&self.root, freshness.generation, &documents, signing.now)?;
         generation::collect(&self.root, freshness.generation)
     }
+}
+
+/// All images of a catalogue, by product, newest first.
+fn listed(catalogue: &Catalogue) -> Vec<Listed> {
+    let images = catalogue.images().map(|(product, serial, entry, version)| Listed {
+        path: product.image_path(serial),
+        product,
+        serial,
+        aliases: entry.alias_list().map(str::to_owned).collect(),
+        fingerprint: catalogue::fingerprint(version),
+        size: catalogue::size(version),
+        newest: entry.serials().max() == Some(serial),
+    });
+    let mut images: Vec<_> = images.collect();
+    images.sort_by(|a, b| (&a.product, b.serial).cmp(&(&b.product, a.serial)));
+    images
 }
 
 /// Makes the root directory, or checks that it holds nothing but an unfinished stream.

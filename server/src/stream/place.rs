@@ -118,7 +118,7 @@ pub(super) fn heal(root: &Path, listed: impl Fn(&Path) -> bool) -> Result<()> {
 
 /// Takes an unlisted image out of the tree in one step, then removes it and directories it leaves
 /// empty.
-fn discard(root: &Path, target: &Path) -> Result<()> {
+pub(super) fn discard(root: &Path, target: &Path) -> Result<()> {
     let place = root.join(target);
     if !place.exists() {
         return Ok(());

@@ -9,12 +9,15 @@ use millstream_image::manifest::Manifest;
 use super::Check;
 use crate::stream::TEMPORARY;
 use crate::stream::catalogue::Image;
-use crate::stream::layout::{DOCUMENTS, IMAGES, KEY, LINKS, LOCK, LOG, MANIFEST, SIGNED, STAGING, SUMS};
+use crate::stream::layout::{
+    DOCUMENTS, IMAGES, KEY, LINKS, LOCK, LOG, MANIFEST, RETIRED, SIGNED, STAGING, SUMS,
+};
+use crate::stream::retention::retired_paths;
 
 impl Check<'_> {
     /// Files and directories that no document knows.
     pub(super) fn strays(&self, images: &[Image<'_>]) {
-        let top = [DOCUMENTS, STAGING, LOCK, KEY, IMAGES];
+        let top = [DOCUMENTS, STAGING, LOCK, KEY, IMAGES, RETIRED];
         let links = LINKS.map(|(name, _)| name);
         for name in self.names(Path::new("")) {
             if !top.contains(&name.as_str())
@@ -26,16 +29,18 @@ impl Check<'_> {
         }
         let listed: BTreeSet<_> =
             images.iter().map(|(product, serial, ..)| product.image_path(*serial)).collect();
-        self.stray_images(Path::new(IMAGES), &listed);
+        self.stray_images(Path::new(IMAGES), &listed, &retired_paths(self.root));
     }
 
-    fn stray_images(&self, dir: &Path, listed: &BTreeSet<PathBuf>) {
+    fn stray_images(&self, dir: &Path, listed: &BTreeSet<PathBuf>, retired: &dyn Fn(&Path) -> bool) {
         for name in self.names(dir) {
             let path = dir.join(&name);
             if listed.contains(&path) {
                 self.stray_files(&path);
+            } else if retired(&path) {
+                // On its way out.
             } else if self.root.join(&path).is_dir() && path.components().count() < 6 {
-                self.stray_images(&path, listed);
+                self.stray_images(&path, listed, retired);
             } else {
                 self.problem(path, "no document lists it");
             }

@@ -1,0 +1,93 @@
+//! Images that left the documents. Their files stay a while, for downloads under way.
+//!
+//! `.retired` names them with the time from which they may go. An entry is written before the
+//! documents drop the image and does nothing while they still list it, so that a publisher that is
+//! cut off in between has changed nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Component, Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use millstream_image::atomic;
+
+use super::layout::{IMAGES, RETIRED};
+use super::place;
+use crate::{Error, Result};
+
+/// The contents of `.retired`: image directories, from the root, and when they may go.
+#[derive(Debug, Default)]
+pub(super) struct Retired(BTreeMap<PathBuf, DateTime<Utc>>);
+
+impl Retired {
+    pub(super) fn load(root: &Path) -> Result<Self> {
+        let path = root.join(RETIRED);
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            text => text.map_err(Error::io(&path))?,
+        };
+        let entries: BTreeMap<PathBuf, DateTime<Utc>> =
+            serde_json::from_slice(&text).map_err(|e| Error::tree(&path, e.to_string()))?;
+        if let Some(bad) = entries.keys().find(|path| !is_image_path(path)) {
+            return Err(Error::tree(&path, format!("{} is no image; remove this file", bad.display())));
+        }
+        Ok(Self(entries))
+    }
+
+    pub(super) fn contains(&self, image: &Path) -> bool {
+        self.0.contains_key(image)
+    }
+
+    /// Notes that an image may go at `due`; an earlier date stays.
+    pub(super) fn add(&mut self, image: PathBuf, due: DateTime<Utc>) {
+        self.0.entry(image).or_insert(due);
+    }
+
+    pub(super) fn save(&self, root: &Path) -> Result<()> {
+        let path = root.join(RETIRED);
+        let text = serde_json::to_vec_pretty(&self.0).map_err(|e| Error::tree(&path, e.to_string()))?;
+        atomic::write(&path, &text).map_err(Error::image(&path))
+    }
+
+    /// Images whose time has come, by what documents list now.
+    pub(super) fn due(&self, now: DateTime<Utc>, listed: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
+        let due = self.0.iter().filter(|(path, due)| **due <= now && !listed(path));
+        due.map(|(path, _)| path.clone()).collect()
+    }
+
+    /// Removes what is due and forgets what is listed again or gone. Returns what was removed, with
+    /// its bytes.
+    pub(super) fn collect(
+        mut self,
+        root: &Path,
+        now: DateTime<Utc>,
+        listed: impl Fn(&Path) -> bool,
+    ) -> Result<Vec<(PathBuf, u64)>> {
+        let mut removed = Vec::new();
+        for path in self.due(now, &listed) {
+            let bytes = bytes(&root.join(&path));
+            place::discard(root, &path)?;
+            removed.push((path, bytes));
+        }
+        let before = self.0.len();
+        self.0.retain(|path, _| !listed(path) && root.join(path).exists());
+        if self.0.len() < before {
+            self.save(root)?;
+        }
+        Ok(removed)
+    }
+}
+
+/// `images/DIST/RELEASE/ARCH/VARIANT/SERIAL`, nothing else.
+pub(super) fn is_image_path(path: &Path) -> bool {
+    path.starts_with(IMAGES)
+        && path.components().count() == 6
+        && path.components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// Bytes of the files in an image directory.
+pub(super) fn bytes(dir: &Path) -> u64 {
+    let files = fs::read_dir(dir).into_iter().flatten().flatten();
+    files.filter_map(|item| item.metadata().ok()).map(|meta| meta.len()).sum()
+}
