@@ -101,10 +101,17 @@ Examples:
     },
     /// Check every hash, signature and reference, and look for stray files
     ///
-    /// Exits with 1 when anything is wrong; each problem is printed with its path.
+    /// Exits with 1 when anything is wrong; each problem is printed with its path. With --repair the
+    /// documents are then published anew from what is there and whole: damaged images leave them,
+    /// their files stay. What is still wrong after that is printed.
     Verify {
         /// The stream
         root: PathBuf,
+        /// Publish documents that say what is there and whole
+        #[arg(long)]
+        repair: bool,
+        #[command(flatten)]
+        signing: Signing,
         #[command(flatten)]
         output: Output,
     },

@@ -60,7 +60,10 @@ pub fn run(command: &Stream, quiet: bool) -> anyhow::Result<()> {
             };
             pruned(&done, output.format, quiet, *dry_run)
         }
-        Stream::Verify { root, output } => {
+        Stream::Verify { root, repair, signing, output } => {
+            if *repair {
+                self::repair(root, signing, quiet)?;
+            }
             verify(&stream::Stream::open(root)?.verify(SystemTime::now())?, output.format, quiet)
         }
         Stream::Sign { root, signing } => {
@@ -175,6 +178,23 @@ fn list(images: &[Listed], format: Format) -> anyhow::Result<()> {
             ("ALIASES", &aliases),
         ],
     )
+}
+
+/// Repairs the documents. Where no key file is left to say who signs, the key must be named.
+fn repair(root: &Path, signing: &Signing, quiet: bool) -> anyhow::Result<()> {
+    let key = match (&signing.key, stream::Stream::open(root)) {
+        (None, Ok(stream)) => key(&stream, signing)?,
+        (name, _) => {
+            KeyStore::new(Paths::from_env().keys()).load(name.as_deref().unwrap_or(keys::DEFAULT))?
+        }
+    };
+    let repaired = stream::Stream::repair(root, &options(signing, &key))?;
+    for problem in &repaired.dropped {
+        say(quiet, &format!("no longer listed: {}: {}", problem.path.display(), problem.reason));
+    }
+    let how = if repaired.rebuilt { "listed anew from their directories" } else { "listed as before" };
+    say(quiet, &format!("repaired: {} images, {how}", repaired.images));
+    Ok(())
 }
 
 fn verify(report: &Report, format: Format, quiet: bool) -> anyhow::Result<()> {

@@ -17,16 +17,31 @@ use super::layout::{MANIFEST, META, METADATA, ROOTFS, SQUASHFS, SUMS};
 use super::place::refused;
 use crate::{Error, Result};
 
-/// `SHA256SUMS` of staging, which says what the manifest says.
+/// What `SHA256SUMS` of a published image says: the manifest's files, and the manifest, so that one
+/// signature covers all of them.
+pub(super) fn expected_sums(dir: &Path, manifest: &Manifest) -> Result<Sums> {
+    let path = dir.join(MANIFEST);
+    let (digest, _) = File::open(&path).and_then(Sha256Digest::of_reader).map_err(Error::io(&path))?;
+    let files = manifest.files.iter().map(|(name, file)| (name.clone(), file.sha256));
+    Ok(Sums(files.chain([(MANIFEST.to_owned(), digest)]).collect()))
+}
+
+/// Writes `SHA256SUMS` of staging; the one beside the source, if any, must agree with it.
 pub(super) fn sums(source: &Path, dir: &Path, manifest: &Manifest) -> Result<()> {
-    let sums = Sums(manifest.files.iter().map(|(name, file)| (name.clone(), file.sha256)).collect());
+    let sums = expected_sums(dir, manifest)?;
     let path = source.join(SUMS);
     match fs::read_to_string(&path) {
-        Ok(text) if Sums::parse(&text).map_err(Error::image(&path))? != sums => {
-            return Err(refused(source, "SHA256SUMS and manifest.json contradict each other; build it anew"));
+        Ok(text) => {
+            let mut found = Sums::parse(&text).map_err(Error::image(&path))?;
+            // A build's own list leaves the manifest out.
+            let digest = sums.0[MANIFEST];
+            if *found.0.entry(MANIFEST.to_owned()).or_insert(digest) != digest || found != sums {
+                let reason = "SHA256SUMS and manifest.json contradict each other; build it anew";
+                return Err(refused(source, reason));
+            }
         }
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io(&path)(error)),
-        _ => {}
+        Err(_) => {}
     }
     let path = dir.join(SUMS);
     fs::write(&path, sums.to_text()).map_err(Error::io(&path))

@@ -12,6 +12,7 @@ mod layout;
 mod lock;
 mod page;
 mod place;
+mod repair;
 mod retention;
 mod retire;
 mod select;
@@ -36,6 +37,7 @@ use documents::Documents;
 use lock::Lock;
 use place::Staged;
 
+pub use repair::Repaired;
 pub use retention::{GRACE, Pruned, Retention};
 pub use select::Selector;
 pub use show::Shown;

@@ -1,7 +1,6 @@
 //! How long images stay: retirement by number and age, and clearing away what nothing lists.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +9,6 @@ use millstream_image::{Product, Serial};
 use serde::Serialize;
 
 use super::catalogue::Catalogue;
-use super::layout::IMAGES;
 use super::lock::Lock;
 use super::retire::{self, Retired};
 use super::{Listed, Signing, Stream};
@@ -153,24 +151,8 @@ impl Stream {
 
     /// Image directories that nothing knows.
     fn orphans(&self, listed: &BTreeSet<PathBuf>, retired: &Retired) -> Result<Vec<PathBuf>> {
-        let mut found = Vec::new();
-        let mut open = vec![PathBuf::from(IMAGES)];
-        while let Some(dir) = open.pop() {
-            let full = self.root().join(&dir);
-            for item in fs::read_dir(&full).map_err(Error::io(&full))? {
-                let item = item.map_err(Error::io(&full))?;
-                if !item.file_type().map_err(Error::io(item.path()))?.is_dir() {
-                    continue; // `verify` tells of it.
-                }
-                let path = dir.join(item.file_name());
-                if !retire::is_image_path(&path) {
-                    open.push(path);
-                } else if !listed.contains(&path) && !retired.contains(&path) {
-                    found.push(path);
-                }
-            }
-        }
-        found.sort();
+        let mut found = self.image_directories()?;
+        found.retain(|path| !listed.contains(path) && !retired.contains(path));
         Ok(found)
     }
 }

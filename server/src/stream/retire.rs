@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use millstream_image::atomic;
 
 use super::layout::{IMAGES, RETIRED};
-use super::place;
+use super::{Stream, place};
 use crate::{Error, Result};
 
 /// The contents of `.retired`: image directories, from the root, and when they may go.
@@ -76,6 +76,27 @@ impl Retired {
             self.save(root)?;
         }
         Ok(removed)
+    }
+}
+
+impl Stream {
+    /// Every directory where an image may be, listed or not.
+    pub(super) fn image_directories(&self) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        let mut open = vec![PathBuf::from(IMAGES)];
+        while let Some(dir) = open.pop() {
+            let full = self.root.join(&dir);
+            for item in fs::read_dir(&full).map_err(Error::io(&full))? {
+                let item = item.map_err(Error::io(&full))?;
+                if !item.file_type().map_err(Error::io(item.path()))?.is_dir() {
+                    continue; // `verify` tells of it.
+                }
+                let path = dir.join(item.file_name());
+                if is_image_path(&path) { found.push(path) } else { open.push(path) }
+            }
+        }
+        found.sort();
+        Ok(found)
     }
 }
 

@@ -14,12 +14,12 @@ use millstream_image::{Product, Serial};
 use super::Check;
 use crate::Error;
 use crate::stream::catalogue::Image;
-use crate::stream::inspect::hash;
+use crate::stream::inspect::{expected_sums, hash};
 use crate::stream::layout::{MANIFEST, METADATA, ROOTFS, SIGNED, SQUASHFS, SUMS};
 
 impl Check<'_> {
     /// Checks images on all processors, the next one to whoever is free.
-    pub(super) fn images(&self, images: &[Image<'_>]) {
+    pub(in crate::stream) fn images(&self, images: &[Image<'_>]) {
         let next = AtomicUsize::new(0);
         let workers = thread::available_parallelism().map_or(1, NonZero::get).min(images.len());
         thread::scope(|scope| {
@@ -118,8 +118,8 @@ impl Check<'_> {
         let sums = self
             .or_problem(&path, fs::read_to_string(self.root.join(&path)))
             .and_then(|text| self.or_problem(&path, Sums::parse(&text)));
-        let expected = Sums(manifest.files.iter().map(|(name, file)| (name.clone(), file.sha256)).collect());
-        if sums.is_some_and(|sums| sums != expected) {
+        let expected = self.or_problem(&path, expected_sums(&self.root.join(dir), &manifest));
+        if sums.is_some() && sums != expected {
             self.problem(&path, "it contradicts manifest.json");
         }
         for (name, file) in &manifest.files {

@@ -60,7 +60,8 @@ impl Stream {
     }
 }
 
-struct Check<'a> {
+/// A check under way.
+pub(super) struct Check<'a> {
     root: &'a Path,
     keyring: &'a Keyring,
     now: SystemTime,
@@ -68,11 +69,11 @@ struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    fn new(root: &'a Path, keyring: &'a Keyring, now: SystemTime) -> Self {
+    pub(super) fn new(root: &'a Path, keyring: &'a Keyring, now: SystemTime) -> Self {
         Self { root, keyring, now, report: Mutex::default() }
     }
 
-    fn finish(self, images: usize) -> Report {
+    pub(super) fn finish(self, images: usize) -> Report {
         let mut report = self.report.into_inner().unwrap_or_else(PoisonError::into_inner);
         report.images = images;
         report.problems.sort();
