@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use chrono::{DateTime, Utc};
 use millstream_client::Keep;
-use millstream_runtime::container::{ExecOptions, ImageUse, Info, Status, Stopped};
+use millstream_runtime::container::{ExecOptions, ImageUse, Info, Status, Stopped, become_root};
 use millstream_runtime::{ContainerName, ImageFiles, Runtime};
 
 use crate::cli::instance::{Create, Delete, Exec, How, Info as InfoArgs, Instance, List, Names, Shell, Stop};
@@ -20,10 +20,9 @@ use crate::paths::Paths;
 use crate::progress::Bar;
 
 pub fn run(command: &Instance, quiet: bool) -> anyhow::Result<ExitCode> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("containers need root for now; run it with sudo");
-    }
-    let runtime = Runtime::open(&Paths::from_env().containers())?;
+    let directory = Paths::from_env().containers();
+    become_root(&directory)?;
+    let runtime = Runtime::open(&directory)?;
     match command {
         Instance::Launch(args) => create(&runtime, args, true, quiet)?,
         Instance::Create(args) => create(&runtime, args, false, quiet)?,

@@ -14,3 +14,4 @@ mod signatures;
 mod simplestreams;
 mod static_host;
 mod usage;
+mod users;

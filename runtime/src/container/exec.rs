@@ -50,6 +50,7 @@ impl Runtime {
         let request = attach::Request {
             init: running.init,
             cgroup: Config::read(&directory)?.cgroup(name),
+            caller: running.caller,
             argv: options.argv.clone(),
             env: environment(options),
             cwd: options.cwd.clone(),

@@ -46,13 +46,15 @@ pub(crate) enum Message {
 type Step<T> = Result<T, String>;
 
 /// Prepares the container and becomes its init.
-pub(crate) fn main(request: &Request, templates: &[Job], supervisor: &Channel) -> ! {
-    let Err(reason) = run(request, templates, supervisor);
+///
+/// `own_v2` says how the container could have a v2 control group of its own if it has none.
+pub(crate) fn main(request: &Request, templates: &[Job], own_v2: Step<()>, supervisor: &Channel) -> ! {
+    let Err(reason) = run(request, templates, own_v2, supervisor);
     let _ = supervisor.send(&Message::Failed(reason), None);
     std::process::exit(1)
 }
 
-fn run(request: &Request, templates: &[Job], supervisor: &Channel) -> Step<Infallible> {
+fn run(request: &Request, templates: &[Job], own_v2: Step<()>, supervisor: &Channel) -> Step<Infallible> {
     sys::reset_signals().map_err(|e| format!("signals: {e}"))?;
     die_with_parent()?;
     let Ok(Some(((), Some(root)))) = supervisor.receive::<()>() else {
@@ -69,7 +71,12 @@ fn run(request: &Request, templates: &[Job], supervisor: &Channel) -> Step<Infal
     let (master, slave) = console()?;
     mounts::console(&slave)?;
     render(request, templates)?;
-    let stop_signal = stop_signal()?;
+    let systemd = is_systemd()?;
+    if systemd {
+        own_v2.map_err(|how| format!("systemd, its init, needs a control group of its own; {how}"))?;
+    }
+    // Systemd has a signal for powering off; most others take that of a failing power supply.
+    let stop_signal = if systemd { libc::SIGRTMIN() + 3 } else { libc::SIGPWR };
     supervisor.send(&Message::Ready { stop_signal }, Some(&master)).map_err(|e| format!("socket: {e}"))?;
     drop(master);
     drop(slave);
@@ -95,11 +102,9 @@ fn render(request: &Request, templates: &[Job]) -> Step<()> {
     limit(before)
 }
 
-/// Systemd has a signal for powering off; most others take that of a failing power supply.
-fn stop_signal() -> Step<i32> {
+fn is_systemd() -> Step<bool> {
     let init = fs::canonicalize(INIT).map_err(|e| format!("the image's {INIT}: {e}"))?;
-    let systemd = init.file_name().is_some_and(|name| name == "systemd");
-    Ok(if systemd { libc::SIGRTMIN() + 3 } else { libc::SIGPWR })
+    Ok(init.file_name().is_some_and(|name| name == "systemd"))
 }
 
 fn execute(request: &Request) -> Step<Infallible> {

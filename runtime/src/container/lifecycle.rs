@@ -75,7 +75,7 @@ impl Runtime {
                 return Err(failed(reason));
             }
             None => {
-                cgroup::Host::discover()?.container(&request.cgroup).remove()?;
+                cgroup::Host::discover(None)?.container(&request.cgroup).remove()?;
                 return Err(failed("its supervisor was killed".into()));
             }
         }
@@ -107,7 +107,7 @@ impl Runtime {
     }
 
     fn request(&self, name: &ContainerName, directory: &Path, config: &Config) -> Result<Request> {
-        let image = self.images().join(config.image.to_string());
+        let image = config.unpacked().directory(&self.images());
         let path = image.join("metadata.yaml");
         let metadata = Metadata::parse(&fs::read(&path).map_err(Error::io(&path))?)?;
         let triggers: Vec<_> = config.pending_templates.as_deref().into_iter().chain(["start"]).collect();
@@ -150,7 +150,7 @@ pub(super) fn settle(name: &ContainerName, directory: &Path) -> Result<Option<Ru
             process::wait(&init, AFTER_KILL).map_err(Error::io(directory))?;
         }
         let config = Config::read(directory)?;
-        cgroup::Host::discover()?.container(&config.cgroup(name)).remove()?;
+        running.groups(&config.cgroup(name))?.remove()?;
     }
     let mut state = State::read(directory)?;
     if state.running.take().is_some() {

@@ -4,13 +4,14 @@
 //!
 //! | path | what | written by |
 //! |---|---|---|
-//! | `images/FINGERPRINT/` | an unpacked image: `rootfs/`, `metadata.yaml`, `templates/` | once |
+//! | `images/FINGERPRINT[+BASE]/` | an unpacked image: `rootfs/`, `metadata.yaml`, `templates/` | once |
 //! | `images/.FINGERPRINT/` | one being unpacked or removed | whoever has it locked |
 //! | `NAME/config.json` | what the container is | commands |
 //! | `NAME/state.json` | its processes while it runs, how it ended | its supervisor |
 //! | `NAME/upper/`, `NAME/work/` | what it changed, over the image | the container |
 //! | `NAME/rootfs/` | its own copy of the image, where ids cannot be mapped | once |
 //! | `NAME/console.log`, `.old` | its console, this run and before | its supervisor |
+//! | `.commands.json` | commands of an ordinary user at work (see `owner`) | commands |
 //! | `.new-ID/`, `.deleted-ID/` | containers half made or half deleted | collected by `create` |
 //!
 //! Commands that change a container hold a lock (`flock`) on its directory; `create` takes one on
@@ -35,6 +36,7 @@ mod lifecycle;
 mod lock;
 mod mounts;
 mod name;
+mod owner;
 mod probe;
 mod process;
 mod record;
@@ -54,6 +56,7 @@ pub use idmap::IdMap;
 pub use image::ImageFiles;
 pub use lifecycle::Stopped;
 pub use name::ContainerName;
+pub use owner::become_root;
 pub use record::{Base, Exit};
 pub use runtime::{ImageUse, Info, Runtime, Status};
 

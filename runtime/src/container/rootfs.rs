@@ -8,7 +8,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
-    fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount,
+    open_tree,
 };
 use serde::{Deserialize, Serialize};
 
@@ -68,7 +69,13 @@ impl Layers {
             let path = format!("/proc/self/fd/{}", layer.as_raw_fd());
             fsconfig_set_string(&context, key, path).map_err(overlay)?;
         }
-        fsconfig_set_string(&context, "redirect_dir", "on").map_err(overlay)?;
+        if sys::in_first_user_namespace() {
+            fsconfig_set_string(&context, "redirect_dir", "on").map_err(overlay)?;
+        } else {
+            // Its own attributes are then in a name space that others than the host's root may use.
+            // Such attributes could be forged, so that directories cannot be redirected.
+            fsconfig_set_flag(&context, "userxattr").map_err(overlay)?;
+        }
         fsconfig_create(&context).map_err(|e| overlay(e) + &log(context.as_fd()))?;
         fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV).map_err(overlay)
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::cgroup::{self, Usage};
 use super::idmap::{self, IdMap};
-use super::image::{self, ImageFiles, UnpackedImage, extract_shifted};
+use super::image::{self, ImageFiles, Unpacked, UnpackedImage, extract_shifted};
 use super::lifecycle;
 use super::lock::DirLock;
 use super::name::ContainerName;
@@ -73,7 +73,10 @@ pub struct Info {
     pub processes: Option<u64>,
     /// Bytes of memory, page cache included, while it runs and where the host counts.
     pub memory: Option<u64>,
-    /// Its ids on the host.
+    /// What the user should know about this run, as that its limits are not kept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// Its ids on the host, seen from where containers are made: an ordinary user's begin at 1.
     pub idmap: IdMap,
     /// What its root file system rests on.
     pub base: Base,
@@ -101,12 +104,14 @@ impl Runtime {
         if target.exists() {
             return Err(Error::Exists { name: name.to_string() });
         }
-        let unpacked = UnpackedImage::get(&self.images(), files)?;
+        let only = idmap::only_range()?;
+        let unpacked = UnpackedImage::get(&self.images(), files, only)?;
         // Ids are chosen and the container appears under one lock, so that no two get the same.
         let all = DirLock::exclusive_patient(&self.dir)?;
-        let idmap = idmap::allocate(&self.idmaps()?)?;
+        let idmap = only.map_or_else(|| idmap::allocate(&self.idmaps()?), Ok)?;
         let mut config = Config {
             image: files.fingerprint,
+            image_ids: only,
             properties: unpacked.metadata.properties.clone(),
             architecture: unpacked.metadata.architecture.clone(),
             id: new_id()?,
@@ -143,7 +148,8 @@ impl Runtime {
         // The overlay's root looks as its upper layer's does.
         let (lower, upper) = (&layers.lower, &layers.upper);
         let root = fs::metadata(lower).map_err(Error::io(lower))?;
-        let owner = |id: u32| Some(config.idmap.base + id.min(config.idmap.count - 1));
+        let IdMap { base, count } = config.idmap;
+        let owner = |id: u32| Some(if layers.map_ids { base + id.min(count - 1) } else { id });
         chown(upper, owner(root.uid()), owner(root.gid())).map_err(Error::io(upper))?;
         let mode = fs::Permissions::from_mode(root.mode() & 0o7777);
         fs::set_permissions(upper, mode).map_err(Error::io(upper))?;
@@ -184,7 +190,7 @@ impl Runtime {
             self.clear_after_crash(name)?;
         }
         let usage = match running {
-            Some(_) => cgroup::Host::discover()?.container(&config.cgroup(name)).usage(),
+            Some(running) => running.groups(&config.cgroup(name))?.usage(),
             None => Usage::default(),
         };
         Ok(Info {
@@ -198,6 +204,7 @@ impl Runtime {
             pid: running.map(|r| r.init.pid),
             processes: usage.processes,
             memory: usage.memory,
+            notes: running.map(|r| r.notes.clone()).unwrap_or_default(),
             idmap: config.idmap,
             base: config.base,
             last_exit: state.last_exit,
@@ -217,7 +224,7 @@ impl Runtime {
             lifecycle::kill(name, &directory)?;
         }
         let config = Config::read(&directory)?;
-        cgroup::Host::discover()?.container(&config.cgroup(name)).remove()?;
+        cgroup::Host::discover(None)?.container(&config.cgroup(name)).remove()?;
         let doomed = self.dir.join(format!("{DELETED}{}", config.id));
         atomic::rename(&directory, &doomed)?;
         drop(lock);
@@ -235,11 +242,12 @@ impl Runtime {
     /// # Errors
     /// [`Error::ImageInUse`] names the containers that rest on it.
     pub fn remove_image(&self, fingerprint: Fingerprint) -> Result<()> {
-        let directory = self.images().join(fingerprint.to_string());
+        let image = Unpacked { fingerprint, ids: idmap::only_range()? };
+        let (directory, doomed) = (image.directory(&self.images()), image.staging(&self.images()));
         let Some(_lock) = DirLock::exclusive(&directory)? else { return Ok(()) };
         let mut containers = Vec::new();
         for name in self.names()? {
-            if Config::read(&self.dir.join(name.as_str())).is_ok_and(|config| config.image == fingerprint) {
+            if Config::read(&self.dir.join(name.as_str())).is_ok_and(|config| config.unpacked() == image) {
                 containers.push(name.to_string());
             }
         }
@@ -247,7 +255,6 @@ impl Runtime {
             return Err(Error::ImageInUse { fingerprint: fingerprint.short(), containers });
         }
         // Under a name that unpacking clears away, should we be interrupted.
-        let doomed = self.images().join(format!(".{fingerprint}"));
         let _ = fs::remove_dir_all(&doomed);
         atomic::rename(&directory, &doomed)?;
         fs::remove_dir_all(&doomed).map_err(Error::io(&doomed))
@@ -267,10 +274,10 @@ impl Runtime {
     /// The layers of a container's root file system.
     pub(super) fn layers(&self, directory: &Path, config: &Config) -> Layers {
         let shared = config.base == Base::Shared;
-        let image = UnpackedImage::rootfs(&self.images().join(config.image.to_string()));
+        let image = config.unpacked().rootfs(&self.images());
         Layers {
             lower: if shared { image } else { directory.join("rootfs") },
-            map_ids: shared,
+            map_ids: shared && config.image_ids.is_none(),
             upper: directory.join("upper"),
             work: directory.join("work"),
         }

@@ -19,7 +19,7 @@ use rustix::process::{PidfdFlags, pidfd_open};
 use rustix::pty::OpenptFlags;
 use serde::{Deserialize, Serialize};
 
-use super::cgroup::{self, Cgroups};
+use super::cgroup::{Caller, Cgroups, Host};
 use super::channel::Channel;
 use super::console::ConsoleLog;
 use super::idmap::IdMap;
@@ -170,6 +170,7 @@ struct Run {
     log: ConsoleLog,
     stop_signal: i32,
     supervisor: Process,
+    caller: Option<Caller>,
 }
 
 struct End {
@@ -179,17 +180,18 @@ struct End {
 
 impl Run {
     fn start(request: &Request, templates: &[Job], single: &SingleThread) -> Step<Self> {
-        let host = cgroup::Host::discover().map_err(|e| e.to_string())?;
+        let host = Host::discover(None).map_err(|e| e.to_string())?;
         host.leave_caller();
+        let (caller, own_v2) = (host.caller().cloned(), host.own_v2());
         let cgroups = host.container(&request.cgroup);
         let log = ConsoleLog::begin(&request.directory).map_err(|e| format!("console log: {e}"))?;
         let mut starting = Starting { init: None, cgroups: Some(cgroups) };
-        let (console, stop_signal) = starting.bring_up(request, templates, single)?;
+        let (console, stop_signal) = starting.bring_up(request, templates, own_v2, single)?;
         let (Some(init), Some(cgroups)) = (starting.init.take(), starting.cgroups.take()) else {
             return Err("supervisor: nothing was started".into());
         };
         let supervisor = Process::of(std::process::id() as i32).map_err(|e| format!("supervisor: {e}"))?;
-        let run = Self { init, reaped: false, cgroups, console, log, stop_signal, supervisor };
+        let run = Self { init, reaped: false, cgroups, console, log, stop_signal, supervisor, caller };
         run.record(request)?;
         Ok(run)
     }
@@ -201,6 +203,8 @@ impl Run {
             supervisor: self.supervisor,
             started_at: now(),
             stop_signal: self.stop_signal,
+            caller: self.caller.clone(),
+            notes: Vec::new(),
         };
         let mut state = State::read(&request.directory).unwrap_or_default();
         state.running = Some(running);
@@ -291,6 +295,7 @@ impl Starting {
         &mut self,
         request: &Request,
         templates: &[Job],
+        own_v2: Result<(), String>,
         single: &SingleThread,
     ) -> Step<(OwnedFd, i32)> {
         let Some(cgroups) = &self.cgroups else { return Err("supervisor: no control groups".into()) };
@@ -300,7 +305,7 @@ impl Starting {
             match sys::fork(single, inside::NAMESPACES).map_err(|e| format!("making namespaces: {e}"))? {
                 Fork::Child => {
                     drop(ours);
-                    inside::main(request, templates, &theirs)
+                    inside::main(request, templates, own_v2, &theirs)
                 }
                 Fork::Parent(init) => init,
             };

@@ -21,9 +21,15 @@ use tempfile::TempDir;
 static TAKE_OVER: extern "C" fn() = {
     extern "C" fn take_over() {
         millstream_runtime::init();
+        if let Some(dir) = std::env::var_os(AS_USER) {
+            millstream_runtime::container::become_root(Path::new(&dir)).unwrap();
+        }
     }
     take_over
 };
+
+/// Set for a test that an ordinary user runs, to a directory of the user's.
+pub const AS_USER: &str = "MILLSTREAM_TEST_USER";
 
 /// Waits for a quiet end, and shuts down when asked to.
 pub const INITTAB: &str = "::sysinit:/bin/true\n::once:/bin/sleep 100000\n::shutdown:/bin/true\n";
