@@ -4,6 +4,8 @@ pub mod build;
 pub mod client;
 pub mod instance;
 pub mod server;
+pub mod settings;
+pub mod storage;
 pub mod up;
 
 use clap::{Parser, Subcommand};

@@ -10,6 +10,7 @@ mod lxc;
 mod lxd;
 mod newcomer;
 mod run;
+mod settings;
 mod signatures;
 mod simplestreams;
 mod static_host;

@@ -10,7 +10,10 @@
 //! | `NAME/state.json` | its processes while it runs, how it ended | its supervisor |
 //! | `NAME/upper/`, `NAME/work/` | what it changed, over the image | the container |
 //! | `NAME/rootfs/` | its own copy of the image, where ids cannot be mapped | once |
+//! | `NAME/snapshots/SNAPSHOT.json` | what it was at one time | commands |
+//! | `.layers/ID/` | changes that containers and snapshots share, never written to | once |
 //! | `NAME/console.log`, `.old` | its console, this run and before | its supervisor |
+//! | `.profiles/NAME.json` | settings that containers share | commands |
 //! | `.commands.json` | commands of an ordinary user at work (see `owner`) | commands |
 //! | `.new-ID/`, `.deleted-ID/` | containers half made or half deleted | collected by `create` |
 //!
@@ -26,6 +29,7 @@
 mod attach;
 mod cgroup;
 mod channel;
+mod config;
 mod confine;
 mod console;
 mod exec;
@@ -44,21 +48,27 @@ mod relay;
 mod rootfs;
 mod runtime;
 mod seccomp;
+mod storage;
 mod supervise;
 mod sys;
 mod template;
+mod user_namespace;
 
 use std::ffi::OsString;
 use std::path::Path;
 
+pub(crate) use cgroup::Controllers;
+pub use config::{Configuration, Profile, Settings};
 pub use exec::ExecOptions;
 pub use idmap::IdMap;
 pub use image::ImageFiles;
 pub use lifecycle::Stopped;
 pub use name::ContainerName;
 pub use owner::become_root;
+pub(crate) use probe::try_sharing;
 pub use record::{Base, Exit};
-pub use runtime::{ImageUse, Info, Runtime, Status};
+pub use runtime::{CreateOptions, ImageUse, Info, Runtime, Status};
+pub use storage::Snapshot;
 
 /// Takes over when this process was started as one of a container's.
 pub(crate) fn take_over(argument: &OsString, rest: &mut dyn Iterator<Item = OsString>) {

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::{Caller, Cgroups, Host};
+use super::config::{Profiles, Settings, default_profiles};
 use super::idmap::IdMap;
 use super::image::Unpacked;
 use super::name::ContainerName;
@@ -36,11 +37,45 @@ pub struct Config {
     pub idmap: IdMap,
     /// What its root file system rests on.
     pub base: Base,
+    /// What was changed before snapshots and copies were made, the latest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<LayerRef>,
+    /// A change of layers that was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_layers: Option<PendingLayers>,
     /// Seconds since 1970.
     pub created_at: i64,
+    /// What was set for it alone.
+    #[serde(default)]
+    pub settings: Settings,
+    /// Profiles whose settings it has besides.
+    #[serde(default = "default_profiles")]
+    pub profiles: Profiles,
+    /// Whether it is deleted when it stops.
+    #[serde(default)]
+    pub ephemeral: bool,
     /// Occasion whose templates are rendered at the next start: `create`, `copy`, `rename`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_templates: Option<String>,
+}
+
+/// A layer that containers and snapshots share: `.layers/ID/`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRef {
+    /// Its directory's name.
+    pub id: String,
+    /// The host's ids its files have.
+    pub idmap: IdMap,
+}
+
+/// What is to become of a container's changes since the last layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PendingLayers {
+    /// They become this layer.
+    Keep(String),
+    /// They go.
+    Discard,
 }
 
 /// What a container's root file system rests on.

@@ -21,12 +21,14 @@ use serde::{Deserialize, Serialize};
 
 use super::cgroup::{Caller, Cgroups, Host};
 use super::channel::Channel;
+use super::config::Settings;
 use super::console::ConsoleLog;
 use super::idmap::IdMap;
 use super::inside;
 use super::process::{self, Process, boot_id};
 use super::record::{Exit, Running, State, now};
 use super::rootfs::Layers;
+use super::runtime::Runtime;
 use super::sys::{self, Fork, SingleThread};
 use super::template::{Job, Variables};
 
@@ -50,8 +52,12 @@ pub(crate) struct Request {
     pub machine_id: String,
     pub idmap: IdMap,
     pub layers: Layers,
+    /// Whether the container is deleted when it has ended.
+    pub ephemeral: bool,
     pub templates: Vec<Job>,
     pub variables: Variables,
+    /// What was set for the container, profiles included.
+    pub settings: Settings,
 }
 
 /// What comes of it.
@@ -138,6 +144,9 @@ fn supervise(request: &Request, single: &SingleThread) -> i32 {
         }
         let error = end.reboot.then(|| "it rebooted again and again".to_owned());
         ended(request, Exit { at: now(), code: end.code, error });
+        if request.ephemeral {
+            Runtime::delete_ended(&request.directory);
+        }
         return 0;
     }
 }
@@ -171,6 +180,7 @@ struct Run {
     stop_signal: i32,
     supervisor: Process,
     caller: Option<Caller>,
+    notes: Vec<String>,
 }
 
 struct End {
@@ -185,13 +195,14 @@ impl Run {
         let (caller, own_v2) = (host.caller().cloned(), host.own_v2());
         let cgroups = host.container(&request.cgroup);
         let log = ConsoleLog::begin(&request.directory).map_err(|e| format!("console log: {e}"))?;
-        let mut starting = Starting { init: None, cgroups: Some(cgroups) };
+        let mut starting = Starting { init: None, cgroups: Some(cgroups), notes: Vec::new() };
         let (console, stop_signal) = starting.bring_up(request, templates, own_v2, single)?;
         let (Some(init), Some(cgroups)) = (starting.init.take(), starting.cgroups.take()) else {
             return Err("supervisor: nothing was started".into());
         };
         let supervisor = Process::of(std::process::id() as i32).map_err(|e| format!("supervisor: {e}"))?;
-        let run = Self { init, reaped: false, cgroups, console, log, stop_signal, supervisor, caller };
+        let notes = std::mem::take(&mut starting.notes);
+        let run = Self { init, reaped: false, cgroups, console, log, stop_signal, supervisor, caller, notes };
         run.record(request)?;
         Ok(run)
     }
@@ -204,7 +215,7 @@ impl Run {
             started_at: now(),
             stop_signal: self.stop_signal,
             caller: self.caller.clone(),
-            notes: Vec::new(),
+            notes: self.notes.clone(),
         };
         let mut state = State::read(&request.directory).unwrap_or_default();
         state.running = Some(running);
@@ -287,6 +298,8 @@ impl Drop for Run {
 struct Starting {
     init: Option<Pid>,
     cgroups: Option<Cgroups>,
+    /// Limits that are not kept.
+    notes: Vec<String>,
 }
 
 impl Starting {
@@ -300,6 +313,7 @@ impl Starting {
     ) -> Step<(OwnedFd, i32)> {
         let Some(cgroups) = &self.cgroups else { return Err("supervisor: no control groups".into()) };
         cgroups.create(request.idmap.base).map_err(|e| e.to_string())?;
+        self.notes = cgroups.limit(&request.settings, None);
         let (ours, theirs) = Channel::pair().map_err(|e| format!("socket: {e}"))?;
         let init =
             match sys::fork(single, inside::NAMESPACES).map_err(|e| format!("making namespaces: {e}"))? {
@@ -318,7 +332,7 @@ impl Starting {
         }
         cgroups.join(init.as_raw()).map_err(|e| e.to_string())?;
         let namespace = File::open(proc.join("ns/user")).map_err(|e| format!("user namespace: {e}"))?;
-        let root = request.layers.mount(namespace.as_fd())?;
+        let root = request.layers.mount(single, namespace.as_fd())?;
         ours.send(&(), Some(&root)).map_err(|e| format!("socket: {e}"))?;
         drop(root);
         let (console, stop_signal) = match receive(&ours)? {

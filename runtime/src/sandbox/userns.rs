@@ -59,6 +59,11 @@ pub(crate) fn is_root() -> Result<bool> {
     Ok(false)
 }
 
+/// Whether the caller has what an ordinary user needs to become root of a namespace.
+pub(crate) fn check() -> Result<()> {
+    Mapping::of_user().map(drop)
+}
+
 /// Moves this process, which must have a single thread, into a new user namespace as its root.
 pub(crate) fn enter_new() -> Result<()> {
     enter(&if geteuid().is_root() { Mapping::identity()? } else { Mapping::of_user()? })

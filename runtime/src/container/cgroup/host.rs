@@ -70,7 +70,7 @@ impl Host {
     pub fn discover(recorded: Option<&Caller>) -> Result<Self> {
         let path = "/proc/self/mountinfo";
         let text = fs::read_to_string(path).map_err(Error::io(path))?;
-        let confined = !sys::in_first_user_namespace();
+        let confined = !sys::in_first_user_namespace() || !rustix::process::geteuid().is_root();
         let caller =
             if confined { Some(recorded.map_or_else(Caller::this, |c| Ok(c.clone()))?) } else { None };
         let mut host = Self { hierarchies: Vec::new(), caller, refused_v2: None };
@@ -150,6 +150,35 @@ impl Host {
              {group} {group}/cgroup.procs {group}/cgroup.subtree_control {group}/cgroup.threads && \
              echo '$$' > {group}/cgroup.procs'"
         ))
+    }
+}
+
+/// What limits can be set here, and where.
+pub struct Controllers {
+    /// Whether containers get a v2 group of their own; if not, how they could.
+    pub own_v2: std::result::Result<(), String>,
+    /// By the v2 name of each controller, the group below which containers have it.
+    pub places: Vec<(String, PathBuf)>,
+}
+
+impl Controllers {
+    /// Those of this host that the caller may use.
+    pub fn of_host() -> Self {
+        let Ok(host) = Host::discover(None) else {
+            return Self { own_v2: Err("/proc/self/mountinfo cannot be read".into()), places: Vec::new() };
+        };
+        let mut places = Vec::new();
+        for hierarchy in &host.hierarchies {
+            let mut names = hierarchy.controllers.clone();
+            if hierarchy.v2 {
+                let text = fs::read_to_string(hierarchy.root.join("cgroup.controllers")).unwrap_or_default();
+                names.extend(text.split_ascii_whitespace().map(str::to_owned));
+                names.push("freezer".into());
+            }
+            let v2_name = |name: String| if name == "blkio" { "io".to_owned() } else { name };
+            places.extend(names.into_iter().map(|name| (v2_name(name), hierarchy.root.clone())));
+        }
+        Self { own_v2: host.own_v2(), places }
     }
 }
 

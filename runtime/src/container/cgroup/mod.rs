@@ -13,6 +13,8 @@
 //! hierarchies a container stays where its caller is, without limits.
 
 mod host;
+mod limits;
+mod usage;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -22,7 +24,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use self::host::Hierarchy;
-pub use self::host::{Caller, Host};
+pub use self::host::{Caller, Controllers, Host};
+pub use self::usage::Usage;
 use super::sys;
 use crate::{Error, Result};
 
@@ -45,15 +48,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Cgroups {
     host: Host,
     id: String,
-}
-
-/// What a container uses now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Processes.
-    pub processes: Option<u64>,
-    /// Bytes, page cache included.
-    pub memory: Option<u64>,
 }
 
 impl Cgroups {
@@ -124,18 +118,6 @@ impl Cgroups {
             let _ = fs::remove_dir(hierarchy.root.join(PARENT));
         }
         Ok(())
-    }
-
-    /// What the container uses now, as far as the host's hierarchies count it.
-    pub fn usage(&self) -> Usage {
-        let first = |names: [&str; 2]| {
-            let dirs = self.host.hierarchies.iter().map(|h| self.dir(h));
-            let mut files = dirs.flat_map(|dir| names.map(|name| dir.join(name)));
-            files.find_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok())
-        };
-        let v2 = self.host.hierarchies.iter().find(|h| h.v2).map(|h| self.dir(h));
-        let processes = first(["pids.current", "pids.current"]).or_else(|| v2.map(|dir| count(&dir)));
-        Usage { processes, memory: first(["memory.usage_in_bytes", "memory.current"]) }
     }
 
     fn dir(&self, hierarchy: &Hierarchy) -> PathBuf {
@@ -214,11 +196,6 @@ fn kill_all(dir: &Path) {
                 nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
     }
-}
-
-fn count(dir: &Path) -> u64 {
-    let here = fs::read_to_string(dir.join("cgroup.procs")).map_or(0, |text| text.lines().count() as u64);
-    here + subdirectories(dir).map(|child| count(&child)).sum::<u64>()
 }
 
 /// Writes a process id into files opened by [`Cgroups::open_for_exec`]. An ordinary user may be
