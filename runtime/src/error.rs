@@ -110,6 +110,14 @@ pub enum Error {
         /// Which step failed and why.
         reason: String,
     },
+    /// A file could not be copied into a container or out of it.
+    #[error("files of {name}: {reason}")]
+    Files {
+        /// The container.
+        name: String,
+        /// Which file and why.
+        reason: String,
+    },
     /// A container did not end even when killed.
     #[error("{name} is still there {seconds} seconds after it was killed")]
     Unkillable {

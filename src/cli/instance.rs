@@ -57,6 +57,11 @@ pub enum Instance {
     /// Give a container another name
     #[command(visible_alias = "mv")]
     Rename(super::storage::Rename),
+    /// Copy files into containers and out of them
+    ///
+    /// Containers need not run. No link in a container leads out of it.
+    #[command(subcommand)]
+    File(super::files::File),
     /// Show what came on a container's console
     Logs(Logs),
     /// Show, set and unset what a container may use and how it runs

@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod client;
+pub mod files;
 pub mod instance;
 pub mod server;
 pub mod settings;

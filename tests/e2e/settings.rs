@@ -83,6 +83,14 @@ fn settings_and_profiles_through_the_command_line() {
     home.run(&["delete", &format!("{name}/snap0"), &format!("{other}2")]);
     home.run(&["start", "--all-autostart"]);
     assert!(home.run(&["list", "status=running"]).contains(&name));
+    let file = format!("{name}/etc/motd");
+    home.run(&["file", "push", concat!(env!("CARGO_MANIFEST_DIR"), "/LICENSE"), &file, "--mode", "0600"]);
+    assert_eq!(home.run(&["file", "pull", &file, "-"]), include_str!("../../LICENSE"));
+    let mut edit = home.command(&["file", "edit", &file]);
+    assert!(edit.env("VISUAL", "sed -i 1d").status().unwrap().success());
+    assert!(include_str!("../../LICENSE").ends_with(&home.run(&["file", "pull", &file, "-"])));
+    assert_eq!(home.run(&["exec", &name, "--", "stat", "-c", "%u:%a", "/etc/motd"]), "0:600\n");
+    assert!(home.fail(&["file", "pull", &name, "-"]).contains("CONTAINER/PATH"));
     home.run(&["delete", "--force", &name]);
     home.run(&["launch", image, "--ephemeral", "-c", "user.x=y"]);
     let random = home.run(&["list", "-c", "n", "--format", "csv"]);

@@ -33,6 +33,7 @@ mod config;
 mod confine;
 mod console;
 mod exec;
+mod files;
 mod idmap;
 mod image;
 mod inside;
@@ -53,6 +54,7 @@ mod supervise;
 mod sys;
 mod template;
 mod user_namespace;
+mod visit;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -60,6 +62,7 @@ use std::path::Path;
 pub(crate) use cgroup::Controllers;
 pub use config::{Configuration, Profile, Settings};
 pub use exec::ExecOptions;
+pub use files::{Pulled, PushOptions};
 pub use idmap::IdMap;
 pub use image::ImageFiles;
 pub use lifecycle::Stopped;
@@ -76,6 +79,8 @@ pub(crate) fn take_over(argument: &OsString, rest: &mut dyn Iterator<Item = OsSt
         supervise::main();
     } else if argument == probe::ARGUMENT {
         probe::main();
+    } else if argument == visit::ARGUMENT {
+        visit::main();
     } else if argument == attach::ARGUMENT
         && let Some(file) = rest.next()
     {

@@ -3,14 +3,17 @@
 mod check;
 mod create;
 mod exec;
+mod files;
 mod list;
 mod settings;
 mod storage;
 
 use std::io::{IsTerminal, Write};
-use std::process::ExitCode;
+use std::path::Path;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use anyhow::bail;
 use millstream_runtime::container::{Stopped, become_root};
 use millstream_runtime::{ContainerName, Runtime};
 
@@ -43,6 +46,7 @@ pub fn run(command: &Instance, quiet: bool) -> anyhow::Result<ExitCode> {
         Instance::Restore(args) => storage::restore(&runtime, args)?,
         Instance::Copy(args) => storage::copy(&runtime, args)?,
         Instance::Rename(args) => storage::rename(&runtime, args)?,
+        Instance::File(args) => files::run(&runtime, args)?,
         Instance::Logs(args) => logs(&runtime, args)?,
         Instance::Config(args) => settings::config(&runtime, args, quiet)?,
         Instance::Profile(args) => settings::profile(&runtime, args, quiet)?,
@@ -119,4 +123,15 @@ fn logs(runtime: &Runtime, args: &Logs) -> anyhow::Result<()> {
     // Nothing in it steers the terminal.
     let plain = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
     output::print(&String::from_utf8_lossy(&log).chars().filter(plain).collect::<String>())
+}
+
+/// Lets the user change a file.
+fn editor(file: &Path) -> anyhow::Result<()> {
+    let editor = ["VISUAL", "EDITOR"].into_iter().find_map(|name| std::env::var(name).ok());
+    let editor = editor.unwrap_or_else(|| "vi".into());
+    let status = Command::new("sh").args(["-c", "exec $0 \"$1\"", &editor]).arg(file).status()?;
+    if !status.success() {
+        bail!("{editor} failed ({status}); nothing has changed");
+    }
+    Ok(())
 }

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{IsTerminal, Read};
-use std::process::Command;
 
 use anyhow::{Context, anyhow, bail};
 use millstream_runtime::container::{Configuration, Profile as Settings};
@@ -161,12 +160,7 @@ fn edit<T: Serialize + DeserializeOwned>(value: &T) -> anyhow::Result<T> {
     if std::io::stdin().is_terminal() {
         let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
         fs::write(file.path(), serde_yaml_ng::to_string(value)?)?;
-        let editor = ["VISUAL", "EDITOR"].into_iter().find_map(|name| std::env::var(name).ok());
-        let editor = editor.unwrap_or_else(|| "vi".into());
-        let status = Command::new("sh").args(["-c", "exec $0 \"$1\"", &editor]).arg(file.path()).status()?;
-        if !status.success() {
-            bail!("{editor} failed ({status}); nothing has changed");
-        }
+        super::editor(file.path())?;
         text = fs::read_to_string(file.path())?;
     } else {
         std::io::stdin().read_to_string(&mut text)?;
