@@ -15,9 +15,21 @@ fn lists_launches_and_boots() {
     let ours = published.home.run(&["stream", "list", published.root.to_str().unwrap(), "--format", "json"]);
     let fingerprint = info.lines().find_map(|line| line.strip_prefix("Fingerprint: ")).unwrap();
     assert!(ours.contains(fingerprint), "LXD's fingerprint {fingerprint} is in {ours}");
+    takes_it_through_the_public_api(&lxd, &server.url, fingerprint);
     lxd.run(&["launch", &format!("ms:{ALIAS}"), "c1"]);
     boots(&lxd, "c1");
     assert_eq!(lxd.run(&["exec", "c1", "--", "cat", "/etc/hostname"]).trim(), "c1");
+}
+
+/// The same image, from the same server, as from another LXD that is public.
+fn takes_it_through_the_public_api(lxd: &Lxd, url: &str, fingerprint: &str) {
+    lxd.run(&["remote", "add", "api", url, "--public", "--accept-certificate"]);
+    let list = lxd.run(&["image", "list", "api:", "-f", "json"]);
+    assert!(list.contains(ALIAS) && list.contains(fingerprint), "{list}");
+    lxd.run(&["image", "copy", &format!("api:{ALIAS}"), "local:", "--alias", "copied"]);
+    let info = lxd.run(&["image", "info", "copied"]);
+    assert!(info.contains(fingerprint), "{info}");
+    lxd.run(&["image", "delete", "copied"]);
 }
 
 /// The container's init comes up and no unit fails.

@@ -142,10 +142,10 @@ impl Catalogue {
 }
 
 /// An image with what documents say of its product and of itself.
-pub(super) type Image<'a> = (Product, Serial, &'a ProductEntry, &'a Version);
+pub(crate) type Image<'a> = (Product, Serial, &'a ProductEntry, &'a Version);
 
 /// All images of a document.
-pub(super) fn images(products: &Products) -> impl Iterator<Item = Image<'_>> {
+pub(crate) fn images(products: &Products) -> impl Iterator<Item = Image<'_>> {
     products.products.iter().flat_map(|(name, entry)| {
         let product: Option<Product> = name.parse().ok();
         entry.versions.iter().filter_map(move |(serial, version)| {

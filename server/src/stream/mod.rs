@@ -33,6 +33,7 @@ use serde::Serialize;
 
 use crate::{Error, Result};
 use catalogue::Catalogue;
+pub(crate) use catalogue::images;
 use documents::Documents;
 use lock::Lock;
 use place::Staged;
