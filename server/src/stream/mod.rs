@@ -185,7 +185,7 @@ impl Stream {
             moved_aliases: Vec::new(),
         };
         let refused = |reason: String| Error::Refused { dir: dir.to_path_buf(), reason };
-        if let Some(version) = catalogue.version(&added.product, serial) {
+        if let Some(version) = catalogue.version(&added.product, serial)? {
             if place::read_manifest(&added.path)?.files != manifest.files {
                 return Err(refused(format!(
                     "the stream has another image as {} {serial}; build it with another --serial",
@@ -196,36 +196,38 @@ impl Stream {
             return Ok(added);
         }
         let (staged, listing) = Staged::take(&self.root, dir, manifest, signing.key, signing.now)?;
-        added.moved_aliases = catalogue.insert(listing).map_err(refused)?;
+        added.moved_aliases = catalogue.insert(listing)?.map_err(refused)?;
         staged.place(&self.root, &target)?;
-        added.fingerprint = catalogue.version(&added.product, serial).and_then(catalogue::fingerprint);
+        added.fingerprint = catalogue.version(&added.product, serial)?.and_then(catalogue::fingerprint);
         added.new = true;
         self.publish_next(&mut catalogue, signing)?;
         place::settled(&self.root)?;
-        self.collect_retired(&catalogue, signing.now.into())?;
+        self.collect_retired(&mut catalogue, signing.now.into())?;
         Ok(added)
     }
 
     /// Publishes the same images again: fresh signatures, a new expiry. Returns when they expire.
     pub fn sign(&self, signing: &Signing<'_>) -> Result<DateTime<Utc>> {
-        let (_lock, catalogue) = self.write(signing)?;
+        let (_lock, mut catalogue) = self.write(signing)?;
+        catalogue.renew_all()?;
         let freshness = self.next(&catalogue, signing)?;
-        self.publish(&catalogue, &freshness, signing)?;
+        self.publish(&mut catalogue, &freshness, signing)?;
         Ok(freshness.expires)
     }
 
     /// All images, by product, newest first.
     pub fn list(&self, now: SystemTime) -> Result<Vec<Listed>> {
-        Ok(listed(&Catalogue::load(&self.root, &self.keyring()?, now)?))
+        let mut catalogue = Catalogue::load(&self.root, &self.keyring()?, now)?;
+        catalogue.read_all()?;
+        Ok(listed(&catalogue))
     }
 
     /// Takes the lock, clears away what was left half done, and reads what is published.
     fn write(&self, signing: &Signing<'_>) -> Result<(Lock, Catalogue)> {
         let lock = Lock::exclusive(&self.root)?;
         self.check_key(signing.key)?;
-        let catalogue = Catalogue::load(&self.root, &signing.key.keyring(), signing.now)?;
-        let listed = |path: &Path| catalogue.images().any(|(p, serial, ..)| p.image_path(serial) == path);
-        place::heal(&self.root, listed)?;
+        let mut catalogue = Catalogue::load(&self.root, &signing.key.keyring(), signing.now)?;
+        place::heal(&self.root, |path| catalogue.lists(path))?;
         generation::collect(&self.root, catalogue.generation())?;
         generation::link(&self.root)?;
         remove_temporary(&self.root)?;
@@ -258,7 +260,7 @@ impl Stream {
         let path = root.join(layout::KEY);
         let public = signing.key.to_armored_public().map_err(Error::image(&path))?;
         atomic::write(&path, public.as_bytes()).map_err(Error::image(&path))?;
-        self.publish_next(&mut Catalogue::empty(), signing)?;
+        self.publish_next(&mut Catalogue::empty(root), signing)?;
         generation::link(root)
     }
 
@@ -287,15 +289,13 @@ impl Stream {
     /// Publishes a changed catalogue.
     fn publish_next(&self, catalogue: &mut Catalogue, signing: &Signing<'_>) -> Result<()> {
         let freshness = self.next(catalogue, signing)?;
-        catalogue.render(freshness.created).map_err(Error::image(&self.root))?;
+        catalogue.date(freshness.created);
         self.publish(catalogue, &freshness, signing)
     }
 
-    fn publish(&self, catalogue: &Catalogue, freshness: &Freshness, signing: &Signing<'_>) -> Result<()> {
-        let mut documents = Documents::render(catalogue, freshness, signing.key, signing.now)
-            .map_err(Error::image(&self.root))?;
-        let page = page::render(catalogue, freshness, &signing.key.fingerprint())?;
-        documents.files.push(("index.html".into(), page.into_bytes()));
+    fn publish(&self, catalogue: &mut Catalogue, freshness: &Freshness, signing: &Signing<'_>) -> Result<()> {
+        let mut documents = Documents::render(catalogue, freshness, signing)?;
+        page::render(catalogue, freshness, &signing.key.fingerprint(), &mut documents)?;
         generation::publish(&self.root, freshness.generation, &documents, signing.now)?;
         generation::collect(&self.root, freshness.generation)
     }

@@ -96,13 +96,13 @@ pub(super) fn settled(root: &Path) -> Result<()> {
 
 /// Clears away what a publisher that was cut off left in staging, and an image it placed when
 /// `listed` does not know it.
-pub(super) fn heal(root: &Path, listed: impl Fn(&Path) -> bool) -> Result<()> {
+pub(super) fn heal(root: &Path, listed: impl FnOnce(&Path) -> Result<bool>) -> Result<()> {
     let staging = root.join(STAGING);
     if let Ok(text) = fs::read_to_string(root.join(PENDING)) {
         let target = PathBuf::from(text);
         let inside = target.starts_with(IMAGES)
             && target.components().all(|part| matches!(part, Component::Normal(_)));
-        if inside && !listed(&target) {
+        if inside && !listed(&target)? {
             discard(root, &target)?;
         }
         settled(root)?;
