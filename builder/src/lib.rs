@@ -6,6 +6,7 @@
 pub mod apt;
 mod build;
 mod current;
+pub mod difference;
 mod error;
 mod files;
 pub mod format;
@@ -13,6 +14,7 @@ mod inventory;
 mod leftovers;
 mod manager;
 mod output;
+pub mod pack;
 mod packages;
 pub mod recipe;
 mod rootfs;

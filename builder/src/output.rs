@@ -7,7 +7,7 @@ use std::path::Path;
 use millstream_image::archive::{Bcj, PackOptions, Watch, XzOptions};
 use millstream_image::manifest::{self, Manifest};
 use millstream_image::sums::Sums;
-use millstream_image::{Serial, atomic};
+use millstream_image::{Serial, Sha256Digest, atomic, spdx};
 use millstream_runtime::CancelToken;
 
 use crate::apt::index::Release;
@@ -77,7 +77,14 @@ impl Output<'_> {
         if !said.is_empty() {
             note(&said)?;
         }
-        self.manifest(inventory::packages(rootfs, origin)?, files, origin)
+        let mut manifest = self.manifest(inventory::packages(rootfs, origin)?, files, origin)?;
+        let bill = spdx::document(&manifest, inventory::kind(rootfs)?)?;
+        let path = work.join(spdx::FILE);
+        atomic::write(&path, &bill)?;
+        let (size, sha256) = (bill.len() as u64, Sha256Digest::of(&bill));
+        let file = manifest::File { size, sha256, sha256_uncompressed: None, size_uncompressed: None };
+        manifest.files.insert(spdx::FILE.into(), file);
+        Ok(manifest)
     }
 
     fn options(&self, rootfs: &Rootfs) -> Result<PackOptions> {

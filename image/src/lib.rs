@@ -17,6 +17,7 @@ pub mod oci;
 pub mod openpgp;
 pub mod serial;
 pub mod simplestreams;
+pub mod spdx;
 pub mod sums;
 
 pub use arch::Architecture;

@@ -3,6 +3,7 @@
 pub mod build;
 pub mod client;
 pub mod instance;
+pub mod pack;
 pub mod server;
 pub mod up;
 
@@ -47,6 +48,15 @@ pub enum Command {
     /// the package uidmap, nothing else; the image has the same bytes.
     #[command(after_help = build::BUILD_EXAMPLES)]
     Build(build::Build),
+    /// Make an image from a root file system that exists already
+    ///
+    /// Reads a directory or an archive and makes what `build` would have made of it. Neither is
+    /// written to. As an ordinary user, whose own files are root's in the image.
+    #[command(after_help = pack::PACK_EXAMPLES)]
+    Pack(pack::Pack),
+    /// Show what images are made of, and what changed between two
+    #[command(subcommand)]
+    Manifest(pack::Manifest),
     /// Keep a tree of signed images: add, list, verify, sign
     #[command(subcommand)]
     Stream(server::Stream),
