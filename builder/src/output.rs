@@ -71,6 +71,7 @@ impl Output<'_> {
             lxd: &lxd,
             oci: format::oci::About::new(self.resolved, self.serial, self.epoch, rootfs)?,
             options: self.options(rootfs)?,
+            cancel: self.cancel,
         };
         let (files, said) = plan.run(work, rootfs.path())?;
         self.cancel.check()?;

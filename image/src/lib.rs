@@ -18,6 +18,7 @@ pub mod openpgp;
 pub mod serial;
 pub mod simplestreams;
 pub mod spdx;
+pub mod squashfs;
 pub mod sums;
 
 pub use arch::Architecture;

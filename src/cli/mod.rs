@@ -42,8 +42,8 @@ pub enum Command {
     /// Build an image from a recipe
     ///
     /// Makes a directory with rootfs.tar.xz, meta.tar.xz (LXC), lxd.tar.xz and incus.tar.xz
-    /// (metadata for LXD and Incus), manifest.json, SHA256SUMS and build.log. It appears complete
-    /// or not at all. Nothing but the kernel is needed on the host: packages are verified, unpacked
+    /// (metadata for LXD and Incus), manifest.json, SHA256SUMS, sbom.spdx.json and build.log, or
+    /// what --format says. It appears complete or not at all. Nothing but the kernel is needed on the host: packages are verified, unpacked
     /// and configured without its tools. An ordinary user needs subordinate ids (/etc/subuid) and
     /// the package uidmap, nothing else; the image has the same bytes.
     #[command(after_help = build::BUILD_EXAMPLES)]

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
 use millstream_image::manifest::Manifest;
 use millstream_image::oci::{Index, layout};
 
-use crate::bench::{Bench, fails, sha256, works};
+use crate::bench::{Bench, failed, fails, interrupt, sha256, start, wait_until, works};
 use crate::mirror::Mirror;
 use crate::tree::{NEWEST, OS_RELEASE, busybox, listing, odd, same};
 use crate::unprivileged::User;
@@ -58,6 +58,12 @@ fn a_stream_takes_squashfs_and_lists_it_with_its_fingerprint() {
     let more = "targets:\n  lxc:\n    config:\n      - type: all\n        content: lxc.arch = linux64\n";
     works(&mut bench.build(&mirror.recipe(more), "image", &["--format=image,squashfs,unified"]));
     works(bench.command().args(["stream", "init"]).arg(bench.path("tree")));
+    works(Command::new("cp").arg("-a").args([bench.path("image"), bench.path("broken")]));
+    let file = fs::File::options().write(true).open(bench.path("broken/rootfs.squashfs")).unwrap();
+    file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    let broken = [bench.path("tree"), bench.path("broken")];
+    let error = fails(bench.command().args(["stream", "add"]).args(broken));
+    assert!(error.contains("rootfs.squashfs") && error.contains("says it uses"), "{error}");
     works(bench.command().args(["stream", "add"]).args([bench.path("tree"), bench.path("image")]));
     works(bench.command().args(["stream", "verify"]).arg(bench.path("tree")));
     let text = fs::read(bench.path("tree/streams/v1/images.json")).unwrap();
@@ -88,6 +94,28 @@ fn what_cannot_be_made_is_told_before_anything_is_built() {
         assert!(text.contains(wrong[1]), "{text}");
     }
     assert!(!bench.path("state/cache/packages").exists(), "nothing was fetched");
+    bench.assert_clean("out");
+}
+
+#[test]
+fn a_writer_of_squashfs_that_fails_or_hangs_leaves_nothing() {
+    let bench = Bench::new();
+    let root = busybox(&bench);
+    fs::create_dir(bench.path("bin")).unwrap();
+    let tool = |script: &str| {
+        let path = bench.write("bin/mksquashfs", script);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let path = format!("{}:/usr/bin:/bin", bench.path("bin").display());
+    tool("#!/bin/sh\necho no luck today >&2\nexit 3\n");
+    let error = fails(pack(&bench, &root, "out").arg("--format=squashfs").env("PATH", &path));
+    assert!(error.contains("mksquashfs") && error.contains("no luck today"), "{error}");
+    bench.assert_clean("out");
+    tool("#!/bin/sh\ncat >/dev/null\n: >\"$(dirname \"$0\")/fed\"\nexec sleep 1000\n");
+    let child = start(pack(&bench, &root, "out").arg("--format=squashfs").env("PATH", &path));
+    wait_until("the tool's input", || bench.path("bin/fed").exists());
+    interrupt(&child);
+    failed(&child.wait_with_output().unwrap());
     bench.assert_clean("out");
 }
 
@@ -185,6 +213,11 @@ fn packing_refuses_what_it_cannot_know_or_must_not_do() {
     assert!(error.contains("no root file system"), "{error}");
     fs::write(bench.path("noise.tar"), "no archive").unwrap();
     fails(&mut pack(&bench, &bench.path("noise.tar"), "out"));
+    works(pack(&bench, &root, "unified").arg("--format=unified"));
+    works(bench.command().args(["stream", "init"]).arg(bench.path("tree")));
+    let error =
+        fails(bench.command().args(["stream", "add"]).args([bench.path("tree"), bench.path("unified")]));
+    assert!(error.contains("build it with image among the formats"), "{error}");
     fs::remove_file(root.join("etc/os-release")).unwrap();
     let error = fails(&mut pack(&bench, &root, "out"));
     assert!(error.contains("-o image.distribution=NAME"), "{error}");

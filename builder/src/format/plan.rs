@@ -9,6 +9,7 @@ use millstream_image::archive::{
     Compression, Layout, Member, PackOptions, Packed, Sink, pack_each, pack_members,
 };
 use millstream_image::{Sha256Digest, manifest};
+use millstream_runtime::CancelToken;
 
 use super::{Format, Formats, Setting, oci, squashfs};
 use crate::{Error, Result};
@@ -17,6 +18,7 @@ use crate::{Error, Result};
 const LAYER: &str = ".layer";
 /// What the writer of squashfs says.
 const SAID: &str = ".squashfs.log";
+const SQUASHFS: &str = "rootfs.squashfs";
 
 /// Files of the image by name.
 type Files = BTreeMap<String, manifest::File>;
@@ -34,6 +36,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) oci: oci::About,
     /// How archives are packed.
     pub(crate) options: PackOptions,
+    /// Stops the work.
+    pub(crate) cancel: &'a CancelToken,
 }
 
 /// What an archive of the pass becomes.
@@ -88,7 +92,7 @@ impl Plan<'_> {
             Err(error) => {
                 let error = Error::from(error);
                 return Err(match tool {
-                    Some(tool) => tool.explain(error),
+                    Some(tool) => tool.explain(error, self.cancel),
                     None => error,
                 });
             }
@@ -108,7 +112,9 @@ impl Plan<'_> {
                     files.extend(self.oci(work, setting, &packed)?);
                 }
                 Target::Squashfs => {
-                    said = tool.take().map(squashfs::Squashfs::finish).transpose()?.unwrap_or_default();
+                    if let Some(tool) = tool.take() {
+                        said = tool.finish(self.cancel)?;
+                    }
                     files.insert(SQUASHFS.into(), whole(&work.join(SQUASHFS))?);
                 }
             }
@@ -152,8 +158,6 @@ impl Plan<'_> {
         Ok(files)
     }
 }
-
-const SQUASHFS: &str = "rootfs.squashfs";
 
 fn create(path: &Path) -> Result<File> {
     File::create(path).map_err(Error::io(path))

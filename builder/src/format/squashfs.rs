@@ -7,17 +7,19 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
 
 use millstream_image::archive::Compression;
+use millstream_runtime::CancelToken;
 
 use super::Setting;
 use crate::{Error, Result};
 
 const TOOL: &str = "mksquashfs";
 const BLOCK: &str = "1M";
+const POLL: Duration = Duration::from_millis(20);
 
 /// Fails when the tool is missing.
 pub(super) fn check_host() -> Result<()> {
@@ -63,8 +65,6 @@ impl Squashfs {
             .arg(threads.max(1).to_string())
             // Its own time, and the latest one that files may have.
             .env("SOURCE_DATE_EPOCH", epoch.clamp(0, u32::MAX.into()).to_string())
-            // Ctrl-C is for us to act on; without its input the tool ends by itself.
-            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(said);
@@ -74,8 +74,14 @@ impl Squashfs {
     }
 
     /// Waits for the end, its input being closed, and returns what it had to say.
-    pub(super) fn finish(mut self) -> Result<String> {
-        let status = self.child.wait().map_err(Error::io(TOOL))?;
+    pub(super) fn finish(mut self, cancel: &CancelToken) -> Result<String> {
+        let status = loop {
+            cancel.check()?;
+            if let Some(status) = self.child.try_wait().map_err(Error::io(TOOL))? {
+                break status;
+            }
+            std::thread::sleep(POLL);
+        };
         let said = self.said();
         if !status.success() {
             return Err(self.failed(&status.to_string(), &said));
@@ -86,10 +92,14 @@ impl Squashfs {
     }
 
     /// What to tell when packing failed: the tool's own reason when it went away.
-    pub(super) fn explain(mut self, error: Error) -> Error {
+    pub(super) fn explain(mut self, error: Error, cancel: &CancelToken) -> Error {
         let Error::Image(millstream_image::Error::Io { source, .. }) = &error else { return error };
         if source.kind() != ErrorKind::BrokenPipe {
             return error;
+        }
+        // Ctrl-C on a terminal ends the tool as well as us.
+        if let Err(cancelled) = cancel.check() {
+            return cancelled.into();
         }
         match self.child.wait() {
             Ok(status) => self.failed(&status.to_string(), &self.said()),
