@@ -18,3 +18,24 @@ pub(crate) fn packages(rootfs: &Rootfs, origin: &Origin) -> Result<Vec<manifest:
 pub(crate) fn groups(rootfs: &Rootfs) -> Result<Vec<FileGroup>> {
     database::groups(rootfs)
 }
+
+/// Databases of package managers, and the type their packages have in package URLs.
+const DATABASES: [(&str, &str); 7] = [
+    ("/var/lib/dpkg/status", "deb"),
+    ("/lib/apk/db/installed", "apk"),
+    ("/usr/lib/opkg/status", "opkg"),
+    ("/var/lib/rpm", "rpm"),
+    ("/usr/lib/sysimage/rpm", "rpm"),
+    ("/var/lib/pacman/local", "alpm"),
+    ("/var/db/xbps", "xbps"),
+];
+
+/// The type of the packages in package URLs: `deb`, `rpm`, …
+pub(crate) fn kind(rootfs: &Rootfs) -> Result<&'static str> {
+    for (database, kind) in DATABASES {
+        if rootfs.exists(database)? {
+            return Ok(kind);
+        }
+    }
+    Ok("generic")
+}

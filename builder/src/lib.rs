@@ -4,15 +4,17 @@
 //! the whole way to `rootfs.tar.xz` and its companions.
 
 pub mod apt;
-mod artefacts;
 mod build;
 mod current;
+pub mod difference;
 mod error;
 mod files;
+pub mod format;
 mod inventory;
 mod leftovers;
 mod manager;
 mod output;
+pub mod pack;
 mod packages;
 pub mod recipe;
 mod rootfs;

@@ -3,8 +3,10 @@
 mod bench;
 mod debian;
 mod faults;
+mod formats;
 mod mirror;
 mod recipes;
 mod reproducible;
 mod tampering;
+mod tree;
 mod unprivileged;

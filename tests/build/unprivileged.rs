@@ -7,19 +7,19 @@ use crate::bench::{Bench, fails, sha256, works};
 use crate::mirror::Mirror;
 
 /// A user of this test's own, with a subordinate id range.
-struct User {
-    name: String,
+pub struct User {
+    pub name: String,
 }
 
 impl User {
-    fn add(name: &str) -> Self {
+    pub fn add(name: &str) -> Self {
         let user = Self { name: format!("{name}{}", std::process::id()) };
         works(Command::new("useradd").args(["--no-create-home", "--shell=/bin/sh", &user.name]));
         user
     }
 
     /// The command as this user, with a home and cache in `home`.
-    fn run(&self, command: &Command, home: &Path) -> Command {
+    pub fn run(&self, command: &Command, home: &Path) -> Command {
         std::fs::create_dir_all(home).unwrap();
         works(Command::new("chown").arg(&self.name).arg(home));
         let mut run = Command::new("/usr/bin/setpriv");

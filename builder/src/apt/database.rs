@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use millstream_image::archive::FileGroup;
@@ -32,10 +33,13 @@ pub(crate) fn packages(
     Ok(packages)
 }
 
-/// Files by owning package, packages by name.
+/// Files by owning package, packages by name; none where there is no dpkg.
 pub(crate) fn groups(rootfs: &Rootfs) -> Result<Vec<FileGroup>> {
     let info = rootfs.path().join("var/lib/dpkg/info");
-    let listing = fs::read_dir(&info).map_err(Error::io(&info))?;
+    let listing = match fs::read_dir(&info) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(Error::io(&info))?,
+    };
     let mut lists: Vec<_> = listing
         .flatten()
         .map(|item| item.path())

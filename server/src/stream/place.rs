@@ -36,7 +36,7 @@ pub(super) fn read_manifest(dir: &Path) -> Result<Manifest> {
         .and_then(|file| CappedReader::new(file, MAX_MANIFEST).read_to_end(&mut bytes))
         .map_err(|error| match error.kind() {
             ErrorKind::NotFound => {
-                refused(dir, "it has no manifest.json; give a directory that millstream build made")
+                refused(dir, "it has no manifest.json; give a directory that millstream build or pack made")
             }
             _ => Error::io(&path)(error),
         })?;
@@ -67,6 +67,7 @@ impl Staged {
         }
         inspect::sums(source, dir.path(), &manifest)?;
         inspect::metadata(source, dir.path(), manifest.product.architecture())?;
+        inspect::squashfs(source, dir.path())?;
         let items = inspect::items(source, dir.path(), &manifest)?;
         sign(dir.path(), key, now)?;
         finish(dir.path())?;
@@ -138,7 +139,10 @@ pub(super) fn discard(root: &Path, target: &Path) -> Result<()> {
 fn files(source: &Path, manifest: &Manifest) -> Result<Vec<String>> {
     for needed in [ROOTFS, META].iter().chain(&METADATA) {
         if !manifest.files.contains_key(*needed) {
-            return Err(refused(source, format!("its manifest does not list {needed}; build it anew")));
+            return Err(refused(
+                source,
+                format!("its manifest does not list {needed}; build it with image among the formats"),
+            ));
         }
     }
     for name in manifest.files.keys() {
