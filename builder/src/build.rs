@@ -22,7 +22,7 @@ use crate::rootfs::Rootfs;
 use crate::script::Scripts;
 use crate::source::{self, Origin};
 use crate::staging::Staging;
-use crate::{Error, Result, leftovers};
+use crate::{Error, Result, leftovers, manager};
 
 /// How to build.
 pub struct BuildOptions<'a> {
@@ -118,14 +118,13 @@ impl Build<'_> {
         let mut origin = self.stage("bootstrap", || source::unpack(&context, &mut scripts))?;
         // From here on the package manager may work inside.
         let rootfs = Rootfs::open(&root)?;
-        rootfs.make_directories("/var/cache/apt/archives")?;
         let mut servers = NameServers::of_host();
-        scripts.sandbox = scripts
-            .sandbox
-            .bind(archives.path(), "/var/cache/apt/archives", false)
-            .resolv_conf(&servers.text());
+        scripts.sandbox = scripts.sandbox.resolv_conf(&servers.text());
+        if manager::is_apt(&definition.packages) {
+            rootfs.make_directories("/var/cache/apt/archives")?;
+            scripts.sandbox = scripts.sandbox.bind(archives.path(), "/var/cache/apt/archives", false);
+        }
         servers.lend(&rootfs)?;
-        self.actions("post-unpack", &scripts)?;
         let stage = packages::Stage {
             packages: &definition.packages,
             rootfs: &rootfs,
@@ -133,6 +132,8 @@ impl Build<'_> {
             fetcher: &fetcher,
             archives: archives.path(),
         };
+        stage.repositories()?;
+        self.actions("post-unpack", &scripts)?;
         self.stage("packages", || {
             stage.run(origin.installed.as_mut(), || self.actions("post-update", &scripts))
         })?;

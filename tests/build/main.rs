@@ -3,6 +3,8 @@
 mod bench;
 mod debian;
 mod faults;
+mod host_files;
+mod managers;
 mod mirror;
 mod recipes;
 mod reproducible;

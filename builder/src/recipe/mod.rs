@@ -23,6 +23,8 @@ pub use model::{
     PackageSet, Packages, Repository, SourceSection, Targets,
 };
 pub use resolve::{Fallback, Kind, Resolved};
+#[cfg(test)]
+pub(crate) use schema::MANAGERS;
 
 use crate::{Error, Result};
 

@@ -58,7 +58,7 @@ pub(super) const DOWNLOADERS: &[&str] = &[
     "voidlinux-http",
     "vyos-http",
 ];
-const MANAGERS: Shape = Choice(&[
+pub(crate) const MANAGERS: &[&str] = &[
     "anise",
     "apk",
     "apt",
@@ -73,7 +73,7 @@ const MANAGERS: Shape = Choice(&[
     "xbps",
     "yum",
     "zypper",
-]);
+];
 const GENERATORS: Shape = Choice(&[
     "cloud-init",
     "copy",
@@ -177,7 +177,7 @@ pub(super) const DEFINITION: Shape = Object(&[
     (
         "packages",
         Object(&[
-            ("manager", MANAGERS),
+            ("manager", Choice(MANAGERS)),
             (
                 "custom_manager",
                 Object(&[
