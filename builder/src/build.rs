@@ -141,7 +141,9 @@ impl Build<'_> {
         let mut generated = Generated::default();
         self.stage("files", || {
             let mut files = definition.files.iter();
-            files.try_for_each(|file| files::run(file, &rootfs, self.options.recipe_dir, &mut generated))
+            files.try_for_each(|file| {
+                files::run(file, &definition.targets, &rootfs, self.options.recipe_dir, &mut generated)
+            })
         })?;
         self.actions("post-files", &scripts)?;
         servers.take_back(&rootfs)?;

@@ -24,6 +24,8 @@ pub use model::{
 };
 pub use resolve::{Fallback, Kind, Resolved};
 #[cfg(test)]
+pub(crate) use rules::CLOUD_INIT_NAMES;
+#[cfg(test)]
 pub(crate) use schema::MANAGERS;
 
 use crate::{Error, Result};
