@@ -21,12 +21,13 @@ pub fn programs(files: &mut Files, names: &[&str]) {
     }
 }
 
-/// Adds everything in a directory but what `left_out` names, and what its libraries are linked
-/// with.
+/// Adds everything in a directory but what `left_out` names (or starts, with a hyphen at its end),
+/// and what its libraries are linked with.
 pub fn directory(files: &mut Files, path: &str, left_out: &[&str]) {
     for item in fs::read_dir(path).unwrap_or_else(|e| panic!("{path}: {e}")).flatten() {
         let (inner, name) = (item.path(), item.file_name());
-        if left_out.iter().any(|out| name == *out) {
+        let starts = |out: &str| out.ends_with('-') && name.to_string_lossy().starts_with(out);
+        if left_out.iter().any(|out| name == *out || starts(out)) {
             continue;
         }
         if inner.is_dir() {
@@ -46,7 +47,8 @@ fn libraries(files: &mut Files, path: &Path) {
     let found: BTreeSet<_> = found.split_whitespace().filter(|word| word.starts_with('/')).collect();
     for library in found {
         let place = library.trim_start_matches('/');
-        let place = if place.starts_with("usr") { PathBuf::from(place) } else { Path::new("usr").join(place) };
+        let place =
+            if place.starts_with("usr") { PathBuf::from(place) } else { Path::new("usr").join(place) };
         if !files.contains_key(&place) {
             add(files, Path::new(library), &place);
         }

@@ -51,7 +51,9 @@ pub(super) fn portage(rootfs: &Rootfs) -> Result<Vec<Entry>> {
                     Some(("sym", rest)) => rest.split(" -> ").next(),
                     _ => None,
                 };
-                path.into_iter().for_each(|path| entry.add(path));
+                if let Some(path) = path {
+                    entry.add(path);
+                }
             }
             entries.push(entry);
         }

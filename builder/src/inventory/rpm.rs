@@ -20,19 +20,19 @@ pub(super) fn read(rootfs: &Rootfs) -> Result<Vec<Entry>> {
         if rootfs.exists(&sqlite)? {
             let broken =
                 |e: rusqlite::Error| Error::Refused(format!("{sqlite}: rpm's database is broken: {e}"));
-            return Ok(entries(self::sqlite(rootfs, &sqlite)?.map_err(broken)?));
+            return Ok(entries(&self::sqlite(rootfs, &sqlite)?.map_err(broken)?));
         }
         let ndb = format!("{place}/Packages.db");
         if let Some(file) = rootfs.open_file(&ndb)? {
             let mut data = Vec::new();
             file.take(MAX_SIZE).read_to_end(&mut data).map_err(Error::io(&ndb))?;
-            return Ok(entries(self::ndb(&data)));
+            return Ok(entries(&self::ndb(&data)));
         }
     }
     Ok(Vec::new())
 }
 
-fn entries(blobs: Vec<Vec<u8>>) -> Vec<Entry> {
+fn entries(blobs: &[Vec<u8>]) -> Vec<Entry> {
     blobs.iter().filter_map(|blob| entry(blob)).collect()
 }
 

@@ -45,15 +45,16 @@ impl Adding<'_> {
             Sources::Pacman => self.pacman(repository),
             Sources::File { directory, ending, line } => {
                 let path = format!("{directory}/{}", with_ending(name, ending));
-                let text = match is_url(url) && !line.is_empty() {
-                    true => line.replace("NAME", name).replace("URL", url.trim()),
-                    false => url.clone(),
+                let text = if is_url(url) && !line.is_empty() {
+                    line.replace("NAME", name).replace("URL", url.trim())
+                } else {
+                    url.clone()
                 };
-                self.no_key(repository)?;
+                no_key(repository)?;
                 self.text(&path, &text)
             }
             Sources::Lines { file } => {
-                self.no_key(repository)?;
+                no_key(repository)?;
                 self.append(file, url)
             }
             Sources::Equo => self.equo(repository),
@@ -113,16 +114,17 @@ impl Adding<'_> {
     /// The list of mirrors, or a file of sections that `pacman.conf` includes.
     fn pacman(&mut self, repository: &Repository) -> Result<()> {
         let Repository { name, url, .. } = repository;
-        self.no_key(repository)?;
+        no_key(repository)?;
         if name == "mirrorlist" {
             let text = if is_url(url) { format!("Server = {}", url.trim()) } else { url.clone() };
             return self.text("/etc/pacman.d/mirrorlist", &text);
         }
         let path = format!("/etc/pacman.d/{}", with_ending(name, ".conf"));
         let first = !self.written.contains(&path);
-        let text = match is_url(url) {
-            true => format!("[{}]\nServer = {}", name.trim_end_matches(".conf"), url.trim()),
-            false => url.clone(),
+        let text = if is_url(url) {
+            format!("[{}]\nServer = {}", name.trim_end_matches(".conf"), url.trim())
+        } else {
+            url.clone()
         };
         self.text(&path, &text)?;
         if first { self.append("/etc/pacman.conf", &format!("Include = {path}")) } else { Ok(()) }
@@ -130,7 +132,7 @@ impl Adding<'_> {
 
     fn equo(&mut self, repository: &Repository) -> Result<()> {
         let Repository { name, url, r#type, .. } = repository;
-        self.no_key(repository)?;
+        no_key(repository)?;
         self.lines.push(match r#type.as_str() {
             "enman" => format!("enman add {}", quote(if url.is_empty() { name } else { url })),
             "" | "equo" if !url.is_empty() => {
@@ -149,22 +151,13 @@ impl Adding<'_> {
         Ok(())
     }
 
-    fn no_key(&self, repository: &Repository) -> Result<()> {
-        if repository.key.is_empty() {
-            return Ok(());
-        }
-        Err(Error::Refused(format!(
-            "packages.repositories: this manager takes no key for {}; add it in a post-unpack action",
-            repository.name
-        )))
-    }
-
     /// Writes a file of this recipe; what it had of the same name before stays above.
     fn text(&mut self, path: &str, text: &str) -> Result<()> {
         let line = format!("{}\n", text.trim_end());
-        let before = match self.written.iter().any(|known| known == path) {
-            true => self.rootfs.read(path)?.unwrap_or_default(),
-            false => Vec::new(),
+        let before = if self.written.iter().any(|known| known == path) {
+            self.rootfs.read(path)?.unwrap_or_default()
+        } else {
+            Vec::new()
         };
         self.rootfs.write(path, &[&before, line.as_bytes()].concat(), Attributes::default())?;
         self.written.push(path.to_owned());
@@ -181,6 +174,16 @@ impl Adding<'_> {
         text.push(b'\n');
         self.rootfs.write(path, &text, Attributes::default())
     }
+}
+
+fn no_key(repository: &Repository) -> Result<()> {
+    if repository.key.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Refused(format!(
+        "packages.repositories: this manager takes no key for {}; add it in a post-unpack action",
+        repository.name
+    )))
 }
 
 /// Whether this is an address and nothing else, rather than the text of a file.
