@@ -23,7 +23,7 @@ use crate::rootfs::Rootfs;
 use crate::script::Scripts;
 use crate::source::{self, Origin};
 use crate::staging::Staging;
-use crate::{Error, Result, leftovers};
+use crate::{Error, Result, leftovers, manager};
 
 /// How to build.
 pub struct BuildOptions<'a> {
@@ -120,14 +120,13 @@ impl Build<'_> {
         let mut origin = self.stage("bootstrap", || source::unpack(&context, &mut scripts))?;
         // From here on the package manager may work inside.
         let rootfs = Rootfs::open(&root)?;
-        rootfs.make_directories("/var/cache/apt/archives")?;
         let mut servers = NameServers::of_host();
-        scripts.sandbox = scripts
-            .sandbox
-            .bind(archives.path(), "/var/cache/apt/archives", false)
-            .resolv_conf(&servers.text());
+        scripts.sandbox = scripts.sandbox.resolv_conf(&servers.text());
+        if manager::is_apt(&definition.packages) {
+            rootfs.make_directories("/var/cache/apt/archives")?;
+            scripts.sandbox = scripts.sandbox.bind(archives.path(), "/var/cache/apt/archives", false);
+        }
         servers.lend(&rootfs)?;
-        self.actions("post-unpack", &scripts)?;
         let stage = packages::Stage {
             packages: &definition.packages,
             rootfs: &rootfs,
@@ -135,6 +134,8 @@ impl Build<'_> {
             fetcher: &fetcher,
             archives: archives.path(),
         };
+        stage.repositories()?;
+        self.actions("post-unpack", &scripts)?;
         self.stage("packages", || {
             stage.run(origin.installed.as_mut(), || self.actions("post-update", &scripts))
         })?;
@@ -142,7 +143,9 @@ impl Build<'_> {
         let mut generated = Generated::default();
         self.stage("files", || {
             let mut files = definition.files.iter();
-            files.try_for_each(|file| files::run(file, &rootfs, self.options.recipe_dir, &mut generated))
+            files.try_for_each(|file| {
+                files::run(file, &definition.targets, &rootfs, self.options.recipe_dir, &mut generated)
+            })
         })?;
         self.actions("post-files", &scripts)?;
         servers.take_back(&rootfs)?;

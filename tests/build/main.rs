@@ -4,6 +4,8 @@ mod bench;
 mod debian;
 mod faults;
 mod formats;
+mod host_files;
+mod managers;
 mod mirror;
 mod recipes;
 mod reproducible;

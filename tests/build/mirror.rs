@@ -101,6 +101,11 @@ impl Mirror {
         *self.files.lock().unwrap() = files;
     }
 
+    /// Serves one more file.
+    pub fn put(&self, path: &str, data: Vec<u8>) {
+        self.files.lock().unwrap().insert(path.to_owned(), data);
+    }
+
     /// From now on paths that contain `text` are served with this fault.
     pub fn break_path(&self, text: &str, fault: Fault) {
         *self.fault.lock().unwrap() = Some((text.to_owned(), fault));
@@ -205,7 +210,7 @@ pub fn package(name: &str, files: &BTreeMap<PathBuf, Member>) -> Deb {
     Deb { name: name.to_owned(), control, bytes }
 }
 
-fn directories() -> BTreeMap<PathBuf, Member> {
+pub fn directories() -> BTreeMap<PathBuf, Member> {
     let files = [
         ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
         ("etc/group", "root:x:0:\n"),
@@ -224,7 +229,7 @@ pub fn apt() -> Deb {
 }
 
 /// This host's dpkg, shell and utilities, with the libraries they need.
-fn system() -> BTreeMap<PathBuf, Member> {
+pub fn system() -> BTreeMap<PathBuf, Member> {
     let programs = [
         "sh",
         "dpkg",

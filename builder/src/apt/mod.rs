@@ -4,7 +4,7 @@
 pub mod bootstrap;
 pub(crate) mod database;
 mod deb;
-mod deb822;
+pub(crate) mod deb822;
 mod dpkg;
 pub(crate) mod index;
 pub(crate) mod mirror;

@@ -160,7 +160,7 @@ impl Packing<'_> {
         let base = self.options.metadata.and_then(Path::parent).unwrap_or(Path::new("."));
         for file in &resolved.definition.files {
             if file.generator == "template" {
-                files::run(file, rootfs, base, &mut generated)?;
+                files::run(file, &resolved.definition.targets, rootfs, base, &mut generated)?;
             } else {
                 self.note(&format!("left aside: generator {} for {}", file.generator, file.path))?;
             }

@@ -1,20 +1,27 @@
 //! Package managers as the commands they are called by.
 
-use crate::recipe::{Manager, PackageSet, Packages};
+mod repository;
+mod table;
+
+use crate::recipe::{Manager, ManagerCommand, PackageSet, Packages, Repository};
+use crate::rootfs::Rootfs;
 use crate::{Error, Result};
+use table::Known;
 
-/// Every call of apt: nothing is asked, and configuration files of packages win, since nobody has
-/// changed them.
-const APT: &str = "apt-get -y -q -o APT::Sandbox::User=root -o APT::Keep-Downloaded-Packages=true \
-                   -o Acquire::Languages=none -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confnew";
-
-/// Shell commands of one manager; empty where it has none.
+/// Shell commands of the recipe's manager; empty where it has none.
 pub(crate) struct Commands {
+    known: Option<&'static Known>,
+    prelude: &'static str,
     pub(crate) refresh: String,
     pub(crate) update: String,
     pub(crate) clean: String,
     install: String,
     remove: String,
+}
+
+/// Whether the recipe's manager is apt, which is also the one of recipes that name none.
+pub(crate) fn is_apt(packages: &Packages) -> bool {
+    packages.custom_manager.is_none() && matches!(packages.manager.as_str(), "apt" | "")
 }
 
 impl Commands {
@@ -23,24 +30,22 @@ impl Commands {
         if let Some(manager) = &packages.custom_manager {
             return Ok(Self::custom(manager));
         }
-        if !matches!(packages.manager.as_str(), "apt" | "") {
-            return Err(Error::Refused(format!(
-                "packages.manager: {} is not available yet; use apt, or describe it in packages.custom_manager",
-                packages.manager
-            )));
-        }
+        let name = if packages.manager.is_empty() { "apt" } else { &packages.manager };
+        let known = table::KNOWN.iter().find(|known| known.name == name);
+        let known = known.ok_or_else(|| Error::Refused(format!("packages.manager: {name} is not known")))?;
         Ok(Self {
-            refresh: format!("{APT} update"),
-            update: format!("{APT} dist-upgrade"),
-            // The archives belong to the builder, which keeps them for the next build.
-            clean: String::new(),
-            install: format!("{APT} install"),
-            remove: format!("{APT} remove --auto-remove"),
+            known: Some(known),
+            prelude: known.prelude,
+            refresh: known.refresh.to_owned(),
+            update: known.update.to_owned(),
+            clean: known.clean.to_owned(),
+            install: known.install.to_owned(),
+            remove: known.remove.to_owned(),
         })
     }
 
     fn custom(manager: &Manager) -> Self {
-        let command = |c: &crate::recipe::ManagerCommand| {
+        let command = |c: &ManagerCommand| {
             if c.cmd.is_empty() {
                 return String::new();
             }
@@ -48,11 +53,30 @@ impl Commands {
             words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")
         };
         Self {
+            known: None,
+            prelude: "",
             refresh: command(&manager.refresh),
             update: command(&manager.update),
             clean: command(&manager.clean),
             install: command(&manager.install),
             remove: command(&manager.remove),
+        }
+    }
+
+    /// Makes the repositories known to the manager: writes files at once and returns the lines
+    /// that must run inside. Several of one name are one file, in their order.
+    pub(crate) fn add_repositories(
+        &self,
+        repositories: &[Repository],
+        rootfs: &Rootfs,
+    ) -> Result<Vec<String>> {
+        match self.known {
+            Some(known) => repository::add(known.sources, repositories, rootfs),
+            None if repositories.is_empty() => Ok(Vec::new()),
+            None => Err(Error::Refused(
+                "packages.repositories: a custom_manager has none; write its files in a post-unpack action"
+                    .into(),
+            )),
         }
     }
 
@@ -70,6 +94,16 @@ impl Commands {
         }
         lines
     }
+
+    /// A script of these lines; `None` when there is nothing to run.
+    pub(crate) fn script(&self, lines: &[String]) -> Option<String> {
+        let lines: Vec<_> = lines.iter().map(String::as_str).filter(|line| !line.is_empty()).collect();
+        if lines.is_empty() {
+            return None;
+        }
+        let prelude = if self.prelude.is_empty() { String::new() } else { format!("{}\n", self.prelude) };
+        Some(format!("#!/bin/sh\nset -e\n{prelude}{}\n", lines.join("\n")))
+    }
 }
 
 /// A word of a shell command, in quotes where it needs them.
@@ -85,7 +119,6 @@ fn quote(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::ManagerCommand;
 
     fn set(packages: &[&str], action: &str, flags: &[&str]) -> PackageSet {
         let owned = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect();
