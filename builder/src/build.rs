@@ -15,6 +15,7 @@ use millstream_runtime::sandbox::Sandbox;
 use crate::apt::bootstrap::Fetcher;
 use crate::apt::sources::HostSources;
 use crate::files::{self, Generated};
+use crate::format::Formats;
 use crate::output::{self, Output};
 use crate::packages::{self, NameServers};
 use crate::recipe::Resolved;
@@ -34,8 +35,8 @@ pub struct BuildOptions<'a> {
     pub recipe_dir: &'a Path,
     /// The image's serial.
     pub serial: Serial,
-    /// Only the root file system, as the directory `rootfs` in `out`.
-    pub dir_only: bool,
+    /// What to make of the root file system.
+    pub formats: &'a Formats,
     /// Compression threads.
     pub threads: usize,
     /// Seconds a script may run.
@@ -72,6 +73,7 @@ pub fn build(resolved: &Resolved, options: &BuildOptions<'_>) -> Result<Built> {
             out.display()
         )));
     }
+    options.formats.check_host()?;
     // Modes in the image must not depend on who builds.
     rustix::process::umask(rustix::fs::Mode::from(0o022));
     let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -145,11 +147,13 @@ impl Build<'_> {
         self.actions("post-files", &scripts)?;
         servers.take_back(&rootfs)?;
         leftovers::remove(&rootfs)?;
-        if self.options.dir_only {
+        if self.options.formats.only_directory() {
             return Ok(None);
         }
-        let manifest = self.artefacts(work, &rootfs, &generated, &origin)?;
-        fs::remove_dir_all(&root).map_err(Error::io(&root))?;
+        let manifest = self.artefacts(work, &rootfs, &generated, &origin, &scripts)?;
+        if !self.options.formats.keep_directory() {
+            fs::remove_dir_all(&root).map_err(Error::io(&root))?;
+        }
         Ok(Some(manifest))
     }
 
@@ -202,16 +206,19 @@ impl Build<'_> {
         rootfs: &Rootfs,
         generated: &Generated,
         origin: &Origin,
+        scripts: &Scripts<'_>,
     ) -> Result<Manifest> {
         let output = Output {
             resolved: self.resolved,
+            formats: self.options.formats,
             serial: self.options.serial,
             epoch: output::epoch(origin.date),
             threads: self.options.threads,
             cancel: self.options.cancel,
         };
-        let packed = self.stage("pack", || output.rootfs(work, rootfs))?;
-        let durations = self.stages.borrow().clone();
-        output.companions(work, rootfs, packed, generated, origin, durations)
+        let note = |text: &str| scripts.note(text);
+        let mut manifest = self.stage("pack", || output.write(work, rootfs, generated, origin, note))?;
+        output::describe(work, &mut manifest, self.stages.borrow().clone())?;
+        Ok(manifest)
     }
 }

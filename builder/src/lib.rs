@@ -4,11 +4,11 @@
 //! the whole way to `rootfs.tar.xz` and its companions.
 
 pub mod apt;
-mod artefacts;
 mod build;
 mod current;
 mod error;
 mod files;
+pub mod format;
 mod inventory;
 mod leftovers;
 mod manager;

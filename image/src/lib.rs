@@ -13,6 +13,7 @@ pub mod lxc_index;
 pub mod manifest;
 pub mod metadata;
 pub mod name;
+pub mod oci;
 pub mod openpgp;
 pub mod serial;
 pub mod simplestreams;

@@ -65,9 +65,8 @@ pub struct Build {
     /// Directory that gets the image's files [default: DIST-RELEASE-ARCH-VARIANT-SERIAL here]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// What to make: the image, or only its root file system for a look
-    #[arg(long, value_enum, default_value = "image")]
-    pub format: BuildFormat,
+    #[command(flatten)]
+    pub formats: Formats,
     /// Worker threads [default: one per processor]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
@@ -79,10 +78,25 @@ pub struct Build {
     pub script_timeout: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum BuildFormat {
-    /// rootfs.tar.xz with the metadata of LXC, LXD and Incus
-    Image,
-    /// The root file system as a directory
-    Dir,
+/// What is made of a root file system.
+#[derive(Args)]
+pub struct Formats {
+    /// What to make; several with commas
+    ///
+    /// image: what a stream holds, that is lxc, lxd and incus;
+    /// lxc: rootfs.tar.xz and meta.tar.xz;
+    /// lxd, incus: rootfs.tar.xz and lxd.tar.xz or incus.tar.xz;
+    /// squashfs: rootfs.squashfs, lxd.tar.xz and incus.tar.xz (needs mksquashfs on the host);
+    /// unified: unified.tar.xz for LXD and Incus;
+    /// oci, oci-tar: an OCI image layout in oci/ or in oci.tar;
+    /// tar: rootfs.tar.xz;
+    /// dir: rootfs/
+    #[arg(long, value_name = "FORMAT", value_delimiter = ',', default_value = "image")]
+    #[arg(value_parser = ["image", "lxc", "lxd", "incus", "squashfs", "unified", "oci", "oci-tar", "tar", "dir"])]
+    pub format: Vec<String>,
+    /// Compression of archives: none, gzip, zstd or xz, each with :LEVEL [default: xz; gzip for OCI]
+    ///
+    /// Files are named by it: rootfs.tar.zst. Streams hold xz only.
+    #[arg(long, value_name = "NAME[:LEVEL]")]
+    pub compression: Option<millstream_builder::format::Setting>,
 }

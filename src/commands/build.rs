@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use millstream_builder::apt::sources::HostSources;
+use millstream_builder::format::Formats;
 use millstream_builder::{BuildOptions, Built};
 use millstream_image::Serial;
 use millstream_runtime::sandbox::userns;
 
-use crate::cli::build::{Build, BuildFormat, Kind};
+use crate::cli::build::{self, Build, Kind};
 use crate::commands::recipe;
 use crate::interrupt;
 use crate::paths::Paths;
@@ -18,6 +19,7 @@ pub fn run(command: &Build, quiet: bool) -> anyhow::Result<()> {
     if command.resolve.kind == Kind::Vm {
         bail!("virtual-machine images cannot be built yet; leave --type out");
     }
+    let formats = formats(&command.formats)?;
     // An ordinary user's build starts again here, as root of a user namespace.
     userns::become_root()?;
     let host = HostSources::read();
@@ -33,7 +35,7 @@ pub fn run(command: &Build, quiet: bool) -> anyhow::Result<()> {
         cache: &Paths::from_env().cache.join("packages"),
         recipe_dir: command.file.parent().unwrap_or(Path::new(".")),
         serial,
-        dir_only: command.format == BuildFormat::Dir,
+        formats: &formats,
         threads: command
             .threads
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
@@ -48,6 +50,12 @@ pub fn run(command: &Build, quiet: bool) -> anyhow::Result<()> {
     let built = built?;
     report(&built);
     Ok(())
+}
+
+/// The formats asked for.
+pub fn formats(given: &build::Formats) -> anyhow::Result<Formats> {
+    let wanted = given.format.iter().map(|name| name.parse()).collect::<Result<Vec<_>, _>>()?;
+    Ok(Formats::new(wanted, given.compression)?)
 }
 
 fn report(built: &Built) {

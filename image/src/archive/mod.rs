@@ -20,7 +20,7 @@ use crate::Error;
 pub use decode::decoder;
 pub use extract::{Devices, ExtractOptions, Extracted, Ownership, extract};
 pub use layer::extract_layer;
-pub use pack::{FileGroup, PackOptions, Packed, pack, pack_members};
+pub use pack::{FileGroup, Layout, PackOptions, Packed, Sink, pack, pack_each, pack_members};
 pub use reader::{Entry, Kind, Reader};
 pub use small::{Member, read_small};
 pub use xz::{Bcj, Watch, XzOptions, XzWriter};

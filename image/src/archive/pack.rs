@@ -68,29 +68,61 @@ pub struct Packed {
     pub entries: u64,
 }
 
+/// How an archive names the files of the root file system, and what it may say of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// At the archive's top.
+    #[default]
+    Plain,
+    /// Below `rootfs/`, as in unified images.
+    Rootfs,
+    /// At the top, for a writer of squashfs: times before 1970 become 1970, which is the first
+    /// that format has, and the root directory is left out, whose attributes the tool takes from
+    /// its options.
+    Squashfs,
+}
+
+/// One of several archives made in one pass.
+pub struct Sink<W> {
+    /// Where it goes.
+    pub out: W,
+    /// How it is compressed.
+    pub compression: Compression,
+    /// At which level; each compression has its own scale.
+    pub level: u32,
+    /// How files are named.
+    pub layout: Layout,
+    /// Files of its own, which come first.
+    pub lead: BTreeMap<PathBuf, Member>,
+}
+
 /// Packs everything below `root`, which must not change meanwhile.
 pub fn pack<W: Write>(root: &Path, out: W, options: &PackOptions) -> Result<(W, Packed)> {
-    let mut archive = Archive::new(out, options);
-    let (directories, files) = walk(root)?;
-    for path in &directories {
-        archive.add(root, path)?;
+    let archive = Archive::new(vec![Stream::plain(out, options)], options);
+    archive.tree(root)?.finish_one()
+}
+
+/// Packs everything below `root` into several archives, reading it once. Compression and level
+/// are each archive's own; all else is as `options` say.
+pub fn pack_each<W: Write>(
+    root: &Path,
+    sinks: Vec<Sink<W>>,
+    options: &PackOptions,
+) -> Result<Vec<(W, Packed)>> {
+    let mut streams = Vec::new();
+    for sink in sinks {
+        let own = PackOptions {
+            compression: sink.compression,
+            xz: XzOptions { level: sink.level, ..options.xz },
+            watch: options.watch.clone(),
+            epoch: options.epoch,
+            groups: Vec::new(),
+        };
+        let mut stream = Stream::new(sink.out, sink.layout, &own);
+        stream.members(&sink.lead, options.epoch)?;
+        streams.push(stream);
     }
-    archive.cut()?;
-    let mut packed = HashSet::new();
-    for group in &options.groups {
-        let mut paths: Vec<_> = group.paths.iter().filter(|path| files.contains(*path)).collect();
-        paths.sort();
-        for path in paths {
-            if packed.insert(path) {
-                archive.add(root, path)?;
-            }
-        }
-        archive.cut()?;
-    }
-    for path in files.iter().filter(|path| !packed.contains(path)) {
-        archive.add(root, path)?;
-    }
-    archive.finish()
+    Archive::new(streams, options).tree(root)?.finish()
 }
 
 /// Packs files held in memory, in the order of their names; time is the epoch.
@@ -99,22 +131,9 @@ pub fn pack_members<W: Write>(
     out: W,
     options: &PackOptions,
 ) -> Result<(W, Packed)> {
-    let mut archive = Archive::new(out, options);
-    let mut directories = HashSet::new();
-    for (path, member) in members {
-        let parents: Vec<_> = path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()).collect();
-        for parent in parents.into_iter().rev() {
-            if directories.insert(parent) {
-                let entry = Header { kind: b'5', mode: 0o755, mtime: options.epoch, ..Header::default() };
-                archive.header(&name(parent, true), &entry)?;
-            }
-        }
-        let size = member.data.len() as u64;
-        let entry = Header { kind: b'0', mode: member.mode, mtime: options.epoch, size, ..Header::default() };
-        archive.header(&name(path, false), &entry)?;
-        archive.data(&mut member.data.as_slice(), size).map_err(Error::io(path))?;
-    }
-    archive.finish()
+    let mut stream = Stream::plain(out, options);
+    stream.members(members, options.epoch)?;
+    stream.finish()
 }
 
 type Files = BTreeSet<PathBuf>;
@@ -142,7 +161,7 @@ fn walk(root: &Path) -> Result<(Vec<PathBuf>, Files)> {
     Ok((directories, files))
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Header {
     kind: u8,
     mode: u32,
@@ -157,22 +176,46 @@ struct Header {
     xattrs: Vec<(String, Vec<u8>)>,
 }
 
+/// One tree on its way into one or several archives.
 struct Archive<'a, W: Write> {
-    out: HashingWriter<Compressor<HashingWriter<W>>>,
+    streams: Vec<Stream<W>>,
     options: &'a PackOptions,
     /// Where the first name of a file with several was packed.
-    links: HashMap<(u64, u64), Vec<u8>>,
-    entries: u64,
+    links: HashMap<(u64, u64), PathBuf>,
 }
 
 impl<'a, W: Write> Archive<'a, W> {
-    fn new(out: W, options: &'a PackOptions) -> Self {
-        let out = HashingWriter::new(Compressor::new(HashingWriter::new(out), options));
-        Self { out, options, links: HashMap::new(), entries: 0 }
+    fn new(streams: Vec<Stream<W>>, options: &'a PackOptions) -> Self {
+        Self { streams, options, links: HashMap::new() }
+    }
+
+    fn tree(mut self, root: &Path) -> Result<Self> {
+        let (directories, files) = walk(root)?;
+        for path in &directories {
+            self.add(root, path)?;
+        }
+        self.cut()?;
+        let mut packed = HashSet::new();
+        for group in &self.options.groups {
+            let mut paths: Vec<_> = group.paths.iter().filter(|path| files.contains(*path)).collect();
+            paths.sort();
+            for path in paths {
+                if packed.insert(path) {
+                    self.add(root, path)?;
+                }
+            }
+            self.cut()?;
+        }
+        for path in files.iter().filter(|path| !packed.contains(path)) {
+            self.add(root, path)?;
+        }
+        Ok(self)
     }
 
     fn cut(&mut self) -> Result<()> {
-        self.out.get_mut().cut().map_err(Error::io("archive"))
+        self.streams
+            .iter_mut()
+            .try_for_each(|stream| stream.out.get_mut().cut().map_err(Error::io("archive")))
     }
 
     fn add(&mut self, root: &Path, path: &Path) -> Result<()> {
@@ -193,15 +236,13 @@ impl<'a, W: Write> Archive<'a, W> {
             xattrs: xattrs(&full)?,
             ..Header::default()
         };
-        let name = name(path, kind.is_dir());
         if !kind.is_dir() && meta.nlink() > 1 {
-            if let Some(first) = self.links.get(&(meta.dev(), meta.ino())) {
+            if let Some(first) = self.links.get(&(meta.dev(), meta.ino())).cloned() {
                 header.kind = b'1';
-                header.link.clone_from(first);
                 header.xattrs.clear();
-                return self.header(&name, &header);
+                return self.header(path, &header, Some(&first));
             }
-            self.links.insert((meta.dev(), meta.ino()), name.clone());
+            self.links.insert((meta.dev(), meta.ino()), path.to_path_buf());
         }
         header.kind = if kind.is_dir() {
             b'5'
@@ -218,12 +259,110 @@ impl<'a, W: Write> Archive<'a, W> {
             header.size = meta.size();
             b'0'
         };
-        self.header(&name, &header)?;
+        self.header(path, &header, None)?;
         if header.size > 0 {
             let mut file = File::open(&full).map_err(Error::io(&full))?;
             self.data(&mut file, header.size).map_err(Error::io(&full))?;
         }
         Ok(())
+    }
+
+    /// An entry in every archive; `first` is what a hard link leads to.
+    fn header(&mut self, path: &Path, header: &Header, first: Option<&Path>) -> Result<()> {
+        for stream in &mut self.streams {
+            stream.entry(path, header.clone(), first)?;
+        }
+        Ok(())
+    }
+
+    /// Copies exactly `size` bytes into every archive and pads them.
+    fn data(&mut self, reader: &mut dyn Read, size: u64) -> io::Result<()> {
+        let mut all = Fan(&mut self.streams);
+        let copied = io::copy(&mut reader.take(size), &mut all)?;
+        if copied != size {
+            return Err(io::Error::other("the file shrank while it was packed"));
+        }
+        all.write_all(padding(size))
+    }
+
+    fn finish(self) -> Result<Vec<(W, Packed)>> {
+        self.streams.into_iter().map(Stream::finish).collect()
+    }
+
+    fn finish_one(self) -> Result<(W, Packed)> {
+        self.finish()?.pop().ok_or_else(|| archive_error("there is no archive to finish"))
+    }
+}
+
+/// Writes to all archives alike.
+struct Fan<'s, W: Write>(&'s mut [Stream<W>]);
+
+impl<W: Write> Write for Fan<'_, W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.0.iter_mut().try_for_each(|stream| stream.out.write_all(data))?;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One archive being written.
+struct Stream<W: Write> {
+    out: HashingWriter<Compressor<HashingWriter<W>>>,
+    layout: Layout,
+    entries: u64,
+}
+
+impl<W: Write> Stream<W> {
+    fn new(out: W, layout: Layout, options: &PackOptions) -> Self {
+        let out = HashingWriter::new(Compressor::new(HashingWriter::new(out), options));
+        Self { out, layout, entries: 0 }
+    }
+
+    fn plain(out: W, options: &PackOptions) -> Self {
+        Self::new(out, Layout::Plain, options)
+    }
+
+    /// Files held in memory, in the order of their names, with the directories they need.
+    fn members(&mut self, members: &BTreeMap<PathBuf, Member>, epoch: i64) -> Result<()> {
+        let mut directories = HashSet::new();
+        for (path, member) in members {
+            let parents: Vec<_> = path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()).collect();
+            for parent in parents.into_iter().rev() {
+                if directories.insert(parent) {
+                    let entry = Header { kind: b'5', mode: 0o755, mtime: epoch, ..Header::default() };
+                    self.header(&name(Path::new(""), parent, true), &entry)?;
+                }
+            }
+            let size = member.data.len() as u64;
+            let entry = Header { kind: b'0', mode: member.mode, mtime: epoch, size, ..Header::default() };
+            self.header(&name(Path::new(""), path, false), &entry)?;
+            self.write(&member.data)?;
+            self.write(padding(size))?;
+        }
+        Ok(())
+    }
+
+    /// An entry of the tree, as this archive's layout has it.
+    fn entry(&mut self, path: &Path, mut header: Header, first: Option<&Path>) -> Result<()> {
+        let base = match self.layout {
+            Layout::Rootfs => Path::new("rootfs"),
+            Layout::Plain | Layout::Squashfs => Path::new(""),
+        };
+        if self.layout == Layout::Squashfs {
+            if path.as_os_str().is_empty() {
+                return Ok(());
+            }
+            if header.mtime < 0 {
+                (header.mtime, header.nanos) = (0, 0);
+            }
+        }
+        if let Some(first) = first {
+            header.link = name(base, first, false);
+        }
+        self.header(&name(base, path, header.kind == b'5'), &header)
     }
 
     fn header(&mut self, name: &[u8], header: &Header) -> Result<()> {
@@ -252,20 +391,11 @@ impl<'a, W: Write> Archive<'a, W> {
             let size = records.len() as u64;
             let extension = Header { kind: b'x', mode: 0o644, size, ..Header::default() };
             self.write(&block(b"././@PaxHeader", &extension))?;
-            self.data(&mut records.as_slice(), size).map_err(Error::io("archive"))?;
+            self.write(&records)?;
+            self.write(padding(size))?;
         }
         self.entries += 1;
         self.write(&block(name, header))
-    }
-
-    /// Copies exactly `size` bytes and pads them.
-    fn data(&mut self, reader: &mut dyn Read, size: u64) -> io::Result<()> {
-        let copied = io::copy(&mut reader.take(size), &mut self.out)?;
-        if copied != size {
-            return Err(io::Error::other("the file shrank while it was packed"));
-        }
-        let padding = (size.next_multiple_of(BLOCK as u64) - size) as usize;
-        self.out.write_all(&[0; BLOCK][..padding])
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -281,8 +411,17 @@ impl<'a, W: Write> Archive<'a, W> {
     }
 }
 
-fn name(path: &Path, directory: bool) -> Vec<u8> {
+/// Zeros up to the next block.
+fn padding(size: u64) -> &'static [u8] {
+    &[0; BLOCK][..(size.next_multiple_of(BLOCK as u64) - size) as usize]
+}
+
+fn name(base: &Path, path: &Path, directory: bool) -> Vec<u8> {
     let mut name = b"./".to_vec();
+    name.extend_from_slice(base.as_os_str().as_bytes());
+    if !base.as_os_str().is_empty() && !path.as_os_str().is_empty() {
+        name.push(b'/');
+    }
     name.extend_from_slice(path.as_os_str().as_bytes());
     if directory && name.len() > 2 {
         name.push(b'/');

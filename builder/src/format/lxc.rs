@@ -1,10 +1,10 @@
-//! The small archives beside `rootfs.tar.xz`: LXC's `meta.tar.xz` and LXD's metadata.
+//! LXC's `meta.tar.xz`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use millstream_image::Serial;
 use millstream_image::archive::Member;
-use millstream_image::metadata::Metadata;
 
 use crate::files::Generated;
 use crate::recipe::{LxcConfig, Resolved};
@@ -14,7 +14,7 @@ use crate::{Error, Result};
 const LEVELS: std::ops::RangeInclusive<u32> = 1..=4;
 
 /// When the image expires, seconds since 1970: creation plus the recipe's `expiry`.
-pub(crate) fn expiry(resolved: &Resolved, created: i64) -> Result<i64> {
+pub(super) fn expiry(resolved: &Resolved, serial: Serial) -> Result<i64> {
     let text = &resolved.definition.image.expiry;
     let bad =
         || Error::Refused(format!("image.expiry: {text:?} is not a sum of numbers with s, m, h, d or w"));
@@ -33,14 +33,14 @@ pub(crate) fn expiry(resolved: &Resolved, created: i64) -> Result<i64> {
         let number: i64 = number.parse().map_err(|_| bad())?;
         total = number.checked_mul(seconds).and_then(|s| s.checked_add(total)).ok_or_else(bad)?;
     }
-    Ok(created.saturating_add(total))
+    Ok(serial.time().timestamp().saturating_add(total))
 }
 
 /// Members of LXC's `meta.tar.xz`.
-pub(crate) fn lxc(
+pub(crate) fn members(
     resolved: &Resolved,
     generated: &Generated,
-    created: i64,
+    serial: Serial,
 ) -> Result<BTreeMap<PathBuf, Member>> {
     let definition = &resolved.definition;
     let mut members = BTreeMap::new();
@@ -60,7 +60,8 @@ pub(crate) fn lxc(
         add(format!("config{suffix}"), newest);
     }
     add("create-message".into(), format!("{}\n", definition.targets.lxc.create_message.trim_end()));
-    add("expiry".into(), format!("{}\n", expiry(resolved, created)?));
+    add("expiry".into(), format!("{}\n", expiry(resolved, serial)?));
+    add("build_id".into(), format!("{serial}\n"));
     add("excludes-user".into(), "./dev/*\n".into());
     if !generated.lxc_templated.is_empty() {
         let mut paths = generated.lxc_templated.clone();
@@ -79,48 +80,4 @@ fn applies(entry: &LxcConfig, kind: &str, level: Option<u32>) -> bool {
     let within =
         if after < before { level > after && level < before } else { level > after || level < before };
     kinds && within
-}
-
-/// The distribution as shown to people.
-pub(crate) fn os(resolved: &Resolved) -> String {
-    match resolved.definition.simplestream.distro_name.as_str() {
-        "" => {
-            let mut chars = resolved.product.distribution().chars();
-            chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default() + chars.as_str()
-        }
-        name => name.to_owned(),
-    }
-}
-
-/// Members of `lxd.tar.xz`, which is also `incus.tar.xz`.
-pub(crate) fn lxd(
-    resolved: &Resolved,
-    generated: &Generated,
-    serial: &str,
-    created: i64,
-) -> Result<BTreeMap<PathBuf, Member>> {
-    let image = &resolved.definition.image;
-    let os = os(resolved);
-    let properties = [
-        ("architecture", image.architecture_mapped.as_str()),
-        ("description", &image.description),
-        ("name", &image.name),
-        ("os", &os),
-        ("release", resolved.product.release()),
-        ("serial", serial),
-        ("variant", resolved.product.variant()),
-    ];
-    let metadata = Metadata {
-        architecture: resolved.architecture.kernel().to_owned(),
-        creation_date: created,
-        expiry_date: Some(expiry(resolved, created)?),
-        properties: properties.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
-        templates: generated.templates.clone(),
-    };
-    let yaml = metadata.to_yaml()?;
-    let mut members = BTreeMap::from([(PathBuf::from("metadata.yaml"), Member::file(yaml))]);
-    for (name, text) in &generated.texts {
-        members.insert(PathBuf::from("templates").join(name), Member::file(text.clone()));
-    }
-    Ok(members)
 }
