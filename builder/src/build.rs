@@ -116,7 +116,8 @@ impl Build<'_> {
         let fetcher = Fetcher { cache, http: &http, progress, cancel };
         let mut scripts = self.scripts(&root);
         let (resolved, host) = (self.resolved, self.options.host);
-        let context = source::Context { resolved, host, fetcher: &fetcher, root: &root };
+        let recipe_dir = self.options.recipe_dir;
+        let context = source::Context { resolved, host, fetcher: &fetcher, recipe_dir, root: &root };
         let mut origin = self.stage("bootstrap", || source::unpack(&context, &mut scripts))?;
         // From here on the package manager may work inside.
         let rootfs = Rootfs::open(&root)?;

@@ -6,6 +6,7 @@
 pub mod apt;
 mod build;
 mod current;
+mod emulation;
 mod error;
 mod files;
 pub mod format;

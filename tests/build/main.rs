@@ -6,5 +6,6 @@ mod faults;
 mod mirror;
 mod recipes;
 mod reproducible;
+mod sources;
 mod tampering;
 mod unprivileged;

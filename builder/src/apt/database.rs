@@ -35,7 +35,10 @@ pub(crate) fn packages(
 /// Files by owning package, packages by name.
 pub(crate) fn groups(rootfs: &Rootfs) -> Result<Vec<FileGroup>> {
     let info = rootfs.path().join("var/lib/dpkg/info");
-    let listing = fs::read_dir(&info).map_err(Error::io(&info))?;
+    let listing = match fs::read_dir(&info) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(Error::io(&info))?,
+    };
     let mut lists: Vec<_> = listing
         .flatten()
         .map(|item| item.path())

@@ -93,9 +93,14 @@ fn find_inside(top: &Path, inside: &str) -> Result<PathBuf> {
         let mut names: Vec<_> = listing.map(|item| item.file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         let found = names.iter().find(|name| wildcard::matches(part, name)).map(|name| at.join(name));
-        at = found.filter(|path| path.symlink_metadata().is_ok_and(|meta| meta.is_dir())).ok_or_else(|| {
-            Error::Refused(format!("the archive has no directory {inside} (at its top: {})", names.join(", ")))
-        })?;
+        at = found.filter(|path| path.symlink_metadata().is_ok_and(|meta| meta.is_dir())).ok_or_else(
+            || {
+                Error::Refused(format!(
+                    "the archive has no directory {inside} (at its top: {})",
+                    names.join(", ")
+                ))
+            },
+        )?;
     }
     Ok(at)
 }

@@ -59,7 +59,8 @@ pub(super) fn unpack(context: &Context<'_>, layout: &Layout, scripts: &mut Scrip
     for note in finder.notes(&found.source, &plan) {
         scripts.note(&note)?;
     }
-    let wanted = oci::Wanted { architecture: resolved.architecture, tag: None, cancel: context.fetcher.cancel };
+    let wanted =
+        oci::Wanted { architecture: resolved.architecture, tag: None, cancel: context.fetcher.cancel };
     archive::unpack(&found.path, context.root, &plan.inside, &wanted)?;
     let mut sources = vec![found.source];
     if let (Some(file), Some(extra)) = (extra, &plan.extra) {
@@ -275,13 +276,18 @@ impl Finder<'_> {
     fn notes(&self, source: &manifest::Source, plan: &Plan) -> Vec<String> {
         let mut notes = vec![format!("source: {} SHA-256 {}", source.url, source.sha256)];
         if self.trust.is_skipped() {
-            notes.push("warning: source.skip_verification: neither checksum nor signature was checked".into());
+            notes
+                .push("warning: source.skip_verification: neither checksum nor signature was checked".into());
         } else if plan.signed == Signed::Nothing {
             notes.push("warning: this distribution signs nothing; the server itself was trusted".into());
         } else if !self.trust.has_keys() {
-            notes.push("warning: no source.keys: no signature was checked; the server itself was trusted".into());
+            notes.push(
+                "warning: no source.keys: no signature was checked; the server itself was trusted".into(),
+            );
         } else if matches!(plan.signed, Signed::SumsMinisign(_)) {
-            notes.push("note: a signature by minisign is not checked; then the server itself was trusted".into());
+            notes.push(
+                "note: a signature by minisign is not checked; then the server itself was trusted".into(),
+            );
         }
         notes
     }

@@ -208,7 +208,9 @@ fn refused<T>(message: impl Into<String>) -> Result<T> {
 fn alpine(facts: &Facts<'_>) -> Result<Plan> {
     let (release, arch) = match facts.release {
         "edge" if facts.same_as.is_empty() => {
-            return refused("image.release: edge has no images of its own; name the release to start from in source.same_as (3.20)");
+            return refused(
+                "image.release: edge has no images of its own; name the release to start from in source.same_as (3.20)",
+            );
         }
         "edge" => (facts.same_as, facts.arch),
         other => (other, facts.arch),
@@ -401,9 +403,16 @@ mod tests {
         assert!(path("archlinux-http", "2026.01.01", "x86_64", "").starts_with("2026.01.01/"));
         assert!(path("opensuse-http", "tumbleweed", "i686", "").ends_with("image*ix86*.tar.xz"));
         assert!(path("openwrt-http", "23.05", "x86-64", "").contains("releases/23.05.#/targets/x86/64/"));
-        assert!(path("openwrt-http", "snapshot", "x86-64", "").starts_with("snapshots/targets/x86/64/openwrt-x86"));
-        assert!(path("apertis-http", "v2024.3", "amd64", "release").starts_with("release/v2024/v2024.3/amd64/"));
-        assert!(path("gentoo-http", "current", "armv7a_hardfp", "openrc").starts_with("releases/arm/autobuilds/"));
+        assert!(
+            path("openwrt-http", "snapshot", "x86-64", "")
+                .starts_with("snapshots/targets/x86/64/openwrt-x86")
+        );
+        assert!(
+            path("apertis-http", "v2024.3", "amd64", "release").starts_with("release/v2024/v2024.3/amd64/")
+        );
+        assert!(
+            path("gentoo-http", "current", "armv7a_hardfp", "openrc").starts_with("releases/arm/autobuilds/")
+        );
         assert!(path("alpaquita-http", "stream", "x86_64", "").contains("glibc or musl"));
     }
 }

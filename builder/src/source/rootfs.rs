@@ -227,10 +227,17 @@ mod tests {
         assert_eq!((place, pin), ("https://m.example/a.txz", sums::Checksum::parse(&hex)));
         assert!(split("https://m.example/a#part").is_err() && split("x#sha256=12").is_err());
         let here = Path::new("/recipes");
-        assert!(matches!(Place::of("a.tar", here).unwrap(), Place::Local(p) if p == Path::new("/recipes/a.tar")));
-        assert!(matches!(Place::of("file:///a.tar", here).unwrap(), Place::Local(p) if p == Path::new("/a.tar")));
+        assert!(
+            matches!(Place::of("a.tar", here).unwrap(), Place::Local(p) if p == Path::new("/recipes/a.tar"))
+        );
+        assert!(
+            matches!(Place::of("file:///a.tar", here).unwrap(), Place::Local(p) if p == Path::new("/a.tar"))
+        );
         assert!(Place::of("ftp://m.example/a", here).is_err());
         let query = Place::of("https://m.example/d/a.txz?x=1/2", here).unwrap();
-        assert_eq!((query.name().as_str(), query.sibling("S").shown().as_str()), ("a.txz", "https://m.example/d/S"));
+        assert_eq!(
+            (query.name().as_str(), query.sibling("S").shown().as_str()),
+            ("a.txz", "https://m.example/d/S")
+        );
     }
 }

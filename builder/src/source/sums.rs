@@ -127,7 +127,8 @@ mod tests {
         }
         let digests = format!("# BLAKE2B HASH\n{}  f.txz\n# SHA512 HASH\n{long}  f.txz\n", "cd".repeat(64));
         assert_eq!(found(&digests), Some(Checksum::Sha512(long)));
-        for bad in [format!("{b}  g.txz\n"), format!("{a}  f.txz\n{b}  f.txz\n"), "MD5 (f.txz) = 00\n".into()] {
+        for bad in [format!("{b}  g.txz\n"), format!("{a}  f.txz\n{b}  f.txz\n"), "MD5 (f.txz) = 00\n".into()]
+        {
             assert_eq!(found(&bad), None, "{bad}");
         }
     }

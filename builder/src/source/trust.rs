@@ -85,7 +85,7 @@ fn untrusted(what: &str, error: &millstream_image::Error) -> Error {
 }
 
 /// Whether nobody between here and the server can change what comes: TLS, or this very machine.
-fn is_private(url: &str) -> bool {
+pub(super) fn is_private(url: &str) -> bool {
     let Some((scheme, rest)) = url.split_once("://") else { return false };
     if scheme.eq_ignore_ascii_case("https") {
         return true;
@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn only_tls_and_this_machine_are_private() {
-        for good in ["https://m.example/x", "http://127.0.0.1:80/x", "http://[::1]:8/x", "http://localhost/"] {
+        for good in ["https://m.example/x", "http://127.0.0.1:80/x", "http://[::1]:8/x", "http://localhost/"]
+        {
             assert!(is_private(good), "{good}");
         }
         for bad in [

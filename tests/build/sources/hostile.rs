@@ -1,0 +1,1 @@
+//! Mirrors that lie, and archives by URL or file.
