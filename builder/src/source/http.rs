@@ -170,9 +170,10 @@ impl Finder<'_> {
         let sums = match self.plan.sums {
             Sums::All(name) if !self.trust.is_skipped() => {
                 seen.push(format!("{at}/{name}"));
-                match self.sums(&format!("{at}/{name}"), self.plan.signed).await? {
+                let list = format!("{at}/{name}");
+                match self.sums(&list, self.plan.signed).await? {
                     Some(sums) => Some(sums),
-                    None => return Ok(None),
+                    None => return self.without_sums(at, &list, "").await,
                 }
             }
             _ => None,
@@ -195,12 +196,25 @@ impl Finder<'_> {
                 seen.push(list.clone());
                 match self.sums(&list, self.plan.signed).await? {
                     Some(sums) => Some(sums),
-                    None => return Ok(None),
+                    None => return self.without_sums(at, &list, &name).await,
                 }
             }
             _ => sums,
         };
         self.checked(&url, sums.as_deref(), self.plan.signed).await.map(Some)
+    }
+
+    /// A directory that is not there is passed over; one whose file lost its checksum is not, or an
+    /// older release would quietly take the place of the newest.
+    async fn without_sums(&self, at: &str, list: &str, file: &str) -> Result<Option<Fetched>> {
+        match self.document(&format!("{at}/")).await? {
+            Some(listing) if listing.contains(file) => Err(Error::Untrusted {
+                what: list.to_owned(),
+                reason: "there is no such list of checksums (source.skip_verification: true does without)"
+                    .into(),
+            }),
+            _ => Ok(None),
+        }
     }
 
     /// A list of checksums, its signature checked when there are keys; `None` when it is not there.
@@ -254,12 +268,15 @@ impl Finder<'_> {
 
     async fn signature(&self, url: &str, of: &str) -> Result<Vec<u8>> {
         let fetched = self.context.fetcher.http.document(url, MAX_SIGNATURE).await;
-        fetched.map_err(|error| match error.is_missing() {
-            true => Error::Untrusted {
-                what: of.to_owned(),
-                reason: format!("source.keys asks for a signature, and there is no {url}"),
-            },
-            false => error.into(),
+        fetched.map_err(|error| {
+            if error.is_missing() {
+                Error::Untrusted {
+                    what: of.to_owned(),
+                    reason: format!("source.keys asks for a signature, and there is no {url}"),
+                }
+            } else {
+                error.into()
+            }
         })
     }
 
@@ -325,11 +342,14 @@ pub(super) async fn fetch(
     let staging = Staging::new(fetcher.cache, "build-")?;
     let temporary = staging.path().join("file");
     let got = fetcher.http.fetch(url, &temporary, MAX_ARCHIVE, fetcher.progress).await;
-    let (sha256, _) = got.map_err(|error| match error.is_missing() {
-        true => Error::Refused(format!(
-            "{error}; check image.release, image.architecture, the variant and source.url"
-        )),
-        false => error.into(),
+    let (sha256, _) = got.map_err(|error| {
+        if error.is_missing() {
+            Error::Refused(format!(
+                "{error}; check image.release, image.architecture, the variant and source.url"
+            ))
+        } else {
+            error.into()
+        }
     })?;
     if let Some(expected) = expected {
         expected.check(url, &temporary, sha256)?;

@@ -2,6 +2,8 @@
 //! architectures, and how it vouches for them. Paths are below `source.url`, which means what it
 //! means to distrobuilder, and may hold patterns ([`super::wildcard`]).
 
+#![expect(clippy::unnecessary_wraps, reason = "all plans have one signature, and some refuse")]
+
 use crate::{Error, Result};
 
 /// What a path may depend on.
@@ -89,6 +91,13 @@ const KERNEL: &[(&str, &str)] = &[
     ("s390x", "s390x"),
     ("loong64", "loongarch64"),
 ];
+const ENTERPRISE: &[(&str, &str)] = &[
+    ("amd64", "x86_64"),
+    ("arm64", "aarch64"),
+    ("ppc64el", "ppc64le"),
+    ("s390x", "s390x"),
+    ("riscv64", "riscv64"),
+];
 const DEBIAN: &[(&str, &str)] = &[
     ("amd64", "amd64"),
     ("arm64", "arm64"),
@@ -147,6 +156,7 @@ pub(super) const LAYOUTS: &[Layout] = &[
         ],
         plan: arch,
     },
+    Layout { downloader: "centos-http", title: "CentOS Stream", architectures: ENTERPRISE, plan: centos },
     Layout { downloader: "fedora-http", title: "Fedora", architectures: KERNEL, plan: fedora },
     Layout {
         downloader: "funtoo-http",
@@ -180,6 +190,17 @@ pub(super) const LAYOUTS: &[Layout] = &[
         architectures: &[("amd64", "x86_64"), ("arm64", "aarch64")],
         plan: nixos,
     },
+    Layout {
+        downloader: "openeuler-http",
+        title: "openEuler",
+        architectures: &[
+            ("amd64", "x86_64"),
+            ("arm64", "aarch64"),
+            ("riscv64", "riscv64"),
+            ("loong64", "loongarch64"),
+        ],
+        plan: openeuler,
+    },
     Layout { downloader: "opensuse-http", title: "openSUSE", architectures: KERNEL, plan: opensuse },
     Layout {
         downloader: "openwrt-http",
@@ -192,6 +213,7 @@ pub(super) const LAYOUTS: &[Layout] = &[
         ],
         plan: openwrt,
     },
+    Layout { downloader: "rockylinux-http", title: "Rocky Linux", architectures: ENTERPRISE, plan: rocky },
     Layout { downloader: "ubuntu-http", title: "Ubuntu Base", architectures: DEBIAN, plan: ubuntu },
     Layout { downloader: "voidlinux-http", title: "Void Linux", architectures: KERNEL, plan: void },
 ];
@@ -275,6 +297,37 @@ fn arch(facts: &Facts<'_>) -> Result<Plan> {
         "riscv64" => plan("images/archriscv-latest.tar.zst".into(), Sums::No, signed),
         other => plan(format!("os/ArchLinuxARM-{other}-latest.tar.gz"), Sums::No, signed),
     })
+}
+
+/// `9-Stream`: the container base image of the cloud mirror. Older CentOS had installation media only.
+fn centos(facts: &Facts<'_>) -> Result<Plan> {
+    let Facts { release, arch, .. } = facts;
+    let small = release.to_lowercase();
+    let Some(major) = small.strip_suffix("-stream") else {
+        return refused(format!(
+            "image.release: CentOS {release} has ended and published no root file system; use 9-Stream or 10-Stream, \
+             or an archived one with rootfs-http or docker-http"
+        ));
+    };
+    let name = format!("CentOS-Stream-Container-Base-{major}-*.{arch}.tar.xz");
+    let path = format!("{small}/{arch}/images/{name}");
+    Ok(plan(path, Sums::Beside(".SHA256SUM"), Signed::Nothing))
+}
+
+/// The container base image, of which `latest` is one name. Its checksum is not signed.
+fn rocky(facts: &Facts<'_>) -> Result<Plan> {
+    let Facts { release, arch, .. } = facts;
+    let major = release.split('.').next().unwrap_or(release);
+    let path = format!("{release}/images/{arch}/Rocky-{major}-Container-Base.latest.{arch}*.tar.xz");
+    Ok(plan(path, Sums::Beside(".CHECKSUM"), Signed::Nothing))
+}
+
+/// `22.03-LTS-SP3`, or `22.03`: its newest service pack.
+fn openeuler(facts: &Facts<'_>) -> Result<Plan> {
+    let Facts { release, arch, .. } = facts;
+    let exact = if release.contains('-') { (*release).to_owned() } else { format!("{release}*") };
+    let path = format!("openEuler-{exact}/docker_img/{arch}/openEuler-docker.{arch}.tar.xz");
+    Ok(plan(path, Sums::Beside(".sha256sum"), Signed::Nothing))
 }
 
 fn fedora(facts: &Facts<'_>) -> Result<Plan> {

@@ -59,8 +59,33 @@ pub(crate) fn unpack(context: &Context<'_>, scripts: &mut Scripts<'_>) -> Result
         "debootstrap" => debootstrap::unpack(context, scripts),
         "docker-http" => oci::unpack(context, scripts),
         "rootfs-http" => rootfs::unpack(context, scripts),
-        other => {
-            Err(Error::Refused(format!("source.downloader: {other} is not available yet; use debootstrap")))
-        }
+        other => Err(refusal(other)),
     }
+}
+
+/// Why a downloader of distrobuilder is none here, and what does the same.
+fn refusal(downloader: &str) -> Error {
+    let reason = match downloader {
+        "almalinux-http" | "oraclelinux-http" => {
+            "its mirrors have installation media only, which are not taken apart here; \
+             use docker-http with the distribution's own image, or rootfs-http"
+        }
+        "springdalelinux-http" => {
+            "the distribution has ended and its mirrors have installation media only; use rockylinux-http"
+        }
+        "vyos-http" => {
+            "the distribution publishes installation media only, which are not taken apart here; \
+             use rootfs-http with an archive of its root file system"
+        }
+        "busybox" => {
+            "it means compiling C sources on this host, which is not done here; \
+             use rootfs-http with an archive that holds busybox, or docker-http with the image busybox"
+        }
+        "rpmbootstrap" => {
+            "it means running this host's own yum or dnf on a new root file system, which is not done here; \
+             use fedora-http, rockylinux-http or docker-http and install the rest with packages.sets"
+        }
+        _ => "it is not available here; use rootfs-http or docker-http",
+    };
+    Error::Refused(format!("source.downloader: {downloader}: {reason}"))
 }

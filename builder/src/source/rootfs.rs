@@ -124,6 +124,11 @@ async fn fetch(
     trust: &Trust,
 ) -> Result<http::Fetched> {
     let name = place.name();
+    if let Place::Remote(url) = place
+        && pinned.is_none()
+    {
+        trust.check_way(url, true)?;
+    }
     let mut signed_sums = false;
     let published = match pinned {
         Some(_) => None,
@@ -134,11 +139,6 @@ async fn fetch(
             found.map(|(checksum, _)| checksum)
         }
     };
-    if let Place::Remote(url) = place
-        && pinned.is_none()
-    {
-        trust.check_way(url, true)?;
-    }
     let expected = pinned.or(published.as_ref());
     let fetched = match place {
         Place::Remote(url) => http::fetch(context, url, expected).await?,

@@ -61,10 +61,12 @@ fn sha512(file: &Path) -> io::Result<String> {
     let mut buffer = vec![0; 256 << 10];
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok(state.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            0 => break,
             count => state.update(&buffer[..count]),
         }
     }
+    let digits: Vec<_> = state.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(digits.concat())
 }
 
 /// The checksum of `name` in a text of checksums: lines of `HEX  NAME` (coreutils, with `*` or a

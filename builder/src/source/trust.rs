@@ -22,9 +22,10 @@ impl Trust {
     /// The recipe's keys: armored, or fingerprints of keys known here.
     pub(super) fn of(resolved: &Resolved, host: &HostSources) -> Result<Self> {
         let source = &resolved.definition.source;
-        let keyring = match source.keys.is_empty() || source.skip_verification {
-            true => None,
-            false => Some(mirror::recipe_keys(source, &mirror::known_keys(resolved, host)?.0)?),
+        let keyring = if source.keys.is_empty() || source.skip_verification {
+            None
+        } else {
+            Some(mirror::recipe_keys(source, &mirror::known_keys(resolved, host)?.0)?)
         };
         Ok(Self { keyring, skip: source.skip_verification })
     }

@@ -14,8 +14,8 @@ use std::time::{Duration, SystemTime};
 
 use millstream_image::Sha256Digest;
 use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_RANGE, HeaderMap, HeaderValue, RANGE,
-    WWW_AUTHENTICATE,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_RANGE, HeaderMap, HeaderValue,
+    LOCATION, RANGE, WWW_AUTHENTICATE,
 };
 use reqwest::{Response, StatusCode, redirect};
 use rustls::RootCertStore;
@@ -215,6 +215,14 @@ impl HttpClient {
         let answer = tokio::time::timeout(self.pace.window, request.send()).await;
         let response = answer.map_err(|_| silent(url, self.pace))?.map_err(|e| network(url, &e))?;
         let status = response.status();
+        // What is no address of HTTP never reaches [`follow`].
+        if let Some(to) = response.headers().get(LOCATION).filter(|_| status.is_redirection()) {
+            let to = String::from_utf8_lossy(to.as_bytes()).escape_debug().to_string();
+            return Err(Error::mismatch(
+                shown(url),
+                format!("the server redirects to an unsafe address, {to}"),
+            ));
+        }
         if !status.is_success() {
             return Err(Error::Status { url: shown(url), status: status.as_u16() });
         }

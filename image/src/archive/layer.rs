@@ -101,9 +101,10 @@ impl Layer {
         }
         // What this layer brings twice is left to the checks that hold for every archive. A path
         // noted only as the way to another one is a directory, which may still get its entry.
-        if !self.made.contains(path) && !(directory && kind == FileType::Directory) {
-            remove(tree, path)?;
+        if self.made.contains(path) || (directory && kind == FileType::Directory) {
+            return Ok(Met::Free);
         }
+        remove(tree, path)?;
         Ok(Met::Free)
     }
 

@@ -84,6 +84,26 @@ pub fn oci_archive(which: &str, name: &str) -> Vec<u8> {
     pack_members(&files, Vec::new(), &PackOptions::default()).unwrap().0
 }
 
+/// What `docker save` writes of the same image.
+pub fn docker_archive(which: &str) -> Vec<u8> {
+    let layers = [
+        layer(&[("bin/sh", "#!"), ("etc/which", "lower")], Compression::None),
+        layer(&[("etc/which", which)], Compression::None),
+    ];
+    let (blobs, descriptor) = image(&layers, "amd64");
+    let manifest = Manifest::parse(&blobs[&descriptor.digest]).unwrap();
+    let mut files = BTreeMap::from([(
+        PathBuf::from("config.json"),
+        Member::file(blobs[&manifest.config.digest].clone()),
+    )]);
+    for (at, layer) in layers.into_iter().enumerate() {
+        files.insert(format!("{at}/layer.tar").into(), Member::file(layer.data));
+    }
+    let list = r#"[{"Config":"config.json","RepoTags":["d:latest"],"Layers":["0/layer.tar","1/layer.tar"]}]"#;
+    files.insert("manifest.json".into(), Member::file(list));
+    pack_members(&files, Vec::new(), &PackOptions::default()).unwrap().0
+}
+
 /// Writes files below a directory.
 pub fn write(files: &BTreeMap<PathBuf, Member>, directory: &Path) {
     for (path, member) in files {

@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 /// How paths that end in a given text are answered.
 #[derive(Clone)]
@@ -16,10 +15,6 @@ pub enum Fault {
     Endless,
     /// A redirect to this address.
     Redirect(String),
-    /// Nothing for a long time.
-    Silent,
-    /// Half of it.
-    Cut,
 }
 
 #[derive(Clone, Default)]
@@ -28,6 +23,8 @@ pub struct Server {
     files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
     fault: Arc<Mutex<Option<(String, Fault)>>>,
     asked: Arc<Mutex<Vec<String>>>,
+    /// When set, paths below `/v2/` want this bearer token, which `/token` gives to anybody.
+    token: Arc<Mutex<Option<String>>>,
 }
 
 impl Server {
@@ -61,6 +58,11 @@ impl Server {
         *self.fault.lock().unwrap() = Some((ending.to_owned(), fault));
     }
 
+    pub fn want_token(&self, token: &str) {
+        *self.token.lock().unwrap() = Some(token.to_owned());
+        self.put("token", format!(r#"{{"token":"{token}"}}"#));
+    }
+
     pub fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
@@ -72,10 +74,25 @@ impl Server {
             return;
         }
         let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-        while reader.read_line(&mut line).is_ok_and(|count| count > 2) {}
+        let mut head = String::new();
+        while reader.read_line(&mut head).is_ok_and(|count| count > 2) {}
         self.asked.lock().unwrap().push(path.clone());
         let path = path.replace("%3A", ":").replace("%2B", "+");
-        let body = self.files.lock().unwrap().get(&path).cloned().or_else(|| self.listing(&path));
+        let path = if path.starts_with("/token?") { "/token".to_owned() } else { path };
+        let token = self.token.lock().unwrap().clone().filter(|_| path.starts_with("/v2/"));
+        if token.is_some_and(|token| !head.to_lowercase().contains(&format!("authorization: bearer {token}")))
+        {
+            let url = &self.url;
+            let answer = format!(
+                "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\
+                 WWW-Authenticate: Bearer realm=\"{url}/token\",service=\"r\"\r\n\r\n"
+            );
+            let mut out = stream;
+            let _ = out.write_all(answer.as_bytes());
+            return;
+        }
+        let file = self.files.lock().unwrap().get(&path).cloned();
+        let body = file.or_else(|| self.listing(&path));
         let fault = self.fault.lock().unwrap().clone().filter(|(ending, _)| path.ends_with(ending.as_str()));
         let mut out = stream;
         let mut head = |text: &str| {
@@ -87,7 +104,7 @@ impl Server {
                 head(&format!("200 OK\r\nContent-Length: {}", body.len()));
                 let _ = out.write_all(&body);
             }
-            Some(Fault::LongHead | Fault::Cut) => {
+            Some(Fault::LongHead) => {
                 head(&format!("200 OK\r\nContent-Length: {}", body.len() + 1));
                 let _ = out.write_all(&body);
             }
@@ -97,7 +114,6 @@ impl Server {
                 while out.write_all(&chunk).is_ok() {}
             }
             Some(Fault::Redirect(to)) => head(&format!("302 Found\r\nContent-Length: 0\r\nLocation: {to}")),
-            Some(Fault::Silent) => std::thread::sleep(Duration::from_mins(2)),
         }
     }
 

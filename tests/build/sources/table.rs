@@ -10,6 +10,8 @@ pub enum Sums {
     Beside(&'static str),
     /// `sha512sum` of the archive beside it.
     Long(&'static str),
+    /// `SHA256 (NAME) = …` of the archive beside it.
+    Bsd(&'static str),
     /// Gentoo's DIGESTS.
     Digests,
     /// One list in the directory.
@@ -108,6 +110,30 @@ pub const CASES: &[Case] = &[
         image: "release: 42",
         older: "packages/Fedora-Container-Base-Generic/42/20260101.1/images/Fedora-Container-Base-Generic-42-20260101.1.x86_64.oci.tar.xz",
         newest: "packages/Fedora-Container-Base-Generic/42/20260201.n.0/images/Fedora-Container-Base-Generic-42-20260201.n.0.x86_64.oci.tar.xz",
+        ..CASE
+    },
+    Case {
+        downloader: "centos-http",
+        image: "release: 9-Stream",
+        older: "9-stream/x86_64/images/CentOS-Stream-Container-Base-9-20250202.0.x86_64.tar.xz",
+        newest: "9-stream/x86_64/images/CentOS-Stream-Container-Base-9-20260202.0.x86_64.tar.xz",
+        sums: Sums::Bsd(".SHA256SUM"),
+        ..CASE
+    },
+    Case {
+        downloader: "rockylinux-http",
+        image: "release: 9",
+        older: "8/images/x86_64/Rocky-8-Container-Base.latest.x86_64.tar.xz",
+        newest: "9/images/x86_64/Rocky-9-Container-Base.latest.x86_64.tar.xz",
+        sums: Sums::Bsd(".CHECKSUM"),
+        ..CASE
+    },
+    Case {
+        downloader: "openeuler-http",
+        image: "release: 22.03",
+        older: "openEuler-22.03-LTS-SP1/docker_img/x86_64/openEuler-docker.x86_64.tar.xz",
+        newest: "openEuler-22.03-LTS-SP3/docker_img/x86_64/openEuler-docker.x86_64.tar.xz",
+        sums: Sums::Beside(".sha256sum"),
         ..CASE
     },
     Case {

@@ -83,16 +83,15 @@ impl Reference {
         };
         let first = name.split_once('/');
         let is_host = |first: &str| first.contains(['.', ':']) || first == "localhost";
-        let (registry, repository) = match first.filter(|(first, _)| is_host(first)) {
-            Some((registry, repository)) => (registry.to_owned(), repository.to_owned()),
-            None => {
-                let registry = default.ok_or_else(|| {
-                    bad("it names no registry; write REGISTRY/NAME:TAG, or set docker in mirrors.yaml of the configuration")
-                })?;
-                let registry = registry.trim_start_matches("https://").trim_end_matches('/');
-                let library = if name.contains('/') { "" } else { "library/" };
-                (registry.to_owned(), format!("{library}{name}"))
-            }
+        let (registry, repository) = if let Some((registry, repository)) = first.filter(|(f, _)| is_host(f)) {
+            (registry.to_owned(), repository.to_owned())
+        } else {
+            let registry = default.ok_or_else(|| {
+                bad("it names no registry; write REGISTRY/NAME:TAG, or set docker in mirrors.yaml of the configuration")
+            })?;
+            let registry = registry.trim_start_matches("https://").trim_end_matches('/');
+            let library = if name.contains('/') { "" } else { "library/" };
+            (registry.to_owned(), format!("{library}{name}"))
         };
         if !registry.bytes().all(|b| b.is_ascii_alphanumeric() || b".:-[]".contains(&b)) {
             return Err(bad("the registry's name has characters it cannot have"));

@@ -55,9 +55,12 @@ async fn manifest(
     for _ in 0..DEPTH {
         let target = wanted.as_ref().map_or_else(|| remote.target(), |found| found.digest.to_string());
         let url = format!("{base}/manifests/{target}");
-        let text = http.document(&url, MAX_SIZE as u64).await.map_err(|error| match error.is_missing() {
-            true => Error::Refused(format!("{url}: the registry has no such image; check name and tag")),
-            false => error.into(),
+        let text = http.document(&url, MAX_SIZE as u64).await.map_err(|error| {
+            if error.is_missing() {
+                Error::Refused(format!("{url}: the registry has no such image; check name and tag"))
+            } else {
+                error.into()
+            }
         })?;
         match &wanted {
             Some(descriptor) => descriptor.verify(&text)?,
