@@ -35,6 +35,8 @@ pub const TESTS: &[Need] = &[
     ("/usr/sbin/nginx", "nginx-light", "serves our tree instead of us"),
     ("/usr/bin/mmdebstrap", "mmdebstrap", "builds the root file system ours is compared with"),
     ("/usr/bin/ps", "procps", "shows that no process stays behind"),
+    ("/usr/bin/sqfs2tar", "squashfs-tools-ng", "reads root file systems that come as squashfs"),
+    ("/usr/bin/mksquashfs", "squashfs-tools", "makes such a file system"),
     ("/usr/bin/unshare", "util-linux", "gives a test a mount namespace of its own"),
     ("/usr/bin/setpriv", "util-linux", "runs a test as an ordinary user"),
 ];

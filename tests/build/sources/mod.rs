@@ -1,5 +1,6 @@
 //! Every downloader against a mirror in its distribution's real layout.
 
+mod architectures;
 mod archives;
 mod distributions;
 mod hostile;
