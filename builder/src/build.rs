@@ -121,12 +121,12 @@ impl Build<'_> {
         let mut origin = self.stage("bootstrap", || source::unpack(&context, &mut scripts))?;
         // From here on the package manager may work inside.
         let rootfs = Rootfs::open(&root)?;
-        rootfs.make_directories("/var/cache/apt/archives")?;
         let mut servers = NameServers::of_host();
-        scripts.sandbox = scripts
-            .sandbox
-            .bind(archives.path(), "/var/cache/apt/archives", false)
-            .resolv_conf(&servers.text());
+        scripts.sandbox = scripts.sandbox.resolv_conf(&servers.text());
+        if rootfs.exists("/etc/apt")? {
+            rootfs.make_directories("/var/cache/apt/archives")?;
+            scripts.sandbox = scripts.sandbox.bind(archives.path(), "/var/cache/apt/archives", false);
+        }
         servers.lend(&rootfs)?;
         self.actions("post-unpack", &scripts)?;
         let stage = packages::Stage {

@@ -1,9 +1,11 @@
 //! Images for processors this host does not have.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
-use millstream_image::archive::Compression;
+use millstream_image::archive::{Compression, Member, PackOptions, pack_members};
 
 use super::distributions::archive;
 use super::server::Server;
@@ -49,6 +51,35 @@ fn a_root_file_system_in_which_nothing_is_run_needs_no_emulation() {
     let recipe = recipe(&server, "alpinelinux-http", "");
     works(&mut without_emulation(&bench.build(&recipe, "out", &["--format=dir"])));
     assert_eq!(fs::read_to_string(bench.path("out/rootfs/etc/which")).unwrap(), path);
+}
+
+/// A program for i386 that ends with status 0.
+fn tiny() -> Vec<u8> {
+    const BASE: u32 = 0x0804_8000;
+    let code = [0xb8, 1, 0, 0, 0, 0x31, 0xdb, 0xcd, 0x80]; // mov eax, 1; xor ebx, ebx; int 0x80
+    let size = 84 + code.len() as u32;
+    let halves = |values: &[u16]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
+    let words = |values: &[u32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
+    [
+        b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec(),
+        halves(&[2, 3]),
+        words(&[1, BASE + 84, 52, 0, 0]),
+        halves(&[52, 32, 1, 0, 0, 0]),
+        words(&[1, 0, BASE, BASE, size, size, 5, 0x1000]),
+        code.to_vec(),
+    ]
+    .concat()
+}
+
+#[test]
+fn i386_runs_on_amd64_without_emulation() {
+    let (bench, server) = (Bench::new(), Server::start());
+    let files = BTreeMap::from([(PathBuf::from("bin/tiny"), Member { mode: 0o755, data: tiny() })]);
+    let archive = pack_members(&files, Vec::new(), &PackOptions::default()).unwrap().0;
+    server.put("v3.20/releases/x86/alpine-minirootfs-3.20.1-x86.tar.gz", archive);
+    let action = "actions:\n- trigger: post-files\n  action: |\n    #!/bin/tiny\n";
+    let recipe = recipe(&server, "alpinelinux-http", action).replace("riscv64", "i386");
+    works(&mut without_emulation(&bench.build(&recipe, "out", &["--format=dir"])));
 }
 
 #[test]
