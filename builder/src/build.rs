@@ -116,13 +116,14 @@ impl Build<'_> {
         let fetcher = Fetcher { cache, http: &http, progress, cancel };
         let mut scripts = self.scripts(&root);
         let (resolved, host) = (self.resolved, self.options.host);
-        let context = source::Context { resolved, host, fetcher: &fetcher, root: &root };
+        let recipe_dir = self.options.recipe_dir;
+        let context = source::Context { resolved, host, fetcher: &fetcher, recipe_dir, root: &root };
         let mut origin = self.stage("bootstrap", || source::unpack(&context, &mut scripts))?;
         // From here on the package manager may work inside.
         let rootfs = Rootfs::open(&root)?;
         let mut servers = NameServers::of_host();
         scripts.sandbox = scripts.sandbox.resolv_conf(&servers.text());
-        if manager::is_apt(&definition.packages) {
+        if manager::is_apt(&definition.packages) && rootfs.exists("/etc/apt")? {
             rootfs.make_directories("/var/cache/apt/archives")?;
             scripts.sandbox = scripts.sandbox.bind(archives.path(), "/var/cache/apt/archives", false);
         }

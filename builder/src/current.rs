@@ -18,10 +18,15 @@ use crate::{Error, Result};
 /// # Errors
 /// When the mirror cannot be asked or its documents are refused.
 pub fn is_current(resolved: &Resolved, manifest: &Manifest, host: &HostSources) -> Result<bool> {
-    if takes_in_more(&resolved.definition) || output::recipe_text(&resolved.definition)? != manifest.recipe {
+    // Only apt distributions say in one signed document whether anything changed.
+    let apt = resolved.definition.source.downloader == "debootstrap";
+    if !apt
+        || takes_in_more(&resolved.definition)
+        || output::recipe_text(&resolved.definition)? != manifest.recipe
+    {
         return Ok(false);
     }
-    let keyring = mirror::keyring(&resolved.definition.source)?;
+    let (keyring, _) = mirror::keyring(resolved, host)?;
     let sources = mirror::sources(resolved, host)?;
     let http = HttpClient::new(&HttpOptions::default())?;
     let runtime =

@@ -7,6 +7,7 @@ pub mod apt;
 mod build;
 mod current;
 pub mod difference;
+mod emulation;
 mod error;
 mod files;
 pub mod format;

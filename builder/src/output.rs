@@ -134,7 +134,7 @@ impl Output<'_> {
 }
 
 /// A URL as it may be published.
-fn without_password(url: &str) -> String {
+pub(crate) fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let (host, path) = rest.split_once('/').map_or((rest, None), |(host, path)| (host, Some(path)));
     let host = host.rsplit_once('@').map_or(host, |(_, host)| host);

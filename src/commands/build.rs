@@ -22,7 +22,7 @@ pub fn run(command: &Build, quiet: bool) -> anyhow::Result<()> {
     let formats = formats(&command.formats)?;
     // An ordinary user's build starts again here, as root of a user namespace.
     userns::become_root()?;
-    let host = HostSources::read();
+    let host = HostSources::read().with_settings(&Paths::from_env().config)?;
     let mut resolve = command.resolve.clone();
     resolve.options.extend(command.serial.iter().map(|serial| format!("image.serial={serial}")));
     let resolved = recipe::resolve(&command.file, &resolve, &host)?;

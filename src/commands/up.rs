@@ -67,7 +67,7 @@ struct Recipe {
 
 impl Recipe {
     fn find(command: &Up, work: &Path) -> anyhow::Result<Self> {
-        let host = HostSources::read();
+        let host = HostSources::read().with_settings(&Paths::from_env().config)?;
         let mut options = command.options.clone();
         let file = command.recipe.clone().unwrap_or_else(|| work.join("debian.yaml"));
         if command.recipe.is_none() {

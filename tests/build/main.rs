@@ -9,6 +9,7 @@ mod managers;
 mod mirror;
 mod recipes;
 mod reproducible;
+mod sources;
 mod tampering;
 mod tree;
 mod unprivileged;

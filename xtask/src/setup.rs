@@ -44,6 +44,8 @@ pub const TESTS: &[Need] = &[
     ("/usr/bin/rpmbuild", "rpm", "makes packages for dnf and zypper"),
     ("/usr/bin/createrepo_c", "createrepo-c", "makes their repositories"),
     ("/usr/bin/ps", "procps", "shows that no process stays behind"),
+    ("/usr/bin/sqfs2tar", "squashfs-tools-ng", "reads root file systems that come as squashfs"),
+    ("/usr/bin/mksquashfs", "squashfs-tools", "makes such a file system"),
     ("/usr/bin/unshare", "util-linux", "gives a test a mount namespace of its own"),
     ("/usr/bin/setpriv", "util-linux", "runs a test as an ordinary user"),
 ];

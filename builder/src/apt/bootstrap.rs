@@ -42,8 +42,8 @@ pub struct Bootstrap<'a> {
     pub keyring: &'a Keyring,
     /// Architecture of the packages.
     pub architecture: Architecture,
-    /// `minbase` (essential and required), or `important` on top.
-    pub important: bool,
+    /// Priorities that belong to the base, besides everything essential.
+    pub priorities: &'a [&'a str],
     /// Further packages.
     pub include: &'a [String],
     /// Packages of the base that are left out.
@@ -90,7 +90,7 @@ impl Bootstrap<'_> {
         let avoid: Vec<_> = self.exclude.iter().map(String::as_str).chain([MERGES_USR]).collect();
         let chosen = resolve::closure(&packages, self.wanted(&packages), false, &avoid)?;
         let chosen: Vec<_> = chosen.into_values().collect();
-        make_base(root)?;
+        make_base(root, self.architecture)?;
         let mut unpacked = self.fetch_and_unpack(&chosen, root)?;
         // The order of all that follows is always the same, whatever came first.
         unpacked.sort_by_key(|(package, _)| (package.name != "base-files", package.name.clone()));
@@ -131,10 +131,7 @@ impl Bootstrap<'_> {
 
     fn wanted<'p>(&'p self, packages: &'p Packages) -> BTreeSet<&'p str> {
         let base = packages.values().filter(|package| {
-            let priority = package.field("Priority");
-            package.field("Essential") == "yes"
-                || priority == "required"
-                || (self.important && priority == "important")
+            package.field("Essential") == "yes" || self.priorities.contains(&package.field("Priority"))
         });
         let mut wanted: BTreeSet<_> = base.map(|package| package.name.as_str()).collect();
         wanted.insert("apt");
@@ -165,7 +162,7 @@ impl Bootstrap<'_> {
 
 impl Fetcher<'_> {
     /// Runs network work to its end, or until the build is cancelled.
-    pub(super) fn run<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(crate) fn run<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -338,8 +335,12 @@ fn check_overlaps(packages: &[UnpackedPackage]) -> Result<()> {
 }
 
 /// The links of a merged /usr, which packages expect to be there before they are unpacked.
-fn make_base(root: &Path) -> Result<()> {
-    for name in ["bin", "sbin", "lib", "lib64"] {
+fn make_base(root: &Path, architecture: Architecture) -> Result<()> {
+    // Where the dynamic linker lies below /lib64, or other words than the architecture's own may.
+    let wide =
+        matches!(architecture.debian(), "amd64" | "i386" | "loong64" | "mips64el" | "powerpc" | "ppc64el");
+    let names = ["bin", "sbin", "lib"].into_iter().chain(wide.then_some("lib64"));
+    for name in names {
         let directory = root.join("usr").join(name);
         fs::create_dir_all(&directory).map_err(Error::io(&directory))?;
         let link = root.join(name);

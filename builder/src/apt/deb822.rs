@@ -49,7 +49,26 @@ pub(crate) fn paragraphs(text: &str) -> impl Iterator<Item = Paragraph> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_and_any_text_is_survived(
+            fields in proptest::collection::vec(("[A-Z][a-z]{0,5}", "[!-~]{1,8}(\n [!-~]{1,8}){0,2}"), 1..6),
+            noise in "(?s).{0,200}",
+        ) {
+            let lines: Vec<_> = fields.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+            let text = lines.concat();
+            let read: Vec<_> = paragraphs(&text).collect();
+            prop_assert_eq!(read.len(), 1);
+            prop_assert_eq!(&read[0].fields, &fields);
+            for paragraph in paragraphs(&noise) {
+                prop_assert!(!paragraph.is_empty());
+            }
+        }
+    }
 
     #[test]
     fn fields_continuations_and_comments() {

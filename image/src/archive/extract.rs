@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use rustix::fs::{self, FileType, Mode, OFlags};
 
+use super::layer::{Layer, Met};
 use super::reader::{Entry, Kind, Reader};
 use super::tree::{self, Tree};
 use super::{Limits, archive_error, decoder, entry_error, shift::shift};
@@ -86,12 +87,22 @@ pub fn extract<R: Read + Send>(reader: R, target: &Path, options: &ExtractOption
         return Err(archive_error(format!("{} is not empty", target.display())));
     }
     let tree = Tree::open(target).map_err(Error::io(target))?;
+    run(reader, target, options, tree, None)
+}
+
+pub(super) fn run<R: Read + Send>(
+    reader: R,
+    target: &Path,
+    options: &ExtractOptions,
+    tree: Tree,
+    layer: Option<Layer>,
+) -> Result<Extracted> {
     let (sender, receiver) = sync_channel(8);
     std::thread::scope(|scope| {
         let limits = &options.limits;
         scope.spawn(move || decode_ahead(reader, limits, &sender));
         let mut hashing = HashingReader::new(Chunks { receiver, chunk: Vec::new(), at: 0 });
-        let mut extractor = Extractor { tree, options, directories: Vec::new(), target };
+        let mut extractor = Extractor { tree, options, directories: Vec::new(), target, layer };
         let entries = extractor.run(&mut hashing)?;
         let size = hashing.count();
         Ok(Extracted { entries, size, sha256: hashing.finish() })
@@ -148,11 +159,15 @@ struct Extractor<'a> {
     /// Directories get their mode and times last, so that read-only ones can be filled.
     directories: Vec<Entry>,
     target: &'a Path,
+    /// When this is a layer on what lies there already.
+    layer: Option<Layer>,
 }
 
 impl Extractor<'_> {
     fn run(&mut self, input: impl Read) -> Result<u64> {
-        let mut reader = Reader::new(input, &self.options.limits);
+        let limits = &self.options.limits;
+        let mut reader =
+            if self.layer.is_some() { Reader::of_layer(input, limits) } else { Reader::new(input, limits) };
         let mut entries = 0;
         while let Some(entry) = reader.next_entry()? {
             self.place(entry, &mut reader)?;
@@ -167,6 +182,11 @@ impl Extractor<'_> {
         let owner = self.owner(&entry)?;
         self.shift_attributes(&mut entry)?;
         let refused = |error: io::Error| entry_error(&entry.path, explain(&error));
+        if let Some(layer) = &mut self.layer
+            && layer.meet(&mut self.tree, &entry).map_err(refused)? == Met::Done
+        {
+            return Ok(());
+        }
         match &entry.kind {
             Kind::Directory => {
                 if !entry.path.is_empty() {

@@ -6,6 +6,7 @@
 mod decode;
 mod extract;
 mod header;
+mod layer;
 mod pack;
 mod pax;
 mod reader;
@@ -18,6 +19,7 @@ use crate::Error;
 
 pub use decode::decoder;
 pub use extract::{Devices, ExtractOptions, Extracted, Ownership, extract};
+pub use layer::extract_layer;
 pub use pack::{FileGroup, Layout, PackOptions, Packed, Sink, pack, pack_each, pack_members};
 pub use reader::{Entry, Kind, Reader};
 pub use small::{Member, read_small};

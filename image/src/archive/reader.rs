@@ -57,6 +57,8 @@ pub struct Entry {
 pub struct Reader<R> {
     inner: R,
     limits: Limits,
+    /// Whether `.wh.` names, by which layers take away what lies below, are entries.
+    whiteouts: bool,
     /// Bytes of the present entry's data and padding not read yet.
     left: u64,
     padding: u64,
@@ -74,7 +76,12 @@ struct Extensions {
 impl<R: Read> Reader<R> {
     /// Reads an uncompressed archive.
     pub fn new(inner: R, limits: &Limits) -> Self {
-        Self { inner, limits: limits.clone(), left: 0, padding: 0, entries: 0, unpacked: 0 }
+        Self { inner, limits: limits.clone(), whiteouts: false, left: 0, padding: 0, entries: 0, unpacked: 0 }
+    }
+
+    /// Reads an uncompressed layer of an OCI image: whiteouts are entries like others.
+    pub(super) fn of_layer(inner: R, limits: &Limits) -> Self {
+        Self { whiteouts: true, ..Self::new(inner, limits) }
     }
 
     /// The next entry, or `None` at the archive's proper end, after which nothing may follow.
@@ -149,6 +156,9 @@ impl<R: Read> Reader<R> {
             return Err(bad(format!("sparse entries ({key}) are not accepted; pack without --sparse")));
         }
         let path = clean_path(&raw_path, self.limits.depth).map_err(|reason| bad(reason.into()))?;
+        if !self.whiteouts && is_whiteout(&path) {
+            return Err(bad("it is a whiteout of another format".into()));
+        }
         let size = decimal(&records, "size", raw.size).map_err(bad)?;
         let size = u64::try_from(size).map_err(|_| bad("negative size".into()))?;
         let device = |n: i64| u32::try_from(n).map_err(|_| bad("bad device number".into()));
@@ -291,10 +301,11 @@ fn clean_path(path: &[u8], depth: usize) -> std::result::Result<Vec<u8>, &'stati
     if parts.len() > depth {
         return Err("it lies too deep");
     }
-    if parts.last().is_some_and(|name| name.starts_with(b".wh.")) {
-        return Err("it is a whiteout of another format");
-    }
     Ok(parts.join(&b'/'))
+}
+
+fn is_whiteout(path: &[u8]) -> bool {
+    path.rsplit(|b| *b == b'/').next().is_some_and(|name| name.starts_with(b".wh."))
 }
 
 fn symlink_target(link: &[u8]) -> std::result::Result<Vec<u8>, &'static str> {
