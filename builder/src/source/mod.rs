@@ -1,6 +1,6 @@
 //! Where a root file system comes from: one module for each kind of `source.downloader`.
 
-mod debootstrap;
+pub(crate) mod debootstrap;
 
 use std::path::Path;
 
@@ -34,15 +34,17 @@ pub(crate) struct Origin {
     pub(crate) installed: Option<Installed>,
 }
 
-/// Fills the root directory by the recipe's downloader.
+/// Whether the recipe's root file system is bootstrapped from an apt archive: then the build asks
+/// [`debootstrap`], which can tell beforehand what it is going to install.
+pub(crate) fn is_apt(resolved: &Resolved) -> bool {
+    resolved.definition.source.downloader == "debootstrap"
+}
+
+/// Fills the root directory by any other downloader.
 ///
 /// # Errors
 /// When the source is refused, cannot be fetched or is not available for this recipe.
-pub(crate) fn unpack(context: &Context<'_>, scripts: &mut Scripts<'_>) -> Result<Origin> {
-    match context.resolved.definition.source.downloader.as_str() {
-        "debootstrap" => debootstrap::unpack(context, scripts),
-        other => {
-            Err(Error::Refused(format!("source.downloader: {other} is not available yet; use debootstrap")))
-        }
-    }
+pub(crate) fn unpack(context: &Context<'_>, _scripts: &mut Scripts<'_>) -> Result<Origin> {
+    let other = &context.resolved.definition.source.downloader;
+    Err(Error::Refused(format!("source.downloader: {other} is not available yet; use debootstrap")))
 }
