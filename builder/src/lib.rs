@@ -5,7 +5,6 @@
 
 pub mod apt;
 mod build;
-mod current;
 pub mod difference;
 mod emulation;
 mod error;
@@ -21,8 +20,10 @@ pub mod recipe;
 mod rootfs;
 pub mod script;
 mod source;
-mod staging;
+pub mod staging;
 
-pub use build::{BuildOptions, Built, build};
-pub use current::is_current;
+pub use build::boot::BootTest;
+pub use build::{
+    BuildOptions, Built, Difference, Event, Reason, Stage, Verified, build, explain, resolved, verify,
+};
 pub use error::{Error, Result};

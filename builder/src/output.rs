@@ -18,12 +18,6 @@ use crate::rootfs::Rootfs;
 use crate::source::Origin;
 use crate::{Error, Result, format, inventory};
 
-/// Seconds since 1970 to which times are clamped: `SOURCE_DATE_EPOCH`, else the date of the sources.
-pub(crate) fn epoch(date: i64) -> i64 {
-    let given = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok());
-    given.unwrap_or(date)
-}
-
 /// A Release document as the manifest records it.
 pub(crate) fn source(release: &Release) -> manifest::Source {
     manifest::Source {
@@ -129,6 +123,8 @@ impl Output<'_> {
             packages,
             files,
             durations: Vec::new(),
+            // Only the build knows them.
+            inputs: None,
         })
     }
 }

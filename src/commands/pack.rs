@@ -6,7 +6,7 @@ use millstream_image::Serial;
 use millstream_runtime::sandbox::userns;
 
 use crate::cli::pack::Pack;
-use crate::commands::build::formats;
+use crate::commands::build::{formats, source_date_epoch};
 use crate::interrupt;
 use crate::progress::Bar;
 
@@ -20,11 +20,12 @@ pub fn run(command: &Pack, quiet: bool) -> anyhow::Result<()> {
         metadata: command.metadata.as_deref(),
         overrides: &command.options,
         serial: Serial::at(Utc::now()),
+        epoch: source_date_epoch()?,
         formats: &formats,
         threads: command
             .threads
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
-        stage: &|name| bar.stage(name, quiet),
+        stage: &|name| bar.stage(name),
         cancel: &interrupt::token()?,
     };
     let packed = pack::pack(&command.source, &options);

@@ -79,6 +79,13 @@ pub fn run(command: &Stream, quiet: bool) -> anyhow::Result<()> {
     }
 }
 
+/// Publishes one finished image.
+pub fn publish(root: &Path, image: &Path, signing: &Signing, quiet: bool) -> anyhow::Result<()> {
+    let stream = stream::Stream::open(root)?;
+    let key = key(&stream, signing)?;
+    add(&stream, image, &options(signing, &key), quiet)
+}
+
 /// The key of a stream that exists: the one named, else the one its clients trust.
 fn key(stream: &stream::Stream, signing: &Signing) -> anyhow::Result<SigningKey> {
     let store = KeyStore::new(Paths::from_env().keys());

@@ -42,7 +42,12 @@ pub struct Mirror {
 impl Mirror {
     /// A mirror whose suite has what a build needs.
     pub fn start() -> Self {
-        Self::with(&[package("base-files", &directories()), package("dpkg", &system()), apt()])
+        Self::with(&Self::standard())
+    }
+
+    /// The packages a build needs.
+    pub fn standard() -> Vec<Deb> {
+        vec![package("base-files", &directories()), package("dpkg", &system()), apt()]
     }
 
     /// A mirror with these packages.
@@ -186,8 +191,13 @@ pub struct Deb {
 
 /// Makes an essential package of these files.
 pub fn package(name: &str, files: &BTreeMap<PathBuf, Member>) -> Deb {
+    version(name, "1.0", files)
+}
+
+/// The same in any version.
+pub fn version(name: &str, version: &str, files: &BTreeMap<PathBuf, Member>) -> Deb {
     let control = format!(
-        "Package: {name}\nVersion: 1.0\nArchitecture: amd64\nEssential: yes\nPriority: required\nMaintainer: m <m@example.org>\nDescription: test\n"
+        "Package: {name}\nVersion: {version}\nArchitecture: amd64\nEssential: yes\nPriority: required\nMaintainer: m <m@example.org>\nDescription: test\n"
     );
     let archive = |members: &BTreeMap<PathBuf, Member>| {
         let options =

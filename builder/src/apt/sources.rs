@@ -77,12 +77,8 @@ impl HostSources {
         files.sort();
         for file in files {
             let Ok(text) = fs::read_to_string(&file) else { continue };
-            match file.extension().and_then(|e| e.to_str()) {
-                Some("list") => sources.extend(text.lines().filter_map(parse_line)),
-                Some("sources") => {
-                    sources.extend(deb822::paragraphs(&text).flat_map(|p| parse_paragraph(&p)));
-                }
-                _ => {}
+            if let Some("list" | "sources") = file.extension().and_then(|e| e.to_str()) {
+                sources.extend(parse(&file.to_string_lossy(), &text));
             }
         }
         let root = root.to_path_buf();
@@ -107,6 +103,15 @@ impl HostSources {
         };
         let found = exact.or_else(alike)?;
         Some(Source { suites: vec![wanted], ..found.clone() })
+    }
+}
+
+/// The sources a file states: in paragraphs when its name ends with `.sources`, else in lines.
+pub(crate) fn parse(name: &str, text: &str) -> Vec<Source> {
+    if name.ends_with(".sources") {
+        deb822::paragraphs(text).flat_map(|p| parse_paragraph(&p)).collect()
+    } else {
+        text.lines().filter_map(parse_line).collect()
     }
 }
 

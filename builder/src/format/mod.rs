@@ -132,6 +132,34 @@ impl Formats {
         self.keep_directory() && self.wanted.len() == 1
     }
 
+    /// Whether all there is are single files, which can be kept and copied.
+    pub(crate) fn only_files(&self) -> bool {
+        !self.has_any(&[Format::Dir, Format::Oci])
+    }
+
+    /// Whether an image in these can be started here: LXD's split form, as our own client has it.
+    pub(crate) fn bootable(&self) -> bool {
+        self.has_any(&[Format::Image, Format::Lxd, Format::Incus])
+            && self.compression(Compression::Xz).compression == Compression::Xz
+    }
+
+    /// Reads what [`text`](Self::text) wrote.
+    ///
+    /// # Errors
+    /// When it has names that are not known here.
+    pub fn from_text(text: &str) -> Result<Self> {
+        let (names, setting) = text.split_once(' ').map_or((text, None), |(names, rest)| (names, Some(rest)));
+        let wanted = names.split(',').map(str::parse).collect::<Result<Vec<_>>>()?;
+        Self::new(wanted, setting.map(str::parse).transpose()?)
+    }
+
+    /// As text, the same for the same.
+    pub(crate) fn text(&self) -> String {
+        let names = Format::NAMES.iter().filter(|(_, format)| self.has(*format)).map(|(name, _)| *name);
+        let names = names.collect::<Vec<_>>().join(",");
+        self.compression.map_or_else(|| names.clone(), |setting| format!("{names} {setting}"))
+    }
+
     fn has(&self, format: Format) -> bool {
         self.wanted.contains(&format)
     }
@@ -161,6 +189,18 @@ mod tests {
         }
         let error = "ocl".parse::<Format>().unwrap_err().to_string();
         assert!(error.contains("oci-tar"), "{error}");
+    }
+
+    #[test]
+    fn text_is_read_back() {
+        let setting = "zstd:19".parse().unwrap();
+        for (formats, text) in [
+            (Formats::default(), "image"),
+            (Formats::new([Format::Tar, Format::Lxc], Some(setting)).unwrap(), "lxc,tar zstd:19"),
+        ] {
+            assert_eq!(formats.text(), text);
+            assert_eq!(Formats::from_text(text).unwrap(), formats);
+        }
     }
 
     #[test]

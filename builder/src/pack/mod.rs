@@ -31,6 +31,8 @@ pub struct PackOptions<'a> {
     pub overrides: &'a [String],
     /// Serial where nothing else names one.
     pub serial: Serial,
+    /// Seconds since 1970 to which times are clamped (`SOURCE_DATE_EPOCH`). None: the newest file's.
+    pub epoch: Option<i64>,
     /// What to make.
     pub formats: &'a Formats,
     /// Compression threads.
@@ -86,7 +88,7 @@ pub fn pack(source: &Path, options: &PackOptions<'_>) -> Result<Built> {
     options.cancel.check()?;
     atomic::rename(staging.path(), out)?;
     let _gone = staging.keep();
-    Ok(Built { dir: out.to_path_buf(), manifest })
+    Ok(Built { dir: out.to_path_buf(), manifest, unchanged: None, stages: Vec::new() })
 }
 
 fn non_empty(path: &Path) -> &Path {
@@ -126,7 +128,7 @@ impl Packing<'_> {
             resolved: &resolved,
             formats,
             serial,
-            epoch: output::epoch(date),
+            epoch: self.options.epoch.unwrap_or(date),
             threads: self.options.threads,
             cancel: self.options.cancel,
         };

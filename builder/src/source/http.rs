@@ -75,7 +75,7 @@ pub(super) fn unpack(context: &Context<'_>, layout: &Layout, scripts: &mut Scrip
         sources.push(file.source);
     }
     let date = archive::newest_time(context.root)?;
-    scripts.env.entry("SOURCE_DATE_EPOCH".into()).or_insert_with(|| output::epoch(date).to_string());
+    scripts.env.entry("SOURCE_DATE_EPOCH".into()).or_insert_with(|| date.to_string());
     if layout.downloader == "alpinelinux-http" && resolved.product.release() == "edge" {
         scripts.run("moving on to edge", EDGE)?;
     }

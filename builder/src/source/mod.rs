@@ -1,7 +1,7 @@
 //! Where a root file system comes from: one module for each kind of `source.downloader`.
 
 mod archive;
-mod debootstrap;
+pub(crate) mod debootstrap;
 mod http;
 mod layouts;
 mod oci;
@@ -16,7 +16,6 @@ use millstream_image::manifest;
 
 use crate::apt::bootstrap::{Fetcher, Installed};
 use crate::apt::sources::HostSources;
-use crate::emulation;
 use crate::recipe::Resolved;
 use crate::script::Scripts;
 use crate::{Error, Result};
@@ -45,18 +44,22 @@ pub(crate) struct Origin {
     pub(crate) installed: Option<Installed>,
 }
 
-/// Fills the root directory by the recipe's downloader.
+/// Whether the recipe's root file system is bootstrapped from an apt archive: then the build asks
+/// [`debootstrap`], which can tell beforehand what it is going to install.
+pub(crate) fn is_apt(resolved: &Resolved) -> bool {
+    resolved.definition.source.downloader == "debootstrap"
+}
+
+/// Fills the root directory by any other downloader.
 ///
 /// # Errors
 /// When the source is refused, cannot be fetched or is not available for this recipe.
 pub(crate) fn unpack(context: &Context<'_>, scripts: &mut Scripts<'_>) -> Result<Origin> {
-    emulation::check(context.resolved)?;
     let downloader = context.resolved.definition.source.downloader.as_str();
     if let Some(layout) = http::layout(downloader) {
         return http::unpack(context, layout, scripts);
     }
     match downloader {
-        "debootstrap" => debootstrap::unpack(context, scripts),
         "docker-http" => oci::unpack(context, scripts),
         "rootfs-http" => rootfs::unpack(context, scripts),
         other => Err(refusal(other)),

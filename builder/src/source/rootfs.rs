@@ -38,7 +38,7 @@ pub(super) fn unpack(context: &Context<'_>, scripts: &mut Scripts<'_>) -> Result
     };
     archive::unpack(&found.path, context.root, "", &wanted)?;
     let date = archive::newest_time(context.root)?;
-    scripts.env.entry("SOURCE_DATE_EPOCH".into()).or_insert_with(|| output::epoch(date).to_string());
+    scripts.env.entry("SOURCE_DATE_EPOCH".into()).or_insert_with(|| date.to_string());
     Ok(Origin { sources: vec![found.source], date, installed: None })
 }
 

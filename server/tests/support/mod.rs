@@ -88,6 +88,7 @@ impl Image {
             packages: Vec::new(),
             files,
             durations: Vec::new(),
+            inputs: None,
         };
         fs::write(dir.join("SHA256SUMS"), sums.to_text()).unwrap();
         fs::write(dir.join("manifest.json"), manifest.to_bytes().unwrap()).unwrap();

@@ -17,7 +17,7 @@ use millstream_runtime::CancelToken;
 use self::reference::Reference;
 use super::{Context, Origin, archive};
 use crate::script::Scripts;
-use crate::{Error, Result, output};
+use crate::{Error, Result};
 
 pub(super) use layout::{is_image, unpack_directory};
 
@@ -70,7 +70,7 @@ pub(super) fn unpack(context: &Context<'_>, scripts: &mut Scripts<'_>) -> Result
         scripts.note("warning: source.keys: images have no OpenPGP signatures; pin one with @sha256:")?;
     }
     let date = archive::newest_time(context.root)?;
-    scripts.env.entry("SOURCE_DATE_EPOCH".into()).or_insert_with(|| output::epoch(date).to_string());
+    scripts.env.entry("SOURCE_DATE_EPOCH".into()).or_insert_with(|| date.to_string());
     let source = manifest::Source { url: name, name: url.to_owned(), sha256: digest.0 };
     Ok(Origin { sources: vec![source], date, installed: None })
 }
