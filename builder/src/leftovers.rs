@@ -59,13 +59,8 @@ const LEFTOVERS: &[(&str, What, &str)] = &[
     // Locks, backups and databases with times in them.
     (
         "/etc",
-        Named(|name| {
-            matches!(
-                name,
-                ".pwd.lock" | "passwd-" | "group-" | "shadow-" | "gshadow-" | "subuid-" | "subgid-"
-            )
-        }),
-        "locks and backups",
+        Named(|name| matches!(name, "passwd-" | "group-" | "shadow-" | "gshadow-" | "subuid-" | "subgid-")),
+        "backups",
     ),
     (
         "/var/lib/dpkg",
