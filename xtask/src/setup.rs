@@ -34,6 +34,7 @@ pub const TESTS: &[Need] = &[
     ("/usr/bin/lxc", "lxd-client", "talks to LXD"),
     ("/usr/sbin/nginx", "nginx-light", "serves our tree instead of us"),
     ("/usr/bin/mmdebstrap", "mmdebstrap", "builds the root file system ours is compared with"),
+    ("/usr/bin/xdelta3", "xdelta3", "makes and applies the deltas that LXD and Incus read"),
     ("/usr/bin/ps", "procps", "shows that no process stays behind"),
     ("/usr/bin/unshare", "util-linux", "gives a test a mount namespace of its own"),
     ("/usr/bin/setpriv", "util-linux", "runs a test as an ordinary user"),
@@ -43,6 +44,7 @@ pub const TESTS: &[Need] = &[
 pub const BENCHES: &[Need] = &[
     ("/usr/sbin/debootstrap", "debootstrap", "is what distrobuilder builds with"),
     ("/usr/bin/rsync", "rsync", "is what distrobuilder copies with"),
+    ("/usr/bin/time", "time", "measures memory"),
     ("/usr/bin/mksquashfs", "squashfs-tools", "is what distrobuilder packs with"),
 ];
 
