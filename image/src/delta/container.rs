@@ -17,7 +17,7 @@ const LZMA2: u8 = 0x21;
 const X86: u8 = 0x04;
 const ARM64: u8 = 0x0a;
 /// Marks the slow variant of a preset, as `xz -e` does.
-const EXTREME: u32 = 1 << 31;
+pub(super) const EXTREME: u32 = 1 << 31;
 /// In place of a preset: data that would grow is stored as it is.
 pub(super) const STORED: u8 = 20;
 /// Bytes of a stored chunk.

@@ -20,6 +20,11 @@ const BLOCK_START: usize = 1024 + 6;
 const SAMPLE: usize = 96 << 10;
 /// Blocks by which a coder is recognised.
 const SAMPLES: usize = 3;
+/// Blocks of a file.
+const MAX_BLOCKS: u64 = 1 << 18;
+/// Uncompressed bytes of a block that is compressed again, since its compressed bytes are held in
+/// memory.
+const MAX_BLOCK: u64 = 256 << 20;
 /// Coders one file may use.
 const MAX_CODERS: u64 = 64;
 
@@ -40,7 +45,8 @@ pub(super) fn describe(
     tar: &File,
     watch: &mut dyn FnMut() -> io::Result<()>,
 ) -> io::Result<Option<Vec<u8>>> {
-    let Some(container) = Container::read(new)? else { return Ok(None) };
+    let few = |container: &Container| container.blocks.len() as u64 <= MAX_BLOCKS;
+    let Some(container) = Container::read(new)?.filter(few) else { return Ok(None) };
     let Some(check) = Check::new(container.flags).map(|check| check.size()) else { return Ok(None) };
     let mut known = HashMap::new();
     let of_base = Container::read(base)?.filter(|of_base| of_base.flags == container.flags);
@@ -57,8 +63,8 @@ pub(super) fn describe(
         } else {
             let mut start = vec![0; BLOCK_START.min(block.unpadded as usize)];
             new.read_exact_at(&mut start, block.offset)?;
-            let Some((coder, form)) = examine(&start, *block, check).filter(|_| block.uncompressed > 0)
-            else {
+            let sound = (1..=MAX_BLOCK).contains(&block.uncompressed);
+            let Some((coder, form)) = examine(&start, *block, check).filter(|_| sound) else {
                 return Ok(None);
             };
             parts.push(Part::Data(Changed { block: *block, offset, coder, form }));
@@ -264,6 +270,9 @@ fn read<D: Read + Seek>(
         coders.push(coder);
     }
     let count = section.number()?;
+    if count > MAX_BLOCKS {
+        return Err(bad("its block list is too long"));
+    }
     let (mut sources, mut offset, mut next) = (Vec::new(), 0_u64, 0_u64);
     let outside = || bad("its block list leaves the archive");
     for _ in 0..count {
@@ -277,7 +286,11 @@ fn read<D: Read + Seek>(
             let number = section.number()?;
             let coder = *usize::try_from(number).ok().and_then(|n| coders.get(n)).ok_or_else(outside)?;
             let form = Form { size: section.number()?, stated: byte(&mut section)? };
-            if form.stated > 3 || !(8..=1024).contains(&form.size) || !form.size.is_multiple_of(4) {
+            if size > MAX_BLOCK
+                || form.stated > 3
+                || !(8..=1024).contains(&form.size)
+                || !form.size.is_multiple_of(4)
+            {
                 return Err(bad("its block list asks for an impossible block"));
             }
             Source::Data { offset, size, coder, form }

@@ -50,15 +50,12 @@ pub(super) fn body(base: &File, new: &File, options: &MakeOptions) -> Result<Bod
     let (old, new_entries) =
         (old.map_err(Error::io("base"))?, new_entries.map_err(Error::io("new archive"))?);
     let plans = plan(&old, &new_entries, options.limits.patch);
-    let section = |literal_bits, position_bits| {
-        SectionWriter::new(literal_bits, position_bits).map_err(Error::io("delta"))
-    };
     let mut body = Body {
         base: Identity { sha256: old.digest, size: old.size },
         result: Identity { sha256: new_entries.digest, size: new_entries.size },
-        control: section(3, 0)?,
-        differences: section(0, 2)?,
-        literals: section(3, 0)?,
+        control: SectionWriter::new().map_err(Error::io("delta"))?,
+        differences: SectionWriter::of_differences().map_err(Error::io("delta"))?,
+        literals: SectionWriter::new().map_err(Error::io("delta"))?,
     };
     drop((old, new_entries));
     body.fill(&plans, base, new, options)?;
@@ -121,7 +118,7 @@ impl Body {
         layout: &[u8],
         most: u64,
     ) -> io::Result<(Header, u64)> {
-        let mut last = SectionWriter::new(3, 0)?;
+        let mut last = SectionWriter::new()?;
         last.write_all(layout)?;
         let mut header = Header { base: self.base, result: self.result, file, sections: Default::default() };
         let mut sections = Vec::new();

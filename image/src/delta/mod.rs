@@ -15,6 +15,8 @@ mod make;
 mod matching;
 mod patch;
 mod predict;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
