@@ -7,6 +7,7 @@
 pub mod arch;
 pub mod archive;
 pub mod atomic;
+pub mod delta;
 pub mod digest;
 mod error;
 pub mod lxc_index;

@@ -70,7 +70,7 @@ impl Watch {
         Self(Some(Arc::new(check)))
     }
 
-    pub(super) fn check(&self) -> io::Result<()> {
+    pub(crate) fn check(&self) -> io::Result<()> {
         self.0.as_ref().map_or(Ok(()), |check| check())
     }
 }

@@ -46,6 +46,10 @@ pub(super) const METADATA: [&str; 2] = ["lxd.tar.xz", "incus.tar.xz"];
 pub(super) const ROOTFS: &str = "rootfs.tar.xz";
 /// The root file system as squashfs, when there is one.
 pub(super) const SQUASHFS: &str = "rootfs.squashfs";
+/// Item type of a delta from an earlier [`ROOTFS`]; of our own, so passed over by other clients.
+pub(super) const DELTA: &str = "root.tar.xz.delta";
+/// Item type of a delta from an earlier [`SQUASHFS`].
+pub(super) const VCDIFF: &str = "squashfs.vcdiff";
 /// LXC's metadata.
 pub(super) const META: &str = "meta.tar.xz";
 /// Digests of an image's files.

@@ -5,6 +5,7 @@
 //! it left half done. Adding an image reads that image and the present documents, nothing else.
 
 mod catalogue;
+mod deltas;
 mod documents;
 mod generation;
 mod inspect;
@@ -17,6 +18,7 @@ mod retention;
 mod retire;
 mod select;
 mod show;
+mod vcdiff;
 mod verify;
 
 use std::fs::{self, DirBuilder, Permissions};
@@ -38,6 +40,7 @@ use documents::Documents;
 use lock::Lock;
 use place::Staged;
 
+pub use deltas::{Deltas, Outcome};
 pub use repair::Repaired;
 pub use retention::{GRACE, Pruned, Retention};
 pub use select::Selector;
@@ -80,6 +83,8 @@ pub struct Added {
     pub new: bool,
     /// Aliases it took over, and the products that had them.
     pub moved_aliases: Vec<(Alias, String)>,
+    /// Deltas from earlier images, and why others were left out.
+    pub deltas: Vec<Outcome>,
 }
 
 /// An image of a stream.
@@ -172,6 +177,11 @@ impl Stream {
     /// [`Error::Refused`] when the image is damaged, incomplete or contradicts the stream; then
     /// the tree is as before.
     pub fn add(&self, dir: &Path, signing: &Signing<'_>) -> Result<Added> {
+        self.add_with(dir, signing, &Deltas::NONE)
+    }
+
+    /// The same, with deltas from images before.
+    pub fn add_with(&self, dir: &Path, signing: &Signing<'_>, deltas: &Deltas) -> Result<Added> {
         let (_lock, mut catalogue) = self.write(signing)?;
         let manifest = place::read_manifest(dir)?;
         let (product, serial) = (manifest.product.clone(), manifest.serial);
@@ -183,6 +193,7 @@ impl Stream {
             fingerprint: None,
             new: false,
             moved_aliases: Vec::new(),
+            deltas: Vec::new(),
         };
         let refused = |reason: String| Error::Refused { dir: dir.to_path_buf(), reason };
         if let Some(version) = catalogue.version(&added.product, serial)? {
@@ -195,7 +206,9 @@ impl Stream {
             added.fingerprint = catalogue::fingerprint(version);
             return Ok(added);
         }
-        let (staged, listing) = Staged::take(&self.root, dir, manifest, signing.key, signing.now)?;
+        let (staged, mut listing) = Staged::take(&self.root, dir, manifest, signing.key, signing.now)?;
+        catalogue.document(added.product.distribution())?;
+        added.deltas = deltas::make(&self.root, staged.path(), &catalogue, &mut listing, deltas)?;
         added.moved_aliases = catalogue.insert(listing)?.map_err(refused)?;
         staged.place(&self.root, &target)?;
         added.fingerprint = catalogue.version(&added.product, serial)?.and_then(catalogue::fingerprint);

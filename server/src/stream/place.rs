@@ -74,6 +74,11 @@ impl Staged {
         Ok((Self { dir }, Listing { manifest, items }))
     }
 
+    /// Where it lies.
+    pub(super) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// Renames the image to `target`, a path from the root. Until [`settled`] says that documents
     /// list it, [`heal`] would take it away again.
     pub(super) fn place(self, root: &Path, target: &Path) -> Result<()> {
