@@ -48,10 +48,10 @@ fn a_users_image_has_the_bytes_of_roots() {
     let user = User::add("msbuild");
     let home = bench.path("home");
     let new = says(&mut user.run(&bench.build(&recipe, "home/out", &[]), &home));
-    assert!(new.contains("a new base of 3 packages, on an overlay"), "{new}");
+    assert!(new.contains("a new base of 3 packages, on a copy"), "{new}");
     // Root's base is not for them, their own is.
     let shared = says(&mut user.run(&bench.build(&recipe, "home/shared", &["--force"]), &home));
-    assert!(shared.contains("a base of 3 packages from the cache, on an overlay"), "{shared}");
+    assert!(shared.contains("a base of 3 packages from the cache, on a copy"), "{shared}");
     assert_eq!(sha256(&bench.path("root/rootfs.tar.xz")), sha256(&bench.path("home/shared/rootfs.tar.xz")));
     for file in ["rootfs.tar.xz", "meta.tar.xz", "lxd.tar.xz", "SHA256SUMS"] {
         let path = |out: &str| bench.path(out).join(file);
