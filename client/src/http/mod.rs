@@ -218,10 +218,8 @@ impl HttpClient {
         // What is no address of HTTP never reaches [`follow`].
         if let Some(to) = response.headers().get(LOCATION).filter(|_| status.is_redirection()) {
             let to = String::from_utf8_lossy(to.as_bytes()).escape_debug().to_string();
-            return Err(Error::mismatch(
-                shown(url),
-                format!("the server redirects to an unsafe address, {to}"),
-            ));
+            let reason = format!("the server redirects to an unsafe address, {to}");
+            return Err(Error::Url { url: shown(url), reason });
         }
         if !status.is_success() {
             return Err(Error::Status { url: shown(url), status: status.as_u16() });

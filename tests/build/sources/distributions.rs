@@ -239,7 +239,7 @@ fn checksums_that_are_missing_or_of_others_are_refused() {
                 fs::remove_dir_all(world.bench.path("out")).unwrap();
             }
             (Sums::List(_), "ubuntu-http" | "voidlinux-http") => {
-                world.refused(case.downloader, &["there is no"])
+                world.refused(case.downloader, &["there is no"]);
             }
             _ => world.refused(case.downloader, &["the list of checksums has none for it"]),
         }
