@@ -54,7 +54,7 @@ impl Superblock {
             let reason = format!("it has {size} bytes and says it uses {}", superblock.bytes_used);
             return Err(Error::document(WHAT, reason));
         }
-        if number(22, 2) != u64::from(superblock.block_size.max(1).ilog2()) {
+        if 1_u64.checked_shl(number(22, 2) as u32) != Some(superblock.block_size.into()) {
             return Err(Error::document(WHAT, "its block sizes contradict each other"));
         }
         Ok(superblock)
