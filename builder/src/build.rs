@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -30,6 +31,8 @@ pub struct BuildOptions<'a> {
     pub out: &'a Path,
     /// Directory of fetched packages.
     pub cache: &'a Path,
+    /// Directory of compressed blocks, used again by later builds.
+    pub block_cache: Option<&'a Path>,
     /// Directory of the recipe, for `copy`.
     pub recipe_dir: &'a Path,
     /// The image's serial.
@@ -208,9 +211,13 @@ impl Build<'_> {
             serial: self.options.serial,
             epoch: output::epoch(origin.date),
             threads: self.options.threads,
+            block_cache: self.options.block_cache,
             cancel: self.options.cancel,
         };
-        let packed = self.stage("pack", || output.rootfs(work, rootfs))?;
+        let (packed, blocks) = self.stage("pack", || output.rootfs(work, rootfs))?;
+        let (compressed, cached) = (blocks.compressed, blocks.cached);
+        writeln!(self.log.borrow_mut(), "==> blocks: {compressed} compressed, {cached} from the cache")
+            .map_err(Error::io(&self.log_path))?;
         let durations = self.stages.borrow().clone();
         output.companions(work, rootfs, packed, generated, origin, durations)
     }

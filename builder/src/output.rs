@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use millstream_image::archive::{Bcj, Member, PackOptions, Packed, Watch, XzOptions, pack, pack_members};
+use millstream_image::archive::{
+    Bcj, BlockCache, Blocks, Member, PackOptions, Packed, Watch, XzOptions, pack, pack_members,
+};
 use millstream_image::manifest::{self, Manifest};
 use millstream_image::sums::Sums;
 use millstream_image::{Serial, atomic};
@@ -17,6 +21,11 @@ use crate::recipe::{Definition, Resolved};
 use crate::rootfs::Rootfs;
 use crate::source::Origin;
 use crate::{Error, Result, artefacts, inventory};
+
+/// Bytes the cache of compressed blocks may keep: some twenty images that share nothing.
+const BLOCK_CACHE: u64 = 1 << 30;
+/// A block no build has used for so long is let go: 60 days.
+const BLOCK_UNUSED: Duration = Duration::from_secs(60 * 24 * 60 * 60);
 
 /// Seconds since 1970 to which times are clamped: `SOURCE_DATE_EPOCH`, else the date of the sources.
 pub(crate) fn epoch(date: i64) -> i64 {
@@ -47,28 +56,42 @@ pub(crate) struct Output<'a> {
     /// Seconds since 1970 to which times are clamped.
     pub(crate) epoch: i64,
     pub(crate) threads: usize,
+    /// Directory of compressed blocks.
+    pub(crate) block_cache: Option<&'a Path>,
     pub(crate) cancel: &'a CancelToken,
 }
 
 impl Output<'_> {
-    /// Packs the root file system into `work`.
-    pub(crate) fn rootfs(&self, work: &Path, rootfs: &Rootfs) -> Result<manifest::File> {
+    /// Packs the root file system into `work`; says also how its blocks came about.
+    pub(crate) fn rootfs(&self, work: &Path, rootfs: &Rootfs) -> Result<(manifest::File, Blocks)> {
         let bcj = match self.resolved.architecture.debian() {
             "amd64" | "i386" => Some(Bcj::X86),
             "arm64" => Some(Bcj::Arm64),
             _ => None,
         };
         let cancel = self.cancel.clone();
+        let cache = self.block_cache.map(|directory| Arc::new(BlockCache::new(directory)));
+        let mut blocks = Blocks::default();
         let options = PackOptions {
             epoch: self.epoch,
+            block_cache: cache.clone(),
             xz: XzOptions { threads: self.threads, bcj, ..XzOptions::default() },
             groups: inventory::groups(rootfs)?,
             watch: Watch::new(move || cancel.check().map_err(io::Error::other)),
             ..PackOptions::default()
         };
-        let packed = write_file(work, "rootfs.tar.xz", |out| Ok(pack(rootfs.path(), out, &options)?));
+        let packed = write_file(work, "rootfs.tar.xz", |out| {
+            let (out, packed) = pack(rootfs.path(), out, &options)?;
+            blocks = packed.blocks;
+            Ok((out, packed))
+        });
         self.cancel.check()?;
-        packed
+        if let Some(cache) = cache {
+            let unused_since = SystemTime::now().checked_sub(BLOCK_UNUSED).unwrap_or(SystemTime::UNIX_EPOCH);
+            // A cache that cannot be pruned is no reason to lose a build.
+            let _pruned = cache.prune(BLOCK_CACHE, unused_since);
+        }
+        Ok((packed?, blocks))
     }
 
     /// Writes everything beside the root file system and returns the manifest.

@@ -28,9 +28,11 @@ pub fn run(command: &Build, quiet: bool) -> anyhow::Result<()> {
     let name = format!("{}-{serial}", resolved.product.to_string().replace(':', "-"));
     let out = command.out.clone().unwrap_or_else(|| PathBuf::from(name));
     let bar = Bar::new(quiet);
+    let cache = Paths::from_env().cache;
     let options = BuildOptions {
         out: &out,
-        cache: &Paths::from_env().cache.join("packages"),
+        cache: &cache.join("packages"),
+        block_cache: Some(&cache.join("blocks")),
         recipe_dir: command.file.parent().unwrap_or(Path::new(".")),
         serial,
         dir_only: command.format == BuildFormat::Dir,

@@ -3,25 +3,33 @@
 //! Whatever comes in is hostile until it lies unpacked; see [`extract`]. What goes out has the
 //! same bytes for the same files, see [`pack`].
 
+mod block;
+mod cache;
+mod compress;
 mod decode;
 mod extract;
 mod header;
 mod pack;
 mod pax;
+mod plan;
 mod reader;
 mod shift;
 mod small;
+mod sparse;
+mod survey;
 mod tree;
+mod write;
 mod xz;
 
 use crate::Error;
 
+pub use cache::{BlockCache, Pruned};
 pub use decode::decoder;
 pub use extract::{Devices, ExtractOptions, Extracted, Ownership, extract};
 pub use pack::{FileGroup, PackOptions, Packed, pack, pack_members};
 pub use reader::{Entry, Kind, Reader};
 pub use small::{Member, read_small};
-pub use xz::{Bcj, Watch, XzOptions, XzWriter};
+pub use xz::{Bcj, Blocks, Watch, XzOptions, XzWriter};
 
 /// How an archive is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

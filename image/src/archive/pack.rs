@@ -1,22 +1,22 @@
 //! Packs a directory into an archive in one pass, with the same bytes for the same files.
 //!
-//! Entries are ordered directories first, then files grouped by owning package, then the rest, so
-//! that an updated package touches one region; xz blocks may end between groups. Times are
-//! clamped, names of owners left out, everything else sorted.
+//! Directories come first, then packages' files, then the rest, in the order and the blocks of
+//! [`super::plan`]. Times are clamped, names of owners left out, everything else sorted. A file whose
+//! time is clamped was made while building, so it stands with the rest: packages' blocks stay what
+//! they were.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::collections::{BTreeMap, HashSet};
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::header::BLOCK;
+use super::Compression;
+use super::cache::BlockCache;
+use super::plan::shares;
 use super::small::Member;
-use super::xz::{Watch, XzOptions, XzWriter};
-use super::{Compression, archive_error, pax};
-use crate::digest::HashingWriter;
+use super::survey::Survey;
+use super::write::{Archive, Header, name};
+use super::xz::{Blocks, Watch, XzOptions};
 use crate::{Error, Result, Sha256Digest};
 
 /// Paths below the root that belong together, as a package's files do.
@@ -35,8 +35,10 @@ pub struct PackOptions {
     pub compression: Compression,
     /// Settings for xz; its level also serves gzip and zstd.
     pub xz: XzOptions,
-    /// Groups in the order they are packed.
+    /// Groups; the nearer their contents, the nearer they should stand.
     pub groups: Vec<FileGroup>,
+    /// Blocks of xz archives are taken from here and kept here.
+    pub block_cache: Option<Arc<BlockCache>>,
     /// Asked at every entry and while waiting for the compressor.
     pub watch: Watch,
 }
@@ -48,6 +50,7 @@ impl Default for PackOptions {
             compression: Compression::Xz,
             xz: XzOptions::default(),
             groups: Vec::new(),
+            block_cache: None,
             watch: Watch::default(),
         }
     }
@@ -66,29 +69,24 @@ pub struct Packed {
     pub size_uncompressed: u64,
     /// Entries.
     pub entries: u64,
+    /// How the blocks of an xz archive came about.
+    pub blocks: Blocks,
 }
 
 /// Packs everything below `root`, which must not change meanwhile.
 pub fn pack<W: Write>(root: &Path, out: W, options: &PackOptions) -> Result<(W, Packed)> {
     let mut archive = Archive::new(out, options);
-    let (directories, files) = walk(root)?;
-    for path in &directories {
+    let survey = Survey::of(root)?;
+    for path in &survey.directories {
         archive.add(root, path)?;
     }
-    archive.cut()?;
-    let mut packed = HashSet::new();
-    for group in &options.groups {
-        let mut paths: Vec<_> = group.paths.iter().filter(|path| files.contains(*path)).collect();
-        paths.sort();
-        for path in paths {
-            if packed.insert(path) {
-                archive.add(root, path)?;
-            }
+    let block = options.xz.block_size.max(1) as u64;
+    let (owned, rest) = survey.units(&options.groups, options.epoch);
+    for share in shares(owned, block).into_iter().chain(shares(rest, block)) {
+        archive.end_block(share.code)?;
+        for path in &share.files {
+            archive.add(root, path)?;
         }
-        archive.cut()?;
-    }
-    for path in files.iter().filter(|path| !packed.contains(path)) {
-        archive.add(root, path)?;
     }
     archive.finish()
 }
@@ -115,303 +113,4 @@ pub fn pack_members<W: Write>(
         archive.data(&mut member.data.as_slice(), size).map_err(Error::io(path))?;
     }
     archive.finish()
-}
-
-type Files = BTreeSet<PathBuf>;
-
-/// All directories and all other files below `root`, sorted, relative.
-fn walk(root: &Path) -> Result<(Vec<PathBuf>, Files)> {
-    let mut directories = vec![PathBuf::new()];
-    let mut files = Files::new();
-    let mut at = 0;
-    while at < directories.len() {
-        let directory = directories[at].clone();
-        at += 1;
-        let full = root.join(&directory);
-        for item in fs::read_dir(&full).map_err(Error::io(&full))? {
-            let item = item.map_err(Error::io(&full))?;
-            let path = directory.join(item.file_name());
-            if item.file_type().map_err(Error::io(&full))?.is_dir() {
-                directories.push(path);
-            } else {
-                files.insert(path);
-            }
-        }
-    }
-    directories.sort();
-    Ok((directories, files))
-}
-
-#[derive(Default)]
-struct Header {
-    kind: u8,
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    size: u64,
-    mtime: i64,
-    nanos: i64,
-    link: Vec<u8>,
-    major: u32,
-    minor: u32,
-    xattrs: Vec<(String, Vec<u8>)>,
-}
-
-struct Archive<'a, W: Write> {
-    out: HashingWriter<Compressor<HashingWriter<W>>>,
-    options: &'a PackOptions,
-    /// Where the first name of a file with several was packed.
-    links: HashMap<(u64, u64), Vec<u8>>,
-    entries: u64,
-}
-
-impl<'a, W: Write> Archive<'a, W> {
-    fn new(out: W, options: &'a PackOptions) -> Self {
-        let out = HashingWriter::new(Compressor::new(HashingWriter::new(out), options));
-        Self { out, options, links: HashMap::new(), entries: 0 }
-    }
-
-    fn cut(&mut self) -> Result<()> {
-        self.out.get_mut().cut().map_err(Error::io("archive"))
-    }
-
-    fn add(&mut self, root: &Path, path: &Path) -> Result<()> {
-        self.options.watch.check().map_err(Error::io("archive"))?;
-        let full = root.join(path);
-        let meta = fs::symlink_metadata(&full).map_err(Error::io(&full))?;
-        let kind = meta.file_type();
-        if kind.is_socket() {
-            return Ok(()); // A socket means nothing without the process behind it.
-        }
-        let clamped = meta.mtime() >= self.options.epoch;
-        let mut header = Header {
-            mode: meta.mode() & 0o7777,
-            uid: meta.uid(),
-            gid: meta.gid(),
-            mtime: meta.mtime().min(self.options.epoch),
-            nanos: if clamped { 0 } else { meta.mtime_nsec() },
-            xattrs: xattrs(&full)?,
-            ..Header::default()
-        };
-        let name = name(path, kind.is_dir());
-        if !kind.is_dir() && meta.nlink() > 1 {
-            if let Some(first) = self.links.get(&(meta.dev(), meta.ino())) {
-                header.kind = b'1';
-                header.link.clone_from(first);
-                header.xattrs.clear();
-                return self.header(&name, &header);
-            }
-            self.links.insert((meta.dev(), meta.ino()), name.clone());
-        }
-        header.kind = if kind.is_dir() {
-            b'5'
-        } else if kind.is_symlink() {
-            let target = fs::read_link(&full).map_err(Error::io(&full))?;
-            header.link = target.as_os_str().as_bytes().to_vec();
-            b'2'
-        } else if kind.is_fifo() {
-            b'6'
-        } else if kind.is_char_device() || kind.is_block_device() {
-            (header.major, header.minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
-            if kind.is_char_device() { b'3' } else { b'4' }
-        } else {
-            header.size = meta.size();
-            b'0'
-        };
-        self.header(&name, &header)?;
-        if header.size > 0 {
-            let mut file = File::open(&full).map_err(Error::io(&full))?;
-            self.data(&mut file, header.size).map_err(Error::io(&full))?;
-        }
-        Ok(())
-    }
-
-    fn header(&mut self, name: &[u8], header: &Header) -> Result<()> {
-        let mut records = Vec::new();
-        if name.len() > 100 {
-            pax::push(&mut records, "path", name);
-        }
-        if header.link.len() > 100 {
-            pax::push(&mut records, "linkpath", &header.link);
-        }
-        for (key, id) in [("uid", header.uid), ("gid", header.gid)] {
-            if u64::from(id) > octal_max(8) {
-                pax::push(&mut records, key, id.to_string().as_bytes());
-            }
-        }
-        if header.size > octal_max(12) {
-            pax::push(&mut records, "size", header.size.to_string().as_bytes());
-        }
-        if header.nanos != 0 || header.mtime < 0 {
-            pax::push(&mut records, "mtime", pax_time(header.mtime, header.nanos).as_bytes());
-        }
-        for (key, value) in &header.xattrs {
-            pax::push(&mut records, &format!("{}{key}", pax::XATTR), value);
-        }
-        if !records.is_empty() {
-            let size = records.len() as u64;
-            let extension = Header { kind: b'x', mode: 0o644, size, ..Header::default() };
-            self.write(&block(b"././@PaxHeader", &extension))?;
-            self.data(&mut records.as_slice(), size).map_err(Error::io("archive"))?;
-        }
-        self.entries += 1;
-        self.write(&block(name, header))
-    }
-
-    /// Copies exactly `size` bytes and pads them.
-    fn data(&mut self, reader: &mut dyn Read, size: u64) -> io::Result<()> {
-        let copied = io::copy(&mut reader.take(size), &mut self.out)?;
-        if copied != size {
-            return Err(io::Error::other("the file shrank while it was packed"));
-        }
-        let padding = (size.next_multiple_of(BLOCK as u64) - size) as usize;
-        self.out.write_all(&[0; BLOCK][..padding])
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.out.write_all(bytes).map_err(Error::io("archive"))
-    }
-
-    fn finish(mut self) -> Result<(W, Packed)> {
-        self.write(&[0; 2 * BLOCK])?;
-        let (compressor, sha256_uncompressed, size_uncompressed) = self.out.finish();
-        let out = compressor.finish().map_err(Error::io("archive"))?;
-        let (out, sha256, size) = out.finish();
-        Ok((out, Packed { sha256, size, sha256_uncompressed, size_uncompressed, entries: self.entries }))
-    }
-}
-
-fn name(path: &Path, directory: bool) -> Vec<u8> {
-    let mut name = b"./".to_vec();
-    name.extend_from_slice(path.as_os_str().as_bytes());
-    if directory && name.len() > 2 {
-        name.push(b'/');
-    }
-    name
-}
-
-/// A POSIX header block; fields that do not fit are in the extended header before it.
-fn block(name: &[u8], header: &Header) -> [u8; BLOCK] {
-    let mut block = [0; BLOCK];
-    let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, &name[..name.len().min(100)]);
-    put(157, &header.link[..header.link.len().min(100)]);
-    put(100, octal(header.mode.into(), 8).as_bytes());
-    put(108, octal(header.uid.into(), 8).as_bytes());
-    put(116, octal(header.gid.into(), 8).as_bytes());
-    put(124, octal(header.size, 12).as_bytes());
-    put(136, octal(u64::try_from(header.mtime).unwrap_or(0), 12).as_bytes());
-    put(148, b"        ");
-    put(156, &[header.kind]);
-    put(257, b"ustar\x0000");
-    if matches!(header.kind, b'3' | b'4') {
-        put(329, octal(header.major.into(), 8).as_bytes());
-        put(337, octal(header.minor.into(), 8).as_bytes());
-    }
-    let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
-    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    block
-}
-
-fn octal_max(width: u32) -> u64 {
-    (1 << (3 * (width - 1))) - 1
-}
-
-fn octal(value: u64, width: usize) -> String {
-    let value = if value > octal_max(width as u32) { 0 } else { value };
-    format!("{value:0digits$o}\0", digits = width - 1)
-}
-
-fn pax_time(seconds: i64, nanos: i64) -> String {
-    let text = match (seconds, nanos) {
-        (_, 0) => return seconds.to_string(),
-        (..0, _) => format!("-{}.{:09}", -(seconds + 1), 1_000_000_000 - nanos),
-        _ => format!("{seconds}.{nanos:09}"),
-    };
-    text.trim_end_matches('0').to_owned()
-}
-
-/// The attributes an image carries: capabilities, ACLs and what users set; not another host's
-/// labels.
-fn xattrs(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
-    let error = |e: rustix::io::Errno| Error::io(path)(e.into());
-    let mut names = vec![0; 64 << 10];
-    let size = match rustix::fs::llistxattr(path, &mut names) {
-        Err(rustix::io::Errno::OPNOTSUPP) => 0,
-        other => other.map_err(error)?,
-    };
-    let mut found = Vec::new();
-    for name in names[..size].split(|b| *b == 0).filter(|name| !name.is_empty()) {
-        let wanted = name == b"security.capability"
-            || name.starts_with(b"user.")
-            || name.starts_with(b"system.posix_acl_");
-        if !wanted {
-            continue;
-        }
-        let mut value = vec![0; 64 << 10];
-        let size = rustix::fs::lgetxattr(path, OsStr::from_bytes(name), &mut value).map_err(error)?;
-        value.truncate(size);
-        let name = std::str::from_utf8(name)
-            .map_err(|_| archive_error(format!("{}: attribute name is not UTF-8", path.display())))?;
-        found.push((name.to_owned(), value));
-    }
-    found.sort();
-    Ok(found)
-}
-
-enum Compressor<W: Write> {
-    None(W),
-    Gzip(flate2::write::GzEncoder<W>),
-    Zstd(zstd::Encoder<'static, W>),
-    Xz(XzWriter<W>),
-    /// A zstd encoder that could not be made; told at the first write.
-    Failed(io::Error),
-}
-
-impl<W: Write> Compressor<W> {
-    fn new(out: W, options: &PackOptions) -> Self {
-        let level = options.xz.level;
-        match options.compression {
-            Compression::None => Self::None(out),
-            // GzBuilder's defaults leave name and time out of the header.
-            Compression::Gzip => {
-                Self::Gzip(flate2::GzBuilder::new().write(out, flate2::Compression::new(level.min(9))))
-            }
-            Compression::Zstd => match zstd::Encoder::new(out, level as i32) {
-                Ok(encoder) => Self::Zstd(encoder),
-                Err(error) => Self::Failed(error),
-            },
-            Compression::Xz => Self::Xz(XzWriter::new(out, options.xz, options.watch.clone())),
-        }
-    }
-
-    fn cut(&mut self) -> io::Result<()> {
-        if let Self::Xz(xz) = self { xz.cut() } else { Ok(()) }
-    }
-
-    fn finish(self) -> io::Result<W> {
-        match self {
-            Self::None(out) => Ok(out),
-            Self::Gzip(encoder) => encoder.finish(),
-            Self::Zstd(encoder) => encoder.finish(),
-            Self::Xz(xz) => xz.finish(),
-            Self::Failed(error) => Err(error),
-        }
-    }
-}
-
-impl<W: Write> Write for Compressor<W> {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::None(out) => out.write(data),
-            Self::Gzip(encoder) => encoder.write(data),
-            Self::Zstd(encoder) => encoder.write(data),
-            Self::Xz(xz) => xz.write(data),
-            Self::Failed(error) => Err(io::Error::other(error.to_string())),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
