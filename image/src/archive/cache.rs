@@ -212,7 +212,7 @@ mod tests {
 
     fn pack(cache: Option<&Arc<BlockCache>>, level: u32, bcj: Option<Bcj>) -> (Vec<u8>, Blocks) {
         let options = XzOptions { level, bcj, threads: 2, block_size: 1 << 20 };
-        let mut writer = XzWriter::new(Vec::new(), options, Watch::default(), cache.cloned());
+        let mut writer = XzWriter::new(Vec::new(), options, Watch::default(), cache);
         for block in 0..8_u8 {
             writer.write_all(&vec![block % 4; 50_000]).unwrap();
             writer.end_block(block % 2 == 0).unwrap();

@@ -29,7 +29,7 @@ impl<W: Write> Compressor<W> {
                 Err(error) => Self::Failed(error),
             },
             Compression::Xz => {
-                let cache = options.block_cache.clone();
+                let cache = options.block_cache.as_ref();
                 Self::Xz(XzWriter::new(out, options.xz, options.watch.clone(), cache))
             }
         }

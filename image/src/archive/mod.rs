@@ -3,6 +3,7 @@
 //! Whatever comes in is hostile until it lies unpacked; see [`extract`]. What goes out has the
 //! same bytes for the same files, see [`pack`].
 
+mod acl;
 mod block;
 mod cache;
 mod compress;
@@ -72,6 +73,8 @@ pub struct Limits {
     pub xattrs: usize,
     /// Bytes a decompressor may use.
     pub memory: u64,
+    /// Threads of a decompressor, each for a block of its own; as many as `memory` allows.
+    pub threads: usize,
 }
 
 impl Default for Limits {
@@ -83,6 +86,7 @@ impl Default for Limits {
             depth: 128,
             xattrs: 64,
             memory: 512 << 20,
+            threads: std::thread::available_parallelism().map_or(1, |count| count.get().min(8)),
         }
     }
 }

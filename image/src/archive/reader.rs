@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::header::{BLOCK, RawHeader};
-use super::{Limits, archive_error, entry_error, pax, sparse};
+use super::{Limits, acl, archive_error, entry_error, pax, sparse};
 use crate::Result;
 
 const MAX_PATH: usize = 4095;
@@ -451,6 +451,7 @@ fn xattrs(records: &pax::Records, limit: usize) -> std::result::Result<Vec<(Stri
             return Err(format!("extended attribute {name:?} is not accepted"));
         }
     }
+    acl::attributes(records, &mut xattrs)?;
     if xattrs.len() > limit {
         return Err(format!("more than {limit} extended attributes"));
     }

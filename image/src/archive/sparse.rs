@@ -41,11 +41,10 @@ impl Map {
 
     /// As it stands before the data, padded.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let mut text = format!("{}\n", self.extents.len());
-        for extent in &self.extents {
-            text += &format!("{}\n{}\n", extent.offset, extent.size);
-        }
-        let mut bytes = text.into_bytes();
+        let numbers = self.extents.iter().flat_map(|extent| [extent.offset, extent.size]);
+        let text =
+            std::iter::once(self.extents.len() as u64).chain(numbers).map(|number| format!("{number}\n"));
+        let mut bytes = text.collect::<String>().into_bytes();
         bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
         bytes
     }
@@ -70,7 +69,7 @@ impl Map {
                 match bytes.pop() {
                     Some(b'\n') if digits > 0 => return Ok(value),
                     Some(digit @ b'0'..=b'9') if digits < DIGITS => {
-                        value = value * 10 + u64::from(digit - b'0')
+                        value = value * 10 + u64::from(digit - b'0');
                     }
                     _ => break,
                 }
@@ -90,7 +89,7 @@ impl Map {
                 return Err(bad("its parts overlap or go beyond the end"));
             }
             // Writers differ in whether they would pad here.
-            if left > 0 && extent.size % GRAIN != 0 && extent.offset + extent.size != size {
+            if left > 0 && !extent.size.is_multiple_of(GRAIN) && extent.offset + extent.size != size {
                 return Err(bad("a part ends inside a block"));
             }
             end = extent.offset + extent.size;
@@ -149,10 +148,11 @@ pub(super) fn stand_in(name: &[u8]) -> Vec<u8> {
     [&name[..slash], b"GNUSparseFile.0/", &name[slash..]].concat()
 }
 
+/// As records have them: a path, decimal digits.
+type NameAndSize = (Vec<u8>, Vec<u8>);
+
 /// Name and size from the records, where they describe a sparse file; records used are removed.
-pub(super) fn described(
-    records: &mut pax::Records,
-) -> std::result::Result<Option<(Vec<u8>, Vec<u8>)>, String> {
+pub(super) fn described(records: &mut pax::Records) -> std::result::Result<Option<NameAndSize>, String> {
     let mut take = |key: &str| records.remove(&format!("{RECORDS}{key}"));
     let version = (take("major"), take("minor"));
     let described = match version {

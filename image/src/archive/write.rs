@@ -11,7 +11,7 @@ use std::path::Path;
 use super::compress::Compressor;
 use super::header::BLOCK;
 use super::survey::xattrs;
-use super::{PackOptions, Packed, pax, sparse};
+use super::{PackOptions, Packed, acl, pax, sparse};
 use crate::digest::HashingWriter;
 use crate::{Error, Result};
 
@@ -151,6 +151,9 @@ impl<'a, W: Write> Archive<'a, W> {
         }
         for (key, value) in &header.xattrs {
             pax::push(&mut records, &pax::attribute(key), value);
+            if let Some((key, text)) = acl::record(key, value) {
+                pax::push(&mut records, key, text.as_bytes());
+            }
         }
         if !records.is_empty() {
             let size = records.len() as u64;

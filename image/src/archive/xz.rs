@@ -104,13 +104,13 @@ pub struct XzWriter<W> {
 
 impl<W: Write> XzWriter<W> {
     /// Starts the workers, which take blocks from `cache` where they can.
-    pub fn new(out: W, options: XzOptions, watch: Watch, cache: Option<Arc<BlockCache>>) -> Self {
+    pub fn new(out: W, options: XzOptions, watch: Watch, cache: Option<&Arc<BlockCache>>) -> Self {
         let (jobs, queue) = channel::<Job>();
         let (results, done) = channel();
         let queue = Arc::new(Mutex::new(queue));
         let workers = (0..options.threads.max(1))
             .map(|_| {
-                let (queue, results, cache) = (Arc::clone(&queue), results.clone(), cache.clone());
+                let (queue, results, cache) = (Arc::clone(&queue), results.clone(), cache.cloned());
                 std::thread::spawn(move || {
                     loop {
                         let job = queue.lock().map(|queue| queue.recv());
