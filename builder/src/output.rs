@@ -25,7 +25,7 @@ use crate::{Error, Result, artefacts, inventory};
 /// Bytes the cache of compressed blocks may keep: some twenty images that share nothing.
 const BLOCK_CACHE: u64 = 1 << 30;
 /// A block no build has used for so long is let go: 60 days.
-const BLOCK_UNUSED: Duration = Duration::from_secs(60 * 24 * 60 * 60);
+const BLOCK_UNUSED: Duration = Duration::from_hours(60 * 24);
 
 /// Seconds since 1970 to which times are clamped: `SOURCE_DATE_EPOCH`, else the date of the sources.
 pub(crate) fn epoch(date: i64) -> i64 {
