@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use millstream_image::archive::{Bcj, PackOptions, Watch, XzOptions};
+use millstream_image::archive::{Bcj, BlockCache, Blocks, PackOptions, Watch, XzOptions};
 use millstream_image::manifest::{self, Manifest};
 use millstream_image::sums::Sums;
 use millstream_image::{Serial, Sha256Digest, atomic, spdx};
@@ -17,6 +19,11 @@ use crate::recipe::{Definition, Resolved};
 use crate::rootfs::Rootfs;
 use crate::source::Origin;
 use crate::{Error, Result, format, inventory};
+
+/// Bytes the cache of compressed blocks may keep: some twenty images that share nothing.
+const BLOCK_CACHE: u64 = 1 << 30;
+/// A block no build has used for so long is let go: 60 days.
+const BLOCK_UNUSED: Duration = Duration::from_hours(60 * 24);
 
 /// A Release document as the manifest records it.
 pub(crate) fn source(release: &Release) -> manifest::Source {
@@ -42,12 +49,14 @@ pub(crate) struct Output<'a> {
     /// Seconds since 1970 to which times are clamped.
     pub(crate) epoch: i64,
     pub(crate) threads: usize,
+    /// Directory of compressed blocks, used again by later builds.
+    pub(crate) block_cache: Option<&'a Path>,
     pub(crate) cancel: &'a CancelToken,
 }
 
 impl Output<'_> {
-    /// Makes everything there is to an image in `work` and returns its manifest. What tools had to
-    /// say goes to `note`.
+    /// Makes everything there is to an image in `work`; returns its manifest and how compressed blocks
+    /// came about. What tools had to say goes to `note`.
     pub(crate) fn write(
         &self,
         work: &Path,
@@ -55,7 +64,8 @@ impl Output<'_> {
         generated: &Generated,
         origin: &Origin,
         note: impl FnOnce(&str) -> Result<()>,
-    ) -> Result<Manifest> {
+    ) -> Result<(Manifest, Blocks)> {
+        let cache = self.block_cache.map(|directory| Arc::new(BlockCache::new(directory)));
         let lxc = format::lxc::members(self.resolved, generated, self.serial)?;
         let lxd = format::lxd::members(self.resolved, generated, self.serial)?;
         let plan = Plan {
@@ -64,11 +74,16 @@ impl Output<'_> {
             lxc: &lxc,
             lxd: &lxd,
             oci: format::oci::About::new(self.resolved, self.serial, self.epoch, rootfs)?,
-            options: self.options(rootfs)?,
+            options: self.options(rootfs, cache.clone())?,
             cancel: self.cancel,
         };
-        let (files, said) = plan.run(work, rootfs.path())?;
+        let (files, blocks, said) = plan.run(work, rootfs.path())?;
         self.cancel.check()?;
+        if let Some(cache) = cache {
+            let unused_since = SystemTime::now().checked_sub(BLOCK_UNUSED).unwrap_or(SystemTime::UNIX_EPOCH);
+            // A cache that cannot be pruned is no reason to lose a build.
+            let _pruned = cache.prune(BLOCK_CACHE, unused_since);
+        }
         if !said.is_empty() {
             note(&said)?;
         }
@@ -79,10 +94,10 @@ impl Output<'_> {
         let (size, sha256) = (bill.len() as u64, Sha256Digest::of(&bill));
         let file = manifest::File { size, sha256, sha256_uncompressed: None, size_uncompressed: None };
         manifest.files.insert(spdx::FILE.into(), file);
-        Ok(manifest)
+        Ok((manifest, blocks))
     }
 
-    fn options(&self, rootfs: &Rootfs) -> Result<PackOptions> {
+    fn options(&self, rootfs: &Rootfs, block_cache: Option<Arc<BlockCache>>) -> Result<PackOptions> {
         let bcj = match self.resolved.architecture.debian() {
             "amd64" | "i386" => Some(Bcj::X86),
             "arm64" => Some(Bcj::Arm64),
@@ -91,6 +106,7 @@ impl Output<'_> {
         let cancel = self.cancel.clone();
         Ok(PackOptions {
             epoch: self.epoch,
+            block_cache,
             xz: XzOptions { threads: self.threads, bcj, ..XzOptions::default() },
             groups: inventory::groups(rootfs)?,
             watch: Watch::new(move || cancel.check().map_err(io::Error::other)),

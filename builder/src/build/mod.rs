@@ -54,7 +54,7 @@ pub use verify::{Difference, Verified, resolved, verify};
 pub struct BuildOptions<'a> {
     /// Directory that appears with the image's files; must not exist.
     pub out: &'a Path,
-    /// Directory of what builds share: `packages` by hash, `bases`, finished `images`, `logs` of
+    /// Directory of what builds share: `packages` by hash, `blocks` of archives, `bases`, finished `images`, `logs` of
     /// failed builds.
     pub cache: &'a Path,
     /// Directory of the recipe, for `copy`.
@@ -387,10 +387,15 @@ impl Build<'_> {
             serial: self.options.serial,
             epoch: self.options.epoch.unwrap_or(origin.date),
             threads: self.options.threads,
+            block_cache: Some(&self.cache.join("blocks")),
             cancel: self.options.cancel,
         };
         let note = |text: &str| scripts.note(text);
-        self.stage("pack", || output.write(work, rootfs, generated, origin, note))
+        let (manifest, blocks) =
+            self.stage("pack", || output.write(work, rootfs, generated, origin, note))?;
+        let (compressed, cached) = (blocks.compressed, blocks.cached);
+        self.note(&format!("blocks: {compressed} compressed, {cached} from the cache"))?;
+        Ok(manifest)
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use millstream_image::archive::{
-    Compression, Layout, Member, PackOptions, Packed, Sink, pack_each, pack_members,
+    Blocks, Compression, Layout, Member, PackOptions, Packed, Sink, pack_each, pack_members,
 };
 use millstream_image::{Sha256Digest, manifest};
 use millstream_runtime::CancelToken;
@@ -51,8 +51,9 @@ enum Target {
 }
 
 impl Plan<'_> {
-    /// Makes everything in `work`. Returns the files, and what tools had to say.
-    pub(crate) fn run(&self, work: &Path, root: &Path) -> Result<(Files, String)> {
+    /// Makes everything in `work`. Returns the files, how compressed blocks came about, and what tools
+    /// had to say.
+    pub(crate) fn run(&self, work: &Path, root: &Path) -> Result<(Files, Blocks, String)> {
         let mut sinks: Vec<Sink<Box<dyn Write>>> = Vec::new();
         let mut targets = Vec::new();
         let mut add = |target, out: Box<dyn Write>, setting: Setting, layout, lead: &BTreeMap<_, _>| {
@@ -98,10 +99,12 @@ impl Plan<'_> {
             }
         };
         let mut files = self.metadata(work)?;
-        let mut said = String::new();
+        let (mut said, mut blocks) = (String::new(), Blocks::default());
         for (target, (out, packed)) in targets.into_iter().zip(packed) {
             // Closes the pipe, whose reader then knows that this was all.
             drop(out);
+            blocks.compressed += packed.blocks.compressed;
+            blocks.cached += packed.blocks.cached;
             match target {
                 Target::File(name) => {
                     sync(&work.join(&name))?;
@@ -119,7 +122,7 @@ impl Plan<'_> {
                 }
             }
         }
-        Ok((files, said))
+        Ok((files, blocks, said))
     }
 
     /// The small archives beside the root file system.

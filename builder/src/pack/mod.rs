@@ -130,10 +130,11 @@ impl Packing<'_> {
             serial,
             epoch: self.options.epoch.unwrap_or(date),
             threads: self.options.threads,
+            block_cache: None,
             cancel: self.options.cancel,
         };
         (self.options.stage)("pack");
-        let mut manifest =
+        let (mut manifest, _) =
             output.write(work, &rootfs, &generated, &origin, |text| self.note(text.trim_end()))?;
         output::describe(work, &mut manifest, Vec::new())?;
         if !formats.keep_directory() && unpacked.exists() {

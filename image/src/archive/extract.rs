@@ -20,6 +20,9 @@ use crate::{Error, Result, Sha256Digest};
 
 const CHUNK: usize = 256 << 10;
 
+/// So many zeros, at a multiple of their number, become a hole though the archive says of none.
+const ZEROS: usize = 1 << 20;
+
 /// What to do with device nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Devices {
@@ -231,21 +234,22 @@ impl Extractor<'_> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(parent, name, flags, Mode::from(0o600)).map_err(|e| refused(e.into()))?;
         let mut file = std::fs::File::from(file);
-        let mut buffer = vec![0; CHUNK.min(entry.size as usize).max(1)];
+        let mut buffer = vec![0; ZEROS.min(usize::try_from(entry.size).unwrap_or(ZEROS)).max(1)];
         let mut hole = false;
         loop {
-            let count = reader.data(&mut buffer)?;
-            if count == 0 {
+            let mut skipped = reader.skip_hole();
+            let count = fill(reader, &mut buffer)?;
+            if skipped == 0 && count == 0 {
                 break;
             }
-            // Zeros become holes: the archive does not say which were, and holes read the same.
-            hole = count >= 4096 && buffer[..count].iter().all(|b| *b == 0);
-            let written = if hole {
-                file.seek(SeekFrom::Current(count as i64)).map(|_| ())
-            } else {
-                file.write_all(&buffer[..count])
-            };
-            written.map_err(refused)?;
+            hole = count == ZEROS && buffer.iter().all(|b| *b == 0) || count == 0;
+            if hole {
+                skipped += count as u64;
+            }
+            let written = file.seek(SeekFrom::Current(skipped as i64));
+            written
+                .and_then(|_| if hole { Ok(()) } else { file.write_all(&buffer[..count]) })
+                .map_err(refused)?;
         }
         if hole {
             file.set_len(entry.size).map_err(refused)?;
@@ -321,6 +325,18 @@ impl Extractor<'_> {
         }
         Ok(())
     }
+}
+
+/// Reads up to the buffer's end, a hole, or the end of the data.
+fn fill(reader: &mut Reader<impl Read>, buffer: &mut [u8]) -> Result<usize> {
+    let mut count = 0;
+    while count < buffer.len() && reader.hole() == 0 {
+        match reader.data(&mut buffer[count..])? {
+            0 => break,
+            more => count += more,
+        }
+    }
+    Ok(count)
 }
 
 fn explain(error: &io::Error) -> String {
