@@ -178,6 +178,7 @@ mod tests {
                 },
             )]),
             durations: vec![("pack".into(), 1.5)],
+            inputs: None,
         }
     }
 
