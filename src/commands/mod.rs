@@ -5,6 +5,8 @@ pub mod client;
 pub mod image;
 pub mod instance;
 pub mod key;
+pub mod manifest;
+pub mod pack;
 pub mod recipe;
 pub mod remote;
 pub mod serve;

@@ -62,7 +62,10 @@ impl Layers {
         let home = File::open("/proc/self/ns/mnt").map_err(|e| failed("mount namespace", e.to_string()))?;
         unshare(CloneFlags::CLONE_NEWNS).map_err(|e| failed("mount namespace", e.to_string()))?;
         let mounted = self.mount_here(single, user_namespace);
-        setns(&home, CloneFlags::CLONE_NEWNS).map_err(|e| failed("mount namespace", e.to_string()))?;
+        // Nobody may enter the mounts of a user namespace above.
+        if sys::in_first_user_namespace() {
+            setns(&home, CloneFlags::CLONE_NEWNS).map_err(|e| failed("mount namespace", e.to_string()))?;
+        }
         mounted
     }
 
