@@ -206,3 +206,49 @@ fn names_change_and_snapshots_expire() {
     assert!(matches!(world.runtime.rename(&third.name, &other.name), Err(Error::Exists { .. })));
     assert!(matches!(world.runtime.copy(&third.name, None, &other.name), Err(Error::Exists { .. })));
 }
+
+#[test]
+fn an_image_is_made_of_a_container_or_a_snapshot() {
+    let world = World::new();
+    let image = world.image(&Recipe {
+        templates: &[("/etc/told", "create", "{{ instance.name }}")],
+        capable: Some(("/bin/busybox-ping", b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0")),
+        ..Recipe::default()
+    });
+    let container = world.launch_from("publish", &image);
+    let changes = "echo one > /file; chown 1000:100 /file; chmod 4750 /file; rm /etc/inittab; ln -s a /link; mkfifo /fifo";
+    assert_eq!(container.sh(&format!("{changes}; touch /dev/shm/gone")), 0);
+    assert!(matches!(
+        world.runtime.publish(&container.name, None, world.dir.path(), &[].into()),
+        Err(Error::Running { .. })
+    ));
+    stop(&container);
+    world.runtime.snapshot(&container.name, None, None).unwrap();
+    world.runtime.start(&container.name).unwrap();
+    assert_eq!(container.sh("echo two > /file; chmod 4750 /file"), 0);
+    let from_snapshot = world.dir.path().join("snapshot");
+    let from_container = world.dir.path().join("container");
+    fs::create_dir(&from_snapshot).unwrap();
+    fs::create_dir(&from_container).unwrap();
+    let properties = [("description".to_owned(), "mine".to_owned())].into();
+    let snapshot = called("snap0");
+    let first = world.runtime.publish(&container.name, Some(&snapshot), &from_snapshot, &properties).unwrap();
+    stop(&container);
+    let second = world.runtime.publish(&container.name, None, &from_container, &properties).unwrap();
+    for (image, text) in [(&first, "one"), (&second, "two")] {
+        let made = world.launch_from(&format!("from-{text}"), image);
+        assert_eq!(
+            made.output("cat /file; stat -c %u:%g:%a /file; readlink /link; cat /etc/told"),
+            format!("{text}\n1000:100:4750\na\n{}", made.name)
+        );
+        assert_ne!(made.sh("test -e /etc/inittab || test -e /dev/shm/gone"), 0);
+        assert_eq!(made.sh("test -p /fifo"), 0);
+        assert_eq!(made.info().description.unwrap(), "mine");
+    }
+    let containers = world.runtime.images().parent().unwrap().to_path_buf();
+    let left = fs::read_dir(containers)
+        .unwrap()
+        .flatten()
+        .filter(|e| e.file_name().to_string_lossy().starts_with(".new"));
+    assert_eq!(left.count(), 0);
+}

@@ -54,6 +54,10 @@ pub enum Instance {
     /// Takes the same time whatever the size.
     #[command(visible_alias = "cp")]
     Copy(super::storage::Copy),
+    /// Make an image of a container or a snapshot
+    ///
+    /// It enters the local store, and its fingerprint is printed.
+    Publish(super::storage::Publish),
     /// Give a container another name
     #[command(visible_alias = "mv")]
     Rename(super::storage::Rename),

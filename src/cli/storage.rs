@@ -1,4 +1,4 @@
-//! `snapshot`, `restore`, `copy`, `rename`.
+//! `snapshot`, `restore`, `copy`, `rename`, `publish`.
 
 use clap::Args;
 
@@ -35,6 +35,21 @@ pub struct Rename {
     pub from: String,
     /// Its new name
     pub to: String,
+}
+
+#[derive(Args)]
+pub struct Publish {
+    /// Stopped container, or CONTAINER/SNAPSHOT
+    pub name: String,
+    /// Give the image a name in the local store; may be repeated
+    #[arg(long, conflicts_with = "out")]
+    pub alias: Vec<String>,
+    /// Set a property, as in description="Web server"; the others are those of the container's image
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub property: Vec<String>,
+    /// Write the image into this new directory instead, as `millstream build` leaves one
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<std::path::PathBuf>,
 }
 
 /// Seconds in `90m`, `12h`, `7d`, `4w`.

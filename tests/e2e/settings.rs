@@ -81,6 +81,7 @@ fn settings_and_profiles_through_the_command_line() {
     home.run(&["restore", &name, "snap0"]);
     assert!(home.fail(&["restore", &name, "snap1"]).contains("no snapshot snap1"));
     home.run(&["delete", &format!("{name}/snap0"), &format!("{other}2")]);
+    published(&home, &name);
     home.run(&["start", "--all-autostart"]);
     assert!(home.run(&["list", "status=running"]).contains(&name));
     let file = format!("{name}/etc/motd");
@@ -96,4 +97,16 @@ fn settings_and_profiles_through_the_command_line() {
     let random = home.run(&["list", "-c", "n", "--format", "csv"]);
     home.run(&["stop", "--force", random.lines().nth(1).unwrap()]);
     assert_eq!(home.run(&["list", "--format", "json"]), "[]\n");
+}
+
+/// The base system is small enough to be packed again.
+fn published(home: &Home, name: &str) {
+    let args = ["publish", name, "--alias", "mine", "--property", "description=my own"];
+    let fingerprint = home.run(&args);
+    let listed = home.run(&["image", "list", "--format", "csv"]);
+    assert!(listed.contains("mine,") && listed.contains(&fingerprint[..12]), "{listed}");
+    let again = format!("{name}-again");
+    home.run(&["create", "mine", &again]);
+    assert!(home.run(&["list", &again, "-c", "i", "--format", "csv"]).contains("my own"));
+    home.run(&["delete", &again]);
 }

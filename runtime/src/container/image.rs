@@ -7,6 +7,7 @@
 //! Where mounts cannot map ids, as in the namespace of an ordinary user, all containers have the same
 //! ids, and the image is unpacked with these: `images/FINGERPRINT+BASE/`.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Component, Path, PathBuf};
 
@@ -43,6 +44,16 @@ impl ImageFiles {
         let open = |path: &Path| File::open(path).map_err(Error::io(path));
         let fingerprint = Fingerprint::of_split(open(&metadata)?, open(&rootfs)?).map_err(Error::io(dir))?;
         Ok(Self { fingerprint, metadata, rootfs })
+    }
+}
+
+impl ImageFiles {
+    /// What `metadata.yaml` says about it.
+    pub fn properties(&self) -> Result<BTreeMap<String, String>> {
+        let file = File::open(&self.metadata).map_err(Error::io(&self.metadata))?;
+        let mut members = archive::read_small(file)?;
+        let text = members.remove(Path::new("metadata.yaml")).map(|member| member.data);
+        Ok(Metadata::parse(&text.unwrap_or_default())?.properties)
     }
 }
 

@@ -44,6 +44,7 @@ mod name;
 mod owner;
 mod probe;
 mod process;
+mod publish;
 mod record;
 mod relay;
 mod rootfs;

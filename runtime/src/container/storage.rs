@@ -153,6 +153,11 @@ impl Runtime {
         Ok(atomic::rename(&directory, &target)?)
     }
 
+    /// What a snapshot is made of.
+    pub(super) fn snapshot_config(&self, name: &ContainerName, snapshot: &ContainerName) -> Result<Config> {
+        Ok(read_snapshot(name, &self.existing(name)?, snapshot)?.config)
+    }
+
     fn free(&self, name: &ContainerName) -> Result<PathBuf> {
         let target = self.dir().join(name.as_str());
         if target.exists() { Err(Error::Exists { name: name.to_string() }) } else { Ok(target) }

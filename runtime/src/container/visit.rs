@@ -41,7 +41,8 @@ struct Request {
 
 /// The caller's side of such a process, which ends with this.
 pub(super) struct Visit {
-    child: Child,
+    #[allow(dead_code, reason = "ends when dropped")]
+    child: Killed,
     #[allow(dead_code, reason = "held so that a stopped container stays so")]
     lock: Option<DirLock>,
     /// To it.
@@ -60,9 +61,19 @@ impl Runtime {
             None => self.stopped(name).map(|(_, lock, config)| (Some(lock), config))?,
         };
         let layers = self.layers(&directory, &config);
-        let request = Request { init: running.map(|running| running.init), layers, work };
+        let init = running.map(|running| running.init);
+        let visit = Self::spawn_visit(&Request { init, layers, work })?;
+        Ok(Visit { lock, ..visit })
+    }
+
+    /// Starts one for layers that nobody else uses meanwhile.
+    pub(super) fn visit_layers(layers: Layers, work: Work) -> Result<Visit> {
+        Self::spawn_visit(&Request { init: None, layers, work })
+    }
+
+    fn spawn_visit(request: &Request) -> Result<Visit> {
         let failed = Error::io(Self::program());
-        let start = move || -> io::Result<Visit> {
+        let start = || -> io::Result<Visit> {
             let mut child = Command::new(Self::program())
                 .arg(ARGUMENT)
                 .env_clear()
@@ -73,18 +84,20 @@ impl Runtime {
             let pipes = child.stdin.take().zip(child.stdout.take());
             let (stdin, stdout) = pipes.ok_or(io::ErrorKind::BrokenPipe)?;
             let (mut input, output) = (BufWriter::new(stdin), BufReader::new(stdout));
-            send(&mut input, &request)?;
+            send(&mut input, request)?;
             input.flush()?;
-            Ok(Visit { child, lock, input, output })
+            Ok(Visit { child: Killed(child), lock: None, input, output })
         };
         start().map_err(failed)
     }
 }
 
-impl Drop for Visit {
+struct Killed(Child);
+
+impl Drop for Killed {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -263,8 +263,8 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 const APPLETS: &[&str] = &[
     "awk", "basename", "cat", "chmod", "chown", "cp", "cut", "dd", "df", "dmesg", "echo", "env", "false",
-    "find", "grep", "halt", "head", "hostname", "id", "ip", "kill", "ls", "ln", "mkdir", "mknod", "mount",
-    "mv", "ps", "poweroff", "readlink", "reboot", "rm", "rmdir", "sed", "sh", "sleep", "sort", "stat",
-    "stty", "sync", "sysctl", "tail", "test", "touch", "tr", "true", "tty", "umount", "uname", "wc", "yes",
-    "unshare",
+    "find", "grep", "halt", "head", "hostname", "id", "ip", "kill", "ls", "ln", "mkdir", "mkfifo", "mknod",
+    "mount", "mv", "ps", "poweroff", "readlink", "reboot", "rm", "rmdir", "sed", "sh", "sleep", "sort",
+    "stat", "stty", "sync", "sysctl", "tail", "test", "touch", "tr", "true", "tty", "umount", "uname", "wc",
+    "yes", "unshare",
 ];

@@ -5,6 +5,7 @@ mod create;
 mod exec;
 mod files;
 mod list;
+mod publish;
 mod settings;
 mod storage;
 
@@ -45,6 +46,7 @@ pub fn run(command: &Instance, quiet: bool) -> anyhow::Result<ExitCode> {
         Instance::Snapshot(args) => storage::snapshot(&runtime, args)?,
         Instance::Restore(args) => storage::restore(&runtime, args)?,
         Instance::Copy(args) => storage::copy(&runtime, args)?,
+        Instance::Publish(args) => publish::run(&runtime, args, quiet)?,
         Instance::Rename(args) => storage::rename(&runtime, args)?,
         Instance::File(args) => files::run(&runtime, args)?,
         Instance::Logs(args) => logs(&runtime, args)?,

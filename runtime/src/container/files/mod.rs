@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::name::ContainerName;
+use super::publish;
 use super::runtime::Runtime;
 use super::visit::{receive, send};
 use crate::{Error, Result};
@@ -26,8 +27,16 @@ use tree::{Entry, Kind, Writer, failed};
 /// What is to be done in the container.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Work {
-    Pull { path: Vec<u8>, recursive: bool },
-    Push { path: Vec<u8>, options: PushOptions },
+    Pull {
+        path: Vec<u8>,
+        recursive: bool,
+    },
+    Push {
+        path: Vec<u8>,
+        options: PushOptions,
+    },
+    /// Everything, as an archive.
+    Pack,
 }
 
 /// What goes between the two sides.
@@ -189,6 +198,7 @@ pub(super) fn work(root: &OwnedFd, work: &Work, input: &mut impl Read, output: &
     match work {
         Work::Pull { path, recursive } => pull(root, Path::new(OsStr::from_bytes(path)), *recursive, output),
         Work::Push { path, options } => push(root, Path::new(OsStr::from_bytes(path)), options, input),
+        Work::Pack => publish::pack_tree(root, output),
     }
 }
 
