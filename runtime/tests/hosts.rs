@@ -99,11 +99,15 @@ fn on_this_host_as_it_is() {
 
 /// Runs [`life_cycle`] on a host that `script` makes, and looks for traces on this one.
 fn on_host(layout: &str, script: &[&str]) {
+    run_on_host(layout, "life_cycle", script);
+}
+
+fn run_on_host(layout: &str, test: &str, script: &[&str]) {
     let what = format!("{layout}-{}", std::process::id());
     let output = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-euc", &script.concat(), "sh"])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "life_cycle", "--ignored", "--nocapture"])
+        .args(["--exact", test, "--ignored", "--nocapture"])
         .env(WHAT, &what)
         .output()
         .unwrap();
@@ -152,4 +156,26 @@ fn life_cycle() {
     assert_eq!(container.sh("true"), 0);
     world.runtime.delete(&container.name, true).unwrap();
     assert_eq!(traces(&container.name, &world), Vec::<String>::new());
+}
+
+/// Every hierarchy is mounted, and none can be written to.
+#[test]
+fn where_control_groups_are_read_only_that_is_said() {
+    let script = r#"
+for mount in $(grep ' - cgroup' /proc/self/mountinfo | cut -d ' ' -f 5); do
+    mount -o remount,bind,ro "$mount"
+done
+"$@""#;
+    run_on_host("readonly", "it_does_not_start", &[script]);
+}
+
+#[test]
+#[ignore = "run by another, on a host of its own"]
+fn it_does_not_start() {
+    let world = World::new();
+    let container = world.create("readonly", &world.image(&support::Recipe::default()));
+    let error = world.runtime.start(&container.name).unwrap_err().to_string();
+    assert!(error.contains("Read-only file system") && error.contains("/cgroup"), "{error}");
+    assert_eq!(traces(&container.name, &world), Vec::<String>::new());
+    world.runtime.delete(&container.name, false).unwrap();
 }

@@ -148,8 +148,12 @@ pub struct Logs {
 
 #[derive(Args)]
 pub struct Stop {
-    #[command(flatten)]
-    pub names: Names,
+    /// Containers
+    #[arg(required_unless_present = "all", value_name = "NAME")]
+    pub names: Vec<String>,
+    /// All that run
+    #[arg(long, conflicts_with = "names")]
+    pub all: bool,
     /// Kill it at once
     #[arg(short, long, conflicts_with = "timeout")]
     pub force: bool,

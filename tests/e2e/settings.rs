@@ -21,6 +21,8 @@ fn this_host_is_fit_for_containers_and_says_what_it_lacks() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}");
     assert!(text.contains("no containers with systemd as init"), "{text}");
+    let how = format!("chown {} ", user.id());
+    assert!(text.contains(&how) || text.contains("systemd-run --user"), "{text}");
 }
 
 #[test]
@@ -82,8 +84,17 @@ fn settings_and_profiles_through_the_command_line() {
     assert!(home.fail(&["restore", &name, "snap1"]).contains("no snapshot snap1"));
     home.run(&["delete", &format!("{name}/snap0"), &format!("{other}2")]);
     published(&home, &name);
-    home.run(&["start", "--all-autostart"]);
+    // As the unit for systemd does.
+    let unit = include_str!("../../systemd/millstream-containers.service");
+    let line = |key: &str| {
+        let line = unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        line.split(' ').skip(1).collect::<Vec<_>>()
+    };
+    home.run(&line("ExecStart="));
     assert!(home.run(&["list", "status=running"]).contains(&name));
+    home.run(&line("ExecStop="));
+    assert!(!home.run(&["list", "status=running"]).contains(&name));
+    home.run(&["start", &name]);
     let file = format!("{name}/etc/motd");
     home.run(&["file", "push", concat!(env!("CARGO_MANIFEST_DIR"), "/LICENSE"), &file, "--mode", "0600"]);
     assert_eq!(home.run(&["file", "pull", &file, "-"]), include_str!("../../LICENSE"));

@@ -28,6 +28,10 @@ impl User {
         Self { name, id, home, groups: Vec::new() }
     }
 
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
     pub fn home(&self) -> &Path {
         self.home.path()
     }

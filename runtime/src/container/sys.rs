@@ -48,11 +48,16 @@ pub fn in_first_user_namespace() -> bool {
     fs::metadata("/proc/self/ns/user").is_ok_and(|namespace| namespace.ino() == INODE)
 }
 
-/// The id on the host of whoever is root here.
+/// This process's user as the host, or the namespace above, knows it.
 pub fn outer_uid() -> u32 {
+    let uid = nix::unistd::geteuid().as_raw();
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let first = map.lines().next().and_then(|line| line.split_ascii_whitespace().nth(1)?.parse().ok());
-    first.unwrap_or_default()
+    let extent = |line: &str| {
+        let mut numbers = line.split_ascii_whitespace().map(|word| word.parse::<u32>().ok());
+        let (inside, outside, count) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        uid.checked_sub(inside).filter(|offset| *offset < count).map(|offset| outside + offset)
+    };
+    map.lines().find_map(extent).unwrap_or(uid)
 }
 
 /// Gives a detached mount the id map of a user namespace.

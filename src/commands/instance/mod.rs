@@ -15,7 +15,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::bail;
-use millstream_runtime::container::{Stopped, become_root};
+use millstream_runtime::container::{Status, Stopped, become_root};
 use millstream_runtime::{ContainerName, Runtime};
 
 use crate::cli::instance::{Delete, Instance, Logs, Start, Stop};
@@ -33,8 +33,8 @@ pub fn run(command: &Instance, quiet: bool) -> anyhow::Result<ExitCode> {
         Instance::Launch(args) => create::run(&runtime, args, true, quiet)?,
         Instance::Create(args) => create::run(&runtime, args, false, quiet)?,
         Instance::Start(args) => start(&runtime, args, quiet)?,
-        Instance::Stop(args) => each(&args.names.names, |name| stop(&runtime, name, args, quiet))?,
-        Instance::Restart(args) => each(&args.names.names, |name| {
+        Instance::Stop(args) => each(&running(&runtime, args)?, |name| stop(&runtime, name, args, quiet))?,
+        Instance::Restart(args) => each(&running(&runtime, args)?, |name| {
             stop(&runtime, name, args, quiet)?;
             start_one(&runtime, name, quiet)
         })?,
@@ -72,6 +72,15 @@ fn each_text(names: &[String], act: impl FnMut(&String) -> anyhow::Result<()>) -
         eprintln!("millstream: {}", crate::describe(&error));
     }
     last.map_or(Ok(()), Err)
+}
+
+/// Those named, or all that run.
+fn running(runtime: &Runtime, args: &Stop) -> anyhow::Result<Vec<String>> {
+    if !args.all {
+        return Ok(args.names.clone());
+    }
+    let containers = runtime.list()?.into_iter().filter(|info| info.status != Status::Stopped);
+    Ok(containers.map(|info| info.name.to_string()).collect())
 }
 
 fn stop(runtime: &Runtime, name: &ContainerName, args: &Stop, quiet: bool) -> anyhow::Result<()> {
