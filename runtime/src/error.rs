@@ -52,6 +52,14 @@ pub enum Error {
         /// The name asked for.
         name: String,
     },
+    /// A container without an overlay has no layers to make snapshots and copies of.
+    #[error(
+        "it has no layers, as no overlay can be mounted where its files are ({reason}); keep containers on another file system"
+    )]
+    NoLayers {
+        /// What the kernel said.
+        reason: String,
+    },
     /// There is no such snapshot.
     #[error("{name} has no snapshot {snapshot}")]
     NoSnapshot {

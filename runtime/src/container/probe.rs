@@ -45,7 +45,7 @@ pub fn try_sharing(directory: &Path) -> Result<(), String> {
         Some(range) => (false, range),
         None => (true, IdMap { base: 1_000_000, count: idmap::COUNT }),
     };
-    can_share(&Layers { lower, map_ids, between: Vec::new(), idmap, upper, work })
+    can_share(&Layers { lower, map_ids, plain: false, between: Vec::new(), idmap, upper, work })
 }
 
 /// The process that tries.

@@ -89,6 +89,11 @@ pub enum Base {
         /// Why it is not shared.
         reason: String,
     },
+    /// A copy of its own that it changes itself, without layers.
+    Plain {
+        /// Why there is no overlay.
+        reason: String,
+    },
 }
 
 impl Config {

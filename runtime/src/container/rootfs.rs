@@ -34,6 +34,8 @@ pub struct Layers {
     /// Whether the image has its own ids, which the mount then maps; else they are the container's
     /// host ids already.
     pub map_ids: bool,
+    /// Whether there is no overlay: `lower` is the root file system itself.
+    pub plain: bool,
     /// What was changed before a snapshot or a copy was made, the latest first.
     pub between: Vec<Layer>,
     /// The container's ids on the host.
@@ -74,6 +76,10 @@ impl Layers {
         let root = Path::new("/");
         mount_change(root, MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
             .map_err(|e| step(root, e))?;
+        if self.plain {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            return open_tree(CWD, &self.lower, flags).map_err(|e| step(&self.lower, e));
+        }
         let mut lowers = Vec::new();
         for layer in &self.between {
             lowers.push(match layer.ids.filter(|ids| *ids != self.idmap) {

@@ -189,7 +189,12 @@ impl Runtime {
         };
         if let Err(reason) = shared {
             config.base = Base::Copied { reason };
-            extract_shifted(&files.rootfs, &self.layers(staging, config).lower, config.idmap)?;
+            let layers = self.layers(staging, config);
+            extract_shifted(&files.rootfs, &layers.lower, config.idmap)?;
+            // As where the containers are on an overlay themselves.
+            if let Err(reason) = probe::can_share(&layers) {
+                config.base = Base::Plain { reason };
+            }
         }
         config.write(staging)?;
         Ok(lock)
@@ -348,6 +353,7 @@ impl Runtime {
         Layers {
             lower,
             map_ids: shared && config.image_ids.is_none(),
+            plain: matches!(config.base, Base::Plain { .. }),
             between,
             idmap: config.idmap,
             upper: directory.join("upper"),

@@ -187,6 +187,9 @@ impl Runtime {
 
     /// Makes a layer of what a container has changed, if anything.
     fn keep_changes(&self, directory: &Path, config: &mut Config) -> Result<()> {
+        if let Base::Plain { reason } = &config.base {
+            return Err(Error::NoLayers { reason: reason.clone() });
+        }
         let layers = self.dir().join(LAYERS);
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&layers);
         made.map_err(Error::io(&layers))?;

@@ -44,6 +44,7 @@ pub fn run(runtime: &Runtime, args: &Publish, quiet: bool) -> anyhow::Result<()>
 fn store(image: &ImageFiles, aliases: &[Alias]) -> anyhow::Result<()> {
     let client = client::open();
     let store = client.store()?;
+    let properties = image.properties()?;
     if let Some(staging) = client::block_on(store.stage(image.fingerprint))?? {
         let mut size = 0;
         for (path, file) in [&image.metadata, &image.rootfs].into_iter().zip(FILES) {
@@ -58,7 +59,7 @@ fn store(image: &ImageFiles, aliases: &[Alias]) -> anyhow::Result<()> {
                 metadata: FILES[0].into(),
                 rootfs: FILES[1].into(),
                 size,
-                properties: image.properties()?,
+                properties,
                 origin: None,
                 created: now,
                 stored: now,
