@@ -42,7 +42,7 @@ fn image(day: u32) -> Image {
 }
 
 fn items(tree: &Fixture, day: u32) -> std::collections::BTreeMap<String, Item> {
-    let products = fs::read(tree.root().join("streams/v1/images.json")).unwrap();
+    let products = fs::read(tree.root().join("streams/v1/images-debian.json")).unwrap();
     Products::parse(&products).unwrap().products[PRODUCT].versions[&serial(day)].items.clone()
 }
 

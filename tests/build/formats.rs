@@ -70,7 +70,7 @@ fn a_stream_takes_squashfs_and_lists_it_with_its_fingerprint() {
     assert!(error.contains("rootfs.squashfs") && error.contains("says it uses"), "{error}");
     works(bench.command().args(["stream", "add"]).args([bench.path("tree"), bench.path("image")]));
     works(bench.command().args(["stream", "verify"]).arg(bench.path("tree")));
-    let text = fs::read(bench.path("tree/streams/v1/images.json")).unwrap();
+    let text = fs::read(bench.path("tree/streams/v1/images-mini.json")).unwrap();
     let document: serde_json::Value = serde_json::from_slice(&text).unwrap();
     let items = &document["products"]["mini:test:amd64:default"]["versions"]["20260701_0000"]["items"];
     assert_eq!(items["squashfs"]["ftype"], "squashfs");

@@ -85,7 +85,12 @@ impl<W: Write> Stream<W> {
         if let Some(first) = first {
             header.link = name(base, first, false);
         }
-        self.header(&name(base, path, header.kind == b'5'), &header)
+        let mut name = name(base, path, header.kind == b'5');
+        if self.layout == Layout::Squashfs && header.sparse.is_some() {
+            // Here the tool takes no dot.
+            name.drain(..2);
+        }
+        self.header(&name, &header)
     }
 
     /// Writes a header, with an extended one before it where it takes one.

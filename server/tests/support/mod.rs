@@ -7,6 +7,7 @@ pub mod serving;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::SystemTime;
 
 use millstream_image::Sha256Digest;
@@ -26,7 +27,7 @@ pub struct Image {
     pub content: String,
     /// A larger file in it.
     pub data: Vec<u8>,
-    /// Bytes of `rootfs.squashfs`; none when empty.
+    /// Contents of a file in `rootfs.squashfs`; no squashfs when empty.
     pub squashfs: Vec<u8>,
     /// What `metadata.yaml` says; the product's when empty.
     pub kernel_architecture: String,
@@ -82,10 +83,10 @@ impl Image {
         }
         fs::remove_dir_all(&root).unwrap();
         if !self.squashfs.is_empty() {
-            fs::write(dir.join("rootfs.squashfs"), &self.squashfs).unwrap();
+            let bytes = squashfs(dir, &self.squashfs);
             let file = manifest::File {
-                size: self.squashfs.len() as u64,
-                sha256: Sha256Digest::of(&self.squashfs),
+                size: bytes.len() as u64,
+                sha256: Sha256Digest::of(&bytes),
                 sha256_uncompressed: None,
                 size_uncompressed: None,
             };
@@ -122,6 +123,26 @@ fn listed(packed: &Packed) -> manifest::File {
         sha256_uncompressed: Some(packed.sha256_uncompressed),
         size_uncompressed: Some(packed.size_uncompressed),
     }
+}
+
+/// Makes `rootfs.squashfs` in `dir`, with one file; its bytes.
+fn squashfs(dir: &Path, data: &[u8]) -> Vec<u8> {
+    let (source, out) = (dir.join("squashed"), dir.join("rootfs.squashfs"));
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("data"), data).unwrap();
+    let mut tool = Command::new("mksquashfs");
+    tool.arg(&source).arg(&out).args([
+        "-quiet",
+        "-no-progress",
+        "-all-root",
+        "-mkfs-time",
+        "1",
+        "-all-time",
+        "1",
+    ]);
+    assert!(tool.status().expect("this test needs squashfs-tools").success());
+    fs::remove_dir_all(&source).unwrap();
+    fs::read(&out).unwrap()
 }
 
 /// A stream in a directory of its own, with its key.
