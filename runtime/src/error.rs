@@ -52,6 +52,30 @@ pub enum Error {
         /// The name asked for.
         name: String,
     },
+    /// A container without an overlay has no layers to make snapshots and copies of.
+    #[error(
+        "it has no layers, as no overlay can be mounted where its files are ({reason}); keep containers on another file system"
+    )]
+    NoLayers {
+        /// What the kernel said.
+        reason: String,
+    },
+    /// There is no such snapshot.
+    #[error("{name} has no snapshot {snapshot}")]
+    NoSnapshot {
+        /// The container.
+        name: String,
+        /// The name asked for.
+        snapshot: String,
+    },
+    /// The name of a snapshot is taken.
+    #[error("{name} already has a snapshot {snapshot}; choose another name or delete it first")]
+    SnapshotExists {
+        /// The container.
+        name: String,
+        /// The name.
+        snapshot: String,
+    },
     /// The name is taken.
     #[error("there already is a container {name}; choose another name or delete it first")]
     Exists {
@@ -94,6 +118,14 @@ pub enum Error {
         /// Which step failed and why.
         reason: String,
     },
+    /// A file could not be copied into a container or out of it.
+    #[error("files of {name}: {reason}")]
+    Files {
+        /// The container.
+        name: String,
+        /// Which file and why.
+        reason: String,
+    },
     /// A container did not end even when killed.
     #[error("{name} is still there {seconds} seconds after it was killed")]
     Unkillable {
@@ -120,6 +152,34 @@ pub enum Error {
         fingerprint: String,
         /// Who uses it.
         containers: Vec<String>,
+    },
+    /// An ordinary user's container has no control group of its own.
+    #[error("this needs a control group of the container's own; {how}")]
+    NoControlGroup {
+        /// How there could be one.
+        how: String,
+    },
+    /// A key that is none, or a value it does not take.
+    #[error("{key}: {reason}")]
+    Setting {
+        /// The key.
+        key: String,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+    /// There is no such profile.
+    #[error("there is no profile {name}; `millstream profile list` shows those there are")]
+    NoProfile {
+        /// The name asked for.
+        name: String,
+    },
+    /// A profile cannot be deleted.
+    #[error("profile {name} stays: {reason}")]
+    ProfileInUse {
+        /// The profile.
+        name: String,
+        /// Why.
+        reason: String,
     },
     /// A file of ours does not parse.
     #[error("{}: {reason}", path.display())]

@@ -5,6 +5,7 @@
 //! in `main`.
 
 pub mod cancel;
+pub mod check;
 pub mod container;
 mod error;
 pub mod sandbox;

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use millstream_runtime::container::Stopped;
+use millstream_runtime::Error;
+use millstream_runtime::container::{Base, Stopped};
 use support::{World, traces};
 
 /// Part of the container's name.
@@ -99,11 +100,15 @@ fn on_this_host_as_it_is() {
 
 /// Runs [`life_cycle`] on a host that `script` makes, and looks for traces on this one.
 fn on_host(layout: &str, script: &[&str]) {
+    run_on_host(layout, "life_cycle", script);
+}
+
+fn run_on_host(layout: &str, test: &str, script: &[&str]) {
     let what = format!("{layout}-{}", std::process::id());
     let output = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-euc", &script.concat(), "sh"])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "life_cycle", "--ignored", "--nocapture"])
+        .args(["--exact", test, "--ignored", "--nocapture"])
         .env(WHAT, &what)
         .output()
         .unwrap();
@@ -150,6 +155,64 @@ fn life_cycle() {
     assert_eq!(traces(&container.name, &world), Vec::<String>::new());
     world.runtime.start(&container.name).unwrap();
     assert_eq!(container.sh("true"), 0);
+    world.runtime.delete(&container.name, true).unwrap();
+    assert_eq!(traces(&container.name, &world), Vec::<String>::new());
+}
+
+/// Every hierarchy is mounted, and none can be written to.
+#[test]
+fn where_control_groups_are_read_only_that_is_said() {
+    let script = r#"
+for mount in $(grep ' - cgroup' /proc/self/mountinfo | cut -d ' ' -f 5); do
+    mount -o remount,bind,ro "$mount"
+done
+"$@""#;
+    run_on_host("readonly", "it_does_not_start", &[script]);
+}
+
+#[test]
+#[ignore = "run by another, on a host of its own"]
+fn it_does_not_start() {
+    let world = World::new();
+    let container = world.create("readonly", &world.image(&support::Recipe::default()));
+    let error = world.runtime.start(&container.name).unwrap_err().to_string();
+    assert!(error.contains("Read-only file system") && error.contains("/cgroup"), "{error}");
+    assert_eq!(traces(&container.name, &world), Vec::<String>::new());
+    world.runtime.delete(&container.name, false).unwrap();
+}
+
+/// The kernel stacks no overlay on one.
+#[test]
+fn where_no_overlay_can_be_mounted_containers_have_plain_copies() {
+    let script = r#"
+dir=$(mktemp -d)
+mkdir "$dir/lower" "$dir/upper" "$dir/work" "$dir/top"
+mount -t overlay -o "lowerdir=$dir/lower,upperdir=$dir/upper,workdir=$dir/work" overlay "$dir/top"
+export TMPDIR="$dir/top"
+"$@"
+umount "$dir/top"
+rm -r "$dir""#;
+    run_on_host("plain", "plain_copy", &[script]);
+}
+
+#[test]
+#[ignore = "run by another, on a host of its own"]
+fn plain_copy() {
+    let world = World::new();
+    let container = world.launch("plain");
+    match container.info().base {
+        Base::Plain { reason } => assert!(reason.contains("overlay"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(container.sh("stat -c %u:%g / /bin/sh | grep -v 0:0 || touch /mine"), 0);
+    assert_eq!(world.runtime.stop(&container.name, Duration::from_secs(20)).unwrap(), Stopped::Cleanly);
+    let refused = world.runtime.snapshot(&container.name, None, None);
+    assert!(matches!(refused, Err(Error::NoLayers { .. })));
+    world.runtime.start(&container.name).unwrap();
+    assert_eq!(container.sh("test -e /mine"), 0);
+    world.runtime.stop(&container.name, Duration::ZERO).unwrap();
+    let file = world.dir.path().join("mine");
+    world.runtime.pull(&container.name, Path::new("/mine"), &file, false).unwrap();
     world.runtime.delete(&container.name, true).unwrap();
     assert_eq!(traces(&container.name, &world), Vec::<String>::new());
 }

@@ -100,11 +100,14 @@ fn an_init_that_dies_at_once_is_reported_with_its_console() {
 #[test]
 fn an_init_that_cannot_run_is_reported() {
     let world = World::new();
-    let cases: [(&str, Recipe, &str); 4] = [
+    let cases: [(&str, Recipe, &str); 7] = [
         ("loader", Recipe { init: Some("#!/no/shell\n"), ..Recipe::default() }, "loader is missing"),
         ("format", Recipe { init: Some("gibberish"), ..Recipe::default() }, "no program"),
         ("loop", Recipe { links: &[("sbin/init", "init")], ..Recipe::default() }, "/sbin/init"),
         ("dev", Recipe { links: &[("dev", "/tmp")], ..Recipe::default() }, "/dev is not a directory"),
+        ("proc", Recipe { links: &[("proc", "/tmp")], ..Recipe::default() }, "/proc is not a directory"),
+        ("sys", Recipe { links: &[("sys", "/tmp")], ..Recipe::default() }, "/sys is not a directory"),
+        ("run", Recipe { links: &[("run", "/tmp")], ..Recipe::default() }, "/run is not a directory"),
     ];
     for (what, recipe, expected) in cases {
         let container = world.create(what, &world.image(&recipe));

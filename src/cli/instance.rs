@@ -1,4 +1,4 @@
-//! Containers: `launch`, `create`, `start`, `stop`, `delete`, `list`, `info`, `exec`, `shell`.
+//! Containers: their life, commands in them, looking at them.
 
 use std::path::PathBuf;
 
@@ -17,14 +17,18 @@ pub enum Instance {
     /// Start containers
     ///
     /// Returns when their init runs; services come up after that.
-    Start(Names),
+    Start(Start),
     /// Stop containers
     ///
     /// Asks a container's init to shut down. A container that has not done so in time is killed.
     Stop(Stop),
     /// Stop containers and start them again
     Restart(Stop),
-    /// Delete containers with all their files
+    /// Freeze all processes of containers
+    Pause(Names),
+    /// Let paused containers go on
+    Resume(Names),
+    /// Delete containers with all their files, or single snapshots
     #[command(visible_alias = "rm")]
     Delete(Delete),
     /// List containers
@@ -39,6 +43,41 @@ pub enum Instance {
     /// reads and writes what millstream was given.
     #[command(after_help = EXEC_HELP)]
     Exec(Exec),
+    /// Keep what a container is now, to go back to or to copy from
+    ///
+    /// Takes the same time whatever the size. Prints the snapshot's name.
+    Snapshot(super::storage::TakeSnapshot),
+    /// Make a container what it was when a snapshot was taken
+    Restore(super::storage::Restore),
+    /// Make a container like another one
+    ///
+    /// Takes the same time whatever the size.
+    #[command(visible_alias = "cp")]
+    Copy(super::storage::Copy),
+    /// Make an image of a container or a snapshot
+    ///
+    /// It enters the local store, and its fingerprint is printed.
+    Publish(super::storage::Publish),
+    /// Give a container another name
+    #[command(visible_alias = "mv")]
+    Rename(super::storage::Rename),
+    /// Copy files into containers and out of them
+    ///
+    /// Containers need not run. No link in a container leads out of it.
+    #[command(subcommand)]
+    File(super::files::File),
+    /// Show what came on a container's console
+    Logs(Logs),
+    /// Show, set and unset what a container may use and how it runs
+    #[command(subcommand, after_help = super::settings::KEYS)]
+    Config(super::settings::Config),
+    /// Keep settings that several containers share
+    #[command(subcommand)]
+    Profile(super::settings::Profile),
+    /// Show what this host offers for containers, and what is missing
+    ///
+    /// Exits with 1 if something is missing without which no container runs.
+    Check(Output),
     /// Open a login shell in a container
     ///
     /// Runs the login shell that the container's /etc/passwd gives the user.
@@ -63,8 +102,17 @@ Examples:
 pub struct Create {
     /// Image to make it from
     pub image: String,
-    /// Name of the container, also its host name: letters, digits and hyphens
-    pub name: String,
+    /// Name of the container, also its host name: letters, digits and hyphens [default: a random one]
+    pub name: Option<String>,
+    /// Set a key of its configuration
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub config: Vec<String>,
+    /// Give it a profile instead of `default`; may be repeated
+    #[arg(short, long, value_name = "PROFILE")]
+    pub profile: Vec<String>,
+    /// Delete it when it stops
+    #[arg(short, long)]
+    pub ephemeral: bool,
     /// Give it a copy of the image instead of sharing the unpacked one
     ///
     /// Slower and larger. Done by itself where kernel or file system cannot map ids.
@@ -80,9 +128,32 @@ pub struct Names {
 }
 
 #[derive(Args)]
+pub struct Start {
+    /// Containers
+    #[arg(required_unless_present = "all_autostart", value_name = "NAME")]
+    pub names: Vec<String>,
+    /// All with boot.autostart, in the order of boot.autostart.priority
+    #[arg(long, conflicts_with = "names")]
+    pub all_autostart: bool,
+}
+
+#[derive(Args)]
+pub struct Logs {
+    /// Container
+    pub name: String,
+    /// Of the run before this one
+    #[arg(long)]
+    pub previous: bool,
+}
+
+#[derive(Args)]
 pub struct Stop {
-    #[command(flatten)]
-    pub names: Names,
+    /// Containers
+    #[arg(required_unless_present = "all", value_name = "NAME")]
+    pub names: Vec<String>,
+    /// All that run
+    #[arg(long, conflicts_with = "names")]
+    pub all: bool,
     /// Kill it at once
     #[arg(short, long, conflicts_with = "timeout")]
     pub force: bool,
@@ -93,8 +164,9 @@ pub struct Stop {
 
 #[derive(Args)]
 pub struct Delete {
-    #[command(flatten)]
-    pub names: Names,
+    /// Containers, or CONTAINER/SNAPSHOT
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
     /// Kill running ones first
     #[arg(short, long)]
     pub force: bool,
@@ -103,8 +175,15 @@ pub struct Delete {
 #[derive(Args)]
 pub struct List {
     /// Show only these: words that occur in the name, or key=value as in status=running
+    ///
+    /// Besides name, status, architecture and image, a key may be one of the configuration.
     #[arg(value_name = "FILTER")]
     pub filters: Vec<String>,
+    /// Columns of the table, by letter: n name, s status, p process id, P profiles, c created, m memory,
+    /// N processes, S snapshots, i image,
+    /// a architecture
+    #[arg(short, long, default_value = "nspci")]
+    pub columns: String,
     #[command(flatten)]
     pub output: Output,
 }

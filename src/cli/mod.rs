@@ -2,9 +2,12 @@
 
 pub mod build;
 pub mod client;
+pub mod files;
 pub mod instance;
 pub mod pack;
 pub mod server;
+pub mod settings;
+pub mod storage;
 pub mod up;
 
 use clap::{Parser, Subcommand};

@@ -104,6 +104,30 @@ fn debian_trixie_boots_to_running() {
     boots_to_running("trixie");
 }
 
+/// Their files are on a tmpfs inside, as an overlay cannot stand on the outer container's.
+#[test]
+fn a_container_runs_inside_a_container() {
+    let container = Container::nothing("nest");
+    let image = image_of("bookworm");
+    let image = image.to_str().unwrap();
+    let run = |args: &[&str]| {
+        let output = container.millstream(args);
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    run(&["launch", image, &container.name, "-c", "security.nesting=true"]);
+    run(&["file", "push", PROGRAM, &format!("{}/usr/local/bin/millstream", container.name)]);
+    run(&["file", "push", "-r", image, &format!("{}/root/image", container.name)]);
+    let script = "mount -t tmpfs tmpfs /mnt
+        export MILLSTREAM_DIR=/mnt
+        millstream --quiet launch /root/image inner
+        millstream exec inner -- hostname
+        until millstream exec inner -- systemctl is-system-running --wait; do sleep 1; done
+        millstream delete --force inner
+        ls /sys/fs/cgroup/millstream 2>/dev/null";
+    assert_eq!(text(&container.exec(&["timeout", "120", "sh", "-c", script]).stdout), "inner\nrunning");
+}
+
 #[test]
 fn exec_passes_streams_and_exit_codes_through() {
     let container = Container::launch("bookworm", "streams");

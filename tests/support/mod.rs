@@ -3,6 +3,7 @@
 
 pub mod lxd;
 pub mod nginx;
+pub mod user;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};

@@ -15,7 +15,7 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use serde::{Deserialize, Serialize};
 
-use super::cgroup;
+use super::cgroup::{self, Caller, Host};
 use super::confine::{become_root, become_user, confine, die_with_parent};
 use super::process::Process;
 use super::relay::{self, Flow};
@@ -35,6 +35,8 @@ pub(crate) struct Request {
     pub init: Process,
     /// Name of its control groups.
     pub cgroup: String,
+    /// Where they are, if not at the root.
+    pub caller: Option<Caller>,
     /// Program and arguments. None: the user's login shell.
     pub argv: Vec<String>,
     pub env: BTreeMap<String, String>,
@@ -68,10 +70,10 @@ fn serve(file: &mut File) -> Step<i32> {
     let request: Request = serde_json::from_slice(&text).map_err(|e| format!("reading the request: {e}"))?;
     sys::reset_signals().map_err(|e| format!("signals: {e}"))?;
     die_with_parent()?;
-    let groups = cgroup::Host::discover().and_then(|host| host.container(&request.cgroup).open_for_exec());
+    let host = Host::discover(request.caller.as_ref());
+    let groups = host.and_then(|host| host.container(&request.cgroup).open_for_exec());
     let mut groups = groups.map_err(|e| e.to_string())?;
     enter(request.init)?;
-    die_with_parent()?;
     let mut stdio = Stdio::prepare(request.terminal)?;
     let signals = relay::signals().map_err(|e| format!("signals: {e}"))?;
     let (go, wait) = io::pipe().map(|(wait, go)| (go, wait)).map_err(|e| format!("pipe: {e}"))?;
@@ -85,8 +87,11 @@ fn serve(file: &mut File) -> Step<i32> {
         Fork::Parent(command) => command,
     };
     drop(wait);
+    // Before either becomes somebody else: an ordinary user may move only own processes.
     cgroup::enter(&mut groups, command.as_raw()).map_err(|e| format!("control groups: {e}"))?;
     drop(groups);
+    become_root()?;
+    die_with_parent()?;
     let started = { go }.write_all(b"!");
     started.map_err(|e| format!("starting the command: {e}"))?;
     stdio.forget_inner();
@@ -99,7 +104,7 @@ fn serve(file: &mut File) -> Step<i32> {
     }
 }
 
-/// Moves this process into all namespaces of the container, as its root.
+/// Moves this process into all namespaces of the container, still as who it is.
 fn enter(init: Process) -> Step<()> {
     let gone = || "it has just stopped".to_owned();
     let init = init.open().map_err(|e| format!("its first process: {e}"))?.ok_or_else(gone)?;
@@ -110,8 +115,7 @@ fn enter(init: Process) -> Step<()> {
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::CONTROL_GROUP;
-    move_into_thread_name_spaces(init.as_fd(), all).map_err(|e| format!("entering its namespaces: {e}"))?;
-    become_root()
+    move_into_thread_name_spaces(init.as_fd(), all).map_err(|e| format!("entering its namespaces: {e}"))
 }
 
 /// The command's standard input, output and error, and our ends of them. Terminals of the host are
@@ -206,7 +210,12 @@ fn open_terminal() -> io::Result<(OwnedFd, OwnedFd)> {
     use rustix::fs::{Mode, OFlags, fstatfs, open};
     const DEVPTS: u32 = 0x1cd1;
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let master = open("/dev/pts/ptmx", flags, Mode::empty())?;
+    // A terminal belongs to whoever opened it.
+    let (uid, gid) = (nix::unistd::setfsuid(0.into()), nix::unistd::setfsgid(0.into()));
+    let master = open("/dev/pts/ptmx", flags, Mode::empty());
+    nix::unistd::setfsgid(gid);
+    nix::unistd::setfsuid(uid);
+    let master = master?;
     if fstatfs(&master)?.f_type as u32 != DEVPTS {
         return Err(io::Error::other("the container's /dev/pts is not a file system of terminals"));
     }
@@ -234,6 +243,8 @@ fn prepare(request: &Request, stdio: Stdio, mut wait: io::PipeReader) -> Step<()
     // A parent that died meanwhile has closed the pipe.
     let mut byte = [0];
     wait.read_exact(&mut byte).map_err(|_| "the caller has gone".to_owned())?;
+    become_root()?;
+    die_with_parent()?;
     sys::reset_signals().map_err(|e| format!("signals: {e}"))?;
     stdio.install()?;
     confine()?;

@@ -15,6 +15,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::attach;
+use super::config;
 use super::name::ContainerName;
 use super::record::{Config, State};
 use super::runtime::Runtime;
@@ -97,11 +98,13 @@ impl Runtime {
         let Some(running) = state.running.filter(super::record::Running::is_alive) else {
             return Err(Error::NotRunning { name: name.to_string() });
         };
+        let config = Config::read(&directory)?;
         let request = attach::Request {
             init: running.init,
-            cgroup: Config::read(&directory)?.cgroup(name),
+            cgroup: config.cgroup(name),
+            caller: running.caller,
             argv: options.argv.clone(),
-            env: environment(options),
+            env: environment(options, config::environment(&self.expand(&config)?)),
             cwd: options.cwd.clone(),
             uid: options.uid,
             gid: options.gid,
@@ -160,7 +163,7 @@ fn collect(
     }
 }
 
-fn environment(options: &ExecOptions) -> BTreeMap<String, String> {
+fn environment(options: &ExecOptions, settings: BTreeMap<String, String>) -> BTreeMap<String, String> {
     let plain = [
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
         ("LANG", "C.UTF-8"),
@@ -170,6 +173,7 @@ fn environment(options: &ExecOptions) -> BTreeMap<String, String> {
     let root = root.into_iter().filter(|_| options.uid == 0);
     let mut env: BTreeMap<_, _> =
         plain.into_iter().chain(root).map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    env.extend(settings);
     env.extend(options.env.clone());
     env
 }

@@ -12,6 +12,8 @@ pub const COUNT: u32 = 65536;
 /// Where ranges begin when `/etc/subuid` grants root none, and how many there may be.
 const FIRST: u32 = 1_000_000;
 const SLOTS: u32 = 30_000;
+/// The least a container needs: up to `nobody`, 65534.
+const LEAST: u32 = 65_535;
 
 /// A range of host ids; the container's ids 0 to `count` - 1 are mapped onto it, users and groups
 /// alike.
@@ -29,10 +31,53 @@ impl IdMap {
         format!("0 {} {}\n", self.base, self.count)
     }
 
+    fn common(self, other: Self) -> Self {
+        let base = self.base.max(other.base);
+        let end = |map: Self| map.base.saturating_add(map.count);
+        Self { base, count: end(self).min(end(other)).saturating_sub(base) }
+    }
+
+    fn without_first(self) -> Self {
+        Self { base: self.base.saturating_add(1), count: self.count.saturating_sub(1) }
+    }
+
     fn overlaps(self, other: Self) -> bool {
         let end = |map: Self| u64::from(map.base) + u64::from(map.count);
         u64::from(self.base) < end(other) && u64::from(other.base) < end(self)
     }
+}
+
+/// The range that all containers made here share, where this process has only some of the host's
+/// ids: in the namespace of an ordinary user, or inside a container. `None` where all ids are.
+///
+/// # Errors
+/// [`Error::NoIds`] when there are too few.
+pub fn only_range() -> Result<Option<IdMap>> {
+    let read = |path| fs::read_to_string(path).map_err(Error::io(path));
+    only_range_of(&read("/proc/self/uid_map")?, &read("/proc/self/gid_map")?)
+}
+
+fn only_range_of(uid_map: &str, gid_map: &str) -> Result<Option<IdMap>> {
+    let (uids, gids) = (extents(uid_map), extents(gid_map));
+    if [&uids, &gids].into_iter().all(|extents| extents.iter().any(|all| all.count == u32::MAX)) {
+        return Ok(None);
+    }
+    let pairs = uids.iter().flat_map(|uid| gids.iter().map(|gid| uid.common(*gid)));
+    // Id 0 is whoever makes containers here.
+    let without_root = pairs.map(|range| if range.base == 0 { range.without_first() } else { range });
+    let widest = without_root.max_by_key(|range| range.count).filter(|range| range.count >= LEAST);
+    let range = widest.ok_or(Error::NoIds)?;
+    Ok(Some(IdMap { count: range.count.min(COUNT), ..range }))
+}
+
+/// What `uid_map` and `gid_map` in `/proc` say is there: first inside, first outside, how many.
+fn extents(text: &str) -> Vec<IdMap> {
+    let line = |line: &str| {
+        let mut numbers = line.split_ascii_whitespace().map(|word| word.parse().ok());
+        let (base, _, count) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        Some(IdMap { base, count })
+    };
+    text.lines().filter_map(line).collect()
 }
 
 /// Picks a range that no container in `used` has: first from those `/etc/subuid` grants root, then
@@ -100,6 +145,22 @@ mod tests {
     fn both_files_must_grant() {
         let map = allocate_from("root:200000:65536\n", "", &[]).unwrap();
         assert_eq!(map.base, FIRST);
+    }
+
+    #[test]
+    fn where_ids_are_few_all_share_them() {
+        assert_eq!(only_range_of("0 0 4294967295\n", "0 0 4294967295\n").unwrap(), None);
+        let user = "         0       1000          1\n         1     100000      65536\n";
+        let range = |base, count| Some(IdMap { base, count });
+        assert_eq!(only_range_of(user, user).unwrap(), range(1, 65536));
+        let container = "0 1000000 65536\n";
+        assert_eq!(only_range_of(container, container).unwrap(), range(1, 65535));
+        let wide = "0 1000 1\n1 100000 1000000\n";
+        assert_eq!(only_range_of(wide, wide).unwrap(), range(1, 65536));
+        assert_eq!(only_range_of(wide, user).unwrap(), range(1, 65536), "what both have");
+        for few in ["0 1000 1\n", "", "0 0 65535\n"] {
+            assert!(matches!(only_range_of(few, wide), Err(Error::NoIds)), "{few}");
+        }
     }
 
     #[test]

@@ -3,7 +3,11 @@
 //! `images/FINGERPRINT/` holds `rootfs/`, `metadata.yaml` and `templates/`. It appears by the rename
 //! of `images/.FINGERPRINT/`, which whoever unpacks has locked. Files keep the image's own ids, set-user-ID
 //! programs included, so that the directory above must be closed to other users.
+//!
+//! Where mounts cannot map ids, as in the namespace of an ordinary user, all containers have the same
+//! ids, and the image is unpacked with these: `images/FINGERPRINT+BASE/`.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Component, Path, PathBuf};
 
@@ -43,6 +47,47 @@ impl ImageFiles {
     }
 }
 
+impl ImageFiles {
+    /// What `metadata.yaml` says about it.
+    pub fn properties(&self) -> Result<BTreeMap<String, String>> {
+        let file = File::open(&self.metadata).map_err(Error::io(&self.metadata))?;
+        let mut members = archive::read_small(file)?;
+        let text = members.remove(Path::new("metadata.yaml")).map(|member| member.data);
+        Ok(Metadata::parse(&text.unwrap_or_default())?.properties)
+    }
+}
+
+/// An image as it lies unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Which one.
+    pub fingerprint: Fingerprint,
+    /// The ids its files have; none: the image's own.
+    pub ids: Option<IdMap>,
+}
+
+impl Unpacked {
+    fn name(self) -> String {
+        self.ids
+            .map_or_else(|| self.fingerprint.to_string(), |ids| format!("{}+{}", self.fingerprint, ids.base))
+    }
+
+    /// Its directory below that of all images.
+    pub fn directory(self, images: &Path) -> PathBuf {
+        images.join(self.name())
+    }
+
+    /// Where it is while it is unpacked or removed.
+    pub fn staging(self, images: &Path) -> PathBuf {
+        images.join(format!(".{}", self.name()))
+    }
+
+    /// Its root file system.
+    pub fn rootfs(self, images: &Path) -> PathBuf {
+        self.directory(images).join("rootfs")
+    }
+}
+
 /// An unpacked image, which nobody removes while this lives.
 #[derive(Debug)]
 pub struct UnpackedImage {
@@ -53,27 +98,23 @@ pub struct UnpackedImage {
 }
 
 impl UnpackedImage {
-    /// The root file system, with the image's own ids.
-    pub fn rootfs(dir: &Path) -> PathBuf {
-        dir.join("rootfs")
-    }
-
-    /// The unpacked image; unpacks it if it is not there yet.
-    pub fn get(images: &Path, files: &ImageFiles) -> Result<Self> {
-        let dir = images.join(files.fingerprint.to_string());
+    /// The unpacked image with these ids; unpacks it if it is not there yet.
+    pub fn get(images: &Path, files: &ImageFiles, ids: Option<IdMap>) -> Result<Self> {
+        let image = Unpacked { fingerprint: files.fingerprint, ids };
+        let dir = image.directory(images);
         loop {
             if let Some(lock) = DirLock::shared(&dir)? {
                 let path = dir.join("metadata.yaml");
                 let metadata = Metadata::parse(&fs::read(&path).map_err(Error::io(&path))?)?;
                 return Ok(Self { metadata, lock });
             }
-            unpack_once(images, &dir, files)?;
+            unpack_once(images, image, files)?;
         }
     }
 }
 
-fn unpack_once(images: &Path, dir: &Path, files: &ImageFiles) -> Result<()> {
-    let staging = images.join(format!(".{}", files.fingerprint));
+fn unpack_once(images: &Path, image: Unpacked, files: &ImageFiles) -> Result<()> {
+    let (dir, staging) = (image.directory(images), image.staging(images));
     fs::create_dir_all(&staging).map_err(Error::io(&staging))?;
     let Some(_lock) = DirLock::exclusive_patient(&staging)? else { return Ok(()) };
     if dir.exists() {
@@ -81,15 +122,15 @@ fn unpack_once(images: &Path, dir: &Path, files: &ImageFiles) -> Result<()> {
         return fs::remove_dir(&staging).map_err(Error::io(&staging));
     }
     empty(&staging)?;
-    let unpacked = unpack(&staging, files);
+    let unpacked = unpack(&staging, files, image.ids);
     if let Err(error) = unpacked {
         let _ = fs::remove_dir_all(&staging);
         return Err(error);
     }
-    Ok(atomic::rename(&staging, dir)?)
+    Ok(atomic::rename(&staging, &dir)?)
 }
 
-fn unpack(staging: &Path, files: &ImageFiles) -> Result<()> {
+fn unpack(staging: &Path, files: &ImageFiles, ids: Option<IdMap>) -> Result<()> {
     let open = |path: &Path| File::open(path).map_err(Error::io(path));
     let members = archive::read_small(open(&files.metadata)?)?;
     let is_template = |path: &Path| {
@@ -118,13 +159,18 @@ fn unpack(staging: &Path, files: &ImageFiles) -> Result<()> {
     })?;
     fs::write(&path, metadata).map_err(Error::io(&path))?;
     // Unpacking ends with a sync of the file system, which takes these small files along.
-    extract(&files.rootfs, &UnpackedImage::rootfs(staging), Ownership::Keep)
+    let ownership = ids.map_or(Ownership::Keep, shifted);
+    extract(&files.rootfs, &staging.join("rootfs"), ownership)
 }
 
 /// Unpacks a root file system into `target`, which must not exist, with its ids moved into a
 /// container's range: for kernels and file systems that cannot map ids.
 pub fn extract_shifted(rootfs: &Path, target: &Path, map: IdMap) -> Result<()> {
-    extract(rootfs, target, Ownership::Shift { base: map.base, count: map.count })
+    extract(rootfs, target, shifted(map))
+}
+
+fn shifted(map: IdMap) -> Ownership {
+    Ownership::Shift { base: map.base, count: map.count }
 }
 
 fn extract(rootfs: &Path, target: &Path, ownership: Ownership) -> Result<()> {

@@ -1,5 +1,6 @@
 //! The container's first process, from its birth in new namespaces to the moment it becomes init.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs;
@@ -13,6 +14,7 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use serde::{Deserialize, Serialize};
 
 use super::channel::Channel;
+use super::config::{self, keys::is_true};
 use super::confine::{become_root, confine, die_with_parent};
 use super::supervise::Request;
 use super::template::Job;
@@ -46,13 +48,15 @@ pub(crate) enum Message {
 type Step<T> = Result<T, String>;
 
 /// Prepares the container and becomes its init.
-pub(crate) fn main(request: &Request, templates: &[Job], supervisor: &Channel) -> ! {
-    let Err(reason) = run(request, templates, supervisor);
+///
+/// `own_v2` says how the container could have a v2 control group of its own if it has none.
+pub(crate) fn main(request: &Request, templates: &[Job], own_v2: Step<()>, supervisor: &Channel) -> ! {
+    let Err(reason) = run(request, templates, own_v2, supervisor);
     let _ = supervisor.send(&Message::Failed(reason), None);
     std::process::exit(1)
 }
 
-fn run(request: &Request, templates: &[Job], supervisor: &Channel) -> Step<Infallible> {
+fn run(request: &Request, templates: &[Job], own_v2: Step<()>, supervisor: &Channel) -> Step<Infallible> {
     sys::reset_signals().map_err(|e| format!("signals: {e}"))?;
     die_with_parent()?;
     let Ok(Some(((), Some(root)))) = supervisor.receive::<()>() else {
@@ -64,12 +68,17 @@ fn run(request: &Request, templates: &[Job], supervisor: &Channel) -> Step<Infal
     unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| format!("cgroup namespace: {e}"))?;
     nix::unistd::sethostname(&request.name).map_err(|e| format!("host name: {e}"))?;
     sys::loopback_up().map_err(|e| format!("loopback interface: {e}"))?;
-    mounts::enter(&root)?;
+    mounts::enter(&root, is_true(&request.settings, "security.nesting"))?;
     drop(root);
     let (master, slave) = console()?;
     mounts::console(&slave)?;
     render(request, templates)?;
-    let stop_signal = stop_signal()?;
+    let systemd = is_systemd()?;
+    if systemd {
+        own_v2.map_err(|how| format!("systemd, its init, needs a control group of its own; {how}"))?;
+    }
+    // Systemd has a signal for powering off; most others take that of a failing power supply.
+    let stop_signal = if systemd { libc::SIGRTMIN() + 3 } else { libc::SIGPWR };
     supervisor.send(&Message::Ready { stop_signal }, Some(&master)).map_err(|e| format!("socket: {e}"))?;
     drop(master);
     drop(slave);
@@ -95,11 +104,9 @@ fn render(request: &Request, templates: &[Job]) -> Step<()> {
     limit(before)
 }
 
-/// Systemd has a signal for powering off; most others take that of a failing power supply.
-fn stop_signal() -> Step<i32> {
+fn is_systemd() -> Step<bool> {
     let init = fs::canonicalize(INIT).map_err(|e| format!("the image's {INIT}: {e}"))?;
-    let systemd = init.file_name().is_some_and(|name| name == "systemd");
-    Ok(if systemd { libc::SIGRTMIN() + 3 } else { libc::SIGPWR })
+    Ok(init.file_name().is_some_and(|name| name == "systemd"))
 }
 
 fn execute(request: &Request) -> Step<Infallible> {
@@ -114,12 +121,15 @@ fn execute(request: &Request) -> Step<Infallible> {
     rustix::stdio::dup2_stderr(console).map_err(failed)?;
     sys::close_on_exec_from(3).map_err(|e| format!("descriptors: {e}"))?;
     let text = |text: &str| CString::new(text).map_err(|e| e.to_string());
-    let environment = [
-        text("container=millstream")?,
-        text(&format!("container_uuid={}", request.machine_id))?,
-        text("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")?,
-        text("TERM=vt220")?,
-    ];
+    let mut environment = BTreeMap::from([
+        ("container".to_owned(), "millstream".to_owned()),
+        ("container_uuid".to_owned(), request.machine_id.clone()),
+        ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
+        ("TERM".to_owned(), "vt220".to_owned()),
+    ]);
+    environment.extend(config::environment(&request.settings));
+    let pairs = environment.iter().map(|(key, value)| text(&format!("{key}={value}")));
+    let environment = pairs.collect::<Step<Vec<_>>>()?;
     let Err(error) = nix::unistd::execve(&text(INIT)?, &[text(INIT)?], &environment);
     let hint = match error {
         nix::errno::Errno::ENOENT => " (the program it names as its interpreter or loader is missing)",

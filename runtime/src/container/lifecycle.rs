@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use millstream_image::metadata::Metadata;
 
+use super::config::keys::is_true;
 use super::image::ImageFiles;
 use super::name::ContainerName;
 use super::process::Process;
 use super::record::{Config, Exit, Running, State, now};
-use super::runtime::{ImageUse, Runtime};
+use super::runtime::{CreateOptions, ImageUse, Runtime, Status};
 use super::supervise::{self, Report, Request};
 use super::template::{self, Variables};
 use super::{cgroup, console, process};
@@ -37,7 +38,17 @@ pub enum Stopped {
 impl Runtime {
     /// Makes and starts a container. One that does not come up is deleted again.
     pub fn launch(&self, name: &ContainerName, files: &ImageFiles, image: ImageUse) -> Result<()> {
-        self.create(name, files, image)?;
+        self.launch_with(name, files, &CreateOptions { image, ..CreateOptions::default() })
+    }
+
+    /// As [`Runtime::launch`], with settings.
+    pub fn launch_with(
+        &self,
+        name: &ContainerName,
+        files: &ImageFiles,
+        options: &CreateOptions,
+    ) -> Result<()> {
+        self.create_with(name, files, options)?;
         self.start(name).inspect_err(|_| {
             let _ = self.delete(name, true);
         })
@@ -69,6 +80,7 @@ impl Runtime {
             return Err(Error::Running { name: name.to_string() });
         }
         let mut config = Config::read(&directory)?;
+        self.complete_layers(&directory, &mut config)?;
         let mut request = self.request(name, &directory, &config)?;
         request.owner = owner;
         let failed = |reason: String| Error::Start {
@@ -90,7 +102,7 @@ impl Runtime {
                 return Err(failed(reason));
             }
             None => {
-                cgroup::Host::discover()?.container(&request.cgroup).remove()?;
+                cgroup::Host::discover(None)?.container(&request.cgroup).remove()?;
                 return Err(failed("its supervisor was killed".into()));
             }
         }
@@ -108,12 +120,66 @@ impl Runtime {
         let Some(running) = settle(name, &directory)? else {
             return Err(Error::NotRunning { name: name.to_string() });
         };
-        if !limit.is_zero() && end(&directory, running.stop_signal, limit)? {
+        let config = Config::read(&directory)?;
+        let supervisor = running.supervisor;
+        // What is frozen listens to nothing.
+        let _ = running.groups(&config.cgroup(name))?.freeze(false);
+        let stopped = if !limit.is_zero() && end(&directory, running.stop_signal, limit)? {
             settle(name, &directory)?;
-            return Ok(Stopped::Cleanly);
+            Stopped::Cleanly
+        } else {
+            kill(name, &directory)?;
+            Stopped::Killed
+        };
+        wait_gone(supervisor, &directory)?;
+        if config.ephemeral && directory.exists() {
+            self.remove(&directory, &config)?;
         }
-        kill(name, &directory)?;
-        Ok(Stopped::Killed)
+        Ok(stopped)
+    }
+
+    /// Freezes all processes of a running container.
+    pub fn pause(&self, name: &ContainerName) -> Result<()> {
+        self.freeze(name, true)
+    }
+
+    /// Lets a paused container go on.
+    pub fn resume(&self, name: &ContainerName) -> Result<()> {
+        self.freeze(name, false)
+    }
+
+    fn freeze(&self, name: &ContainerName, frozen: bool) -> Result<()> {
+        let directory = self.existing(name)?;
+        let _lock = self.lock(name)?;
+        let Some(running) = settle(name, &directory)? else {
+            return Err(Error::NotRunning { name: name.to_string() });
+        };
+        running.groups(&Config::read(&directory)?.cgroup(name))?.freeze(frozen)
+    }
+
+    /// Containers that are to be started with the host and do not run, in the order of
+    /// `boot.autostart.priority`, each with the seconds to wait after it.
+    pub fn to_autostart(&self) -> Result<Vec<(ContainerName, u64)>> {
+        let mut found = Vec::new();
+        for name in self.names()? {
+            let settings = self.expanded(&name)?;
+            let number = |key: &str| settings.get(key).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+            if is_true(&settings, "boot.autostart") && self.info(&name)?.status == Status::Stopped {
+                found.push((number("boot.autostart.priority"), name, number("boot.autostart.delay")));
+            }
+        }
+        found.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        Ok(found.into_iter().map(|(_, name, delay)| (name, delay)).collect())
+    }
+
+    /// What came on a container's console, in this run or the one before; the newest mebibyte.
+    pub fn console_log(&self, name: &ContainerName, previous: bool) -> Result<Vec<u8>> {
+        let path = console::path(&self.existing(name)?);
+        let path = if previous { path.with_extension("log.old") } else { path };
+        match fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            other => other.map_err(Error::io(&path)),
+        }
     }
 
     /// The program that is started again as supervisor, and to enter containers.
@@ -122,9 +188,10 @@ impl Runtime {
     }
 
     fn request(&self, name: &ContainerName, directory: &Path, config: &Config) -> Result<Request> {
-        let image = self.images().join(config.image.to_string());
+        let image = config.unpacked().directory(&self.images());
         let path = image.join("metadata.yaml");
         let metadata = Metadata::parse(&fs::read(&path).map_err(Error::io(&path))?)?;
+        let settings = self.expand(config)?;
         let triggers: Vec<_> = config.pending_templates.as_deref().into_iter().chain(["start"]).collect();
         Ok(Request {
             directory: directory.to_path_buf(),
@@ -133,12 +200,14 @@ impl Runtime {
             machine_id: config.id.clone(),
             idmap: config.idmap,
             layers: self.layers(directory, config),
+            ephemeral: config.ephemeral,
             templates: template::jobs(&metadata, &image, &triggers)?,
             variables: Variables {
                 name: name.to_string(),
                 architecture: config.architecture.clone(),
-                ..Variables::default()
+                config: settings.clone(),
             },
+            settings,
             owner: None,
         })
     }
@@ -166,7 +235,7 @@ pub(super) fn settle(name: &ContainerName, directory: &Path) -> Result<Option<Ru
             process::wait(&init, AFTER_KILL).map_err(Error::io(directory))?;
         }
         let config = Config::read(directory)?;
-        cgroup::Host::discover()?.container(&config.cgroup(name)).remove()?;
+        running.groups(&config.cgroup(name))?.remove()?;
     }
     let mut state = State::read(directory)?;
     if state.running.take().is_some() {
@@ -200,9 +269,14 @@ fn supervisor(request: &Request) -> Result<Option<Report>> {
 /// supervisor has ended. False when it has not within `limit`.
 fn end(directory: &Path, signal: i32, limit: Duration) -> Result<bool> {
     let begin = Instant::now();
-    let mut signalled = None;
+    let (mut signalled, mut last) = (None, None);
     loop {
-        let Some(running) = State::read(directory)?.running else { return Ok(true) };
+        let Some(running) = State::read(directory)?.running else {
+            // It has written its last words; let it leave.
+            last.map_or(Ok(()), |supervisor| wait_gone(supervisor, directory))?;
+            return Ok(true);
+        };
+        last = Some(running.supervisor);
         let Some(supervisor) = open(running.supervisor)? else { return Ok(true) };
         if signalled != Some(running.init)
             && let Some(init) = open(running.init)?

@@ -4,13 +4,17 @@
 //!
 //! | path | what | written by |
 //! |---|---|---|
-//! | `images/FINGERPRINT/` | an unpacked image: `rootfs/`, `metadata.yaml`, `templates/` | once |
+//! | `images/FINGERPRINT[+BASE]/` | an unpacked image: `rootfs/`, `metadata.yaml`, `templates/` | once |
 //! | `images/.FINGERPRINT/` | one being unpacked or removed | whoever has it locked |
 //! | `NAME/config.json` | what the container is | commands |
 //! | `NAME/state.json` | its processes while it runs, how it ended | its supervisor |
 //! | `NAME/upper/`, `NAME/work/` | what it changed, over the image | the container |
 //! | `NAME/rootfs/` | its own copy of the image, where ids cannot be mapped | once |
+//! | `NAME/snapshots/SNAPSHOT.json` | what it was at one time | commands |
+//! | `.layers/ID/` | changes that containers and snapshots share, never written to | once |
 //! | `NAME/console.log`, `.old` | its console, this run and before | its supervisor |
+//! | `.profiles/NAME.json` | settings that containers share | commands |
+//! | `.commands.json` | commands of an ordinary user at work (see `owner`) | commands |
 //! | `.new-ID/`, `.deleted-ID/` | containers half made or half deleted | collected by `create` |
 //!
 //! Commands that change a container hold a lock (`flock`) on its directory; `create` takes one on
@@ -25,9 +29,11 @@
 mod attach;
 mod cgroup;
 mod channel;
+mod config;
 mod confine;
 mod console;
 mod exec;
+mod files;
 mod idmap;
 mod image;
 mod inside;
@@ -35,27 +41,38 @@ mod lifecycle;
 mod lock;
 mod mounts;
 mod name;
+mod owner;
 mod probe;
 mod process;
+mod publish;
 mod record;
 mod relay;
 mod rootfs;
 mod runtime;
 mod seccomp;
+mod storage;
 mod supervise;
 mod sys;
 mod template;
+mod user_namespace;
+mod visit;
 
 use std::ffi::OsString;
 use std::path::Path;
 
+pub(crate) use cgroup::Controllers;
+pub use config::{Configuration, Profile, Settings};
 pub use exec::ExecOptions;
+pub use files::{Pulled, PushOptions};
 pub use idmap::IdMap;
 pub use image::ImageFiles;
 pub use lifecycle::Stopped;
 pub use name::ContainerName;
+pub use owner::become_root;
+pub(crate) use probe::try_sharing;
 pub use record::{Base, Exit};
-pub use runtime::{ImageUse, Info, Runtime, Status};
+pub use runtime::{CreateOptions, ImageUse, Info, Runtime, Status};
+pub use storage::Snapshot;
 
 /// Takes over when this process was started as one of a container's.
 pub(crate) fn take_over(argument: &OsString, rest: &mut dyn Iterator<Item = OsString>) {
@@ -63,6 +80,8 @@ pub(crate) fn take_over(argument: &OsString, rest: &mut dyn Iterator<Item = OsSt
         supervise::main();
     } else if argument == probe::ARGUMENT {
         probe::main();
+    } else if argument == visit::ARGUMENT {
+        visit::main();
     } else if argument == attach::ARGUMENT
         && let Some(file) = rest.next()
     {

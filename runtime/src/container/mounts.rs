@@ -23,8 +23,9 @@ const HIDDEN_DIRECTORIES: [&str; 4] =
 type Step<T> = Result<T, String>;
 
 /// Makes `root`, a mount attached nowhere, the root, and mounts what belongs into it. Afterwards
-/// nothing of the host is reachable.
-pub(crate) fn enter(root: &OwnedFd) -> Step<()> {
+/// nothing of the host is reachable. For containers inside, nothing of `/proc` and `/sys` is covered:
+/// the kernel lets a user namespace mount these only where they are seen whole.
+pub(crate) fn enter(root: &OwnedFd, nesting: bool) -> Step<()> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     step("private mounts", mount(NONE, "/", NONE, private, NONE))?;
     let devices = DEVICES.map(|name| (name, open_device(name)));
@@ -56,7 +57,9 @@ pub(crate) fn enter(root: &OwnedFd) -> Step<()> {
     tmpfs("/dev/shm", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=1777")?;
     step("/dev/mqueue", mount(Some("mqueue"), "/dev/mqueue", Some("mqueue"), plain, NONE))?;
     tmpfs("/run", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=755")?;
-    hide(plain)?;
+    if !nesting {
+        hide(plain)?;
+    }
     // As an init finds them on a machine of its own. Nothing is shared with the host.
     step("shared mounts", mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SHARED, NONE))
 }

@@ -20,6 +20,27 @@ impl ContainerName {
     }
 }
 
+/// Parts of names for containers that are given none.
+const FIRST: [&str; 32] = [
+    "amber", "bold", "brisk", "calm", "clear", "cosy", "crisp", "deep", "early", "eager", "fair", "fond",
+    "gentle", "glad", "golden", "green", "keen", "kind", "light", "lucky", "mellow", "merry", "mild", "neat",
+    "nimble", "proud", "quick", "quiet", "silver", "sunny", "swift", "warm",
+];
+const SECOND: [&str; 32] = [
+    "alder", "badger", "barley", "beech", "birch", "brook", "cedar", "clover", "dipper", "elm", "fern",
+    "finch", "grain", "hare", "hazel", "heron", "kestrel", "lark", "maple", "miller", "oak", "otter", "owl",
+    "rowan", "rye", "sluice", "swallow", "thrush", "weir", "wheat", "willow", "wren",
+];
+
+impl ContainerName {
+    /// A name made of two words and a number, most likely not taken.
+    pub fn random() -> Result<Self> {
+        let id = super::record::new_id()?;
+        let byte = |at: usize| usize::from_str_radix(&id[at..at + 2], 16).unwrap_or(0);
+        format!("{}-{}-{}", FIRST[byte(0) % 32], SECOND[byte(2) % 32], byte(4)).parse()
+    }
+}
+
 impl FromStr for ContainerName {
     type Err = Error;
 
@@ -76,6 +97,13 @@ mod tests {
         for good in ["a", "web1", "Web-01", &"x".repeat(63)] {
             assert_eq!(good.parse::<ContainerName>().unwrap().as_str(), good);
         }
+    }
+
+    #[test]
+    fn random_ones_are_names() {
+        let names: std::collections::BTreeSet<_> =
+            (0..50).map(|_| ContainerName::random().unwrap()).collect();
+        assert!(names.len() > 40);
     }
 
     #[test]

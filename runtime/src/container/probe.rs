@@ -1,35 +1,25 @@
 //! Whether this kernel and a file system can give a container its image with ids mapped. Found out
 //! by doing it, in a process of its own, as it takes a user namespace.
 
-use std::convert::Infallible;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
-use serde::{Deserialize, Serialize};
-
-use super::idmap::IdMap;
+use super::idmap::{self, IdMap};
 use super::rootfs::Layers;
 use super::runtime::Runtime;
-use super::sys::{self, Fork, SingleThread};
+use super::sys::{self, SingleThread};
+use super::user_namespace;
 
 /// First argument of such a process.
 pub(crate) const ARGUMENT: &str = "__probe";
 
-#[derive(Serialize, Deserialize)]
-struct Request {
-    layers: Layers,
-    idmap: IdMap,
-}
-
 /// Mounts the layers, once, for nobody. The error says why that does not work.
-pub fn can_share(layers: &Layers, idmap: IdMap) -> Result<(), String> {
+pub fn can_share(layers: &Layers) -> Result<(), String> {
     let failed = |error: io::Error| format!("trying it: {error}");
-    let text =
-        serde_json::to_vec(&Request { layers: layers.clone(), idmap }).map_err(|e| failed(e.into()))?;
+    let text = serde_json::to_vec(layers).map_err(|e| failed(e.into()))?;
     let mut child = Command::new(Runtime::program())
         .arg(ARGUMENT)
         .env_clear()
@@ -42,6 +32,20 @@ pub fn can_share(layers: &Layers, idmap: IdMap) -> Result<(), String> {
     let output = child.wait_with_output().map_err(failed)?;
     sent.map_err(failed)?;
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stdout).into_owned()) }
+}
+
+/// As [`can_share`], with empty layers below `directory`, or in a place that is made for the moment.
+pub fn try_sharing(directory: &Path) -> Result<(), String> {
+    let failed = |error: io::Error| format!("{}: {error}", directory.display());
+    let existing = directory.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+    let place = tempfile::Builder::new().prefix(".check-").tempdir_in(existing).map_err(failed)?;
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| place.path().join(name));
+    [&lower, &upper, &work].into_iter().try_for_each(fs::create_dir).map_err(failed)?;
+    let (map_ids, idmap) = match idmap::only_range().map_err(|e| e.to_string())? {
+        Some(range) => (false, range),
+        None => (true, IdMap { base: 1_000_000, count: idmap::COUNT }),
+    };
+    can_share(&Layers { lower, map_ids, plain: false, between: Vec::new(), idmap, upper, work })
 }
 
 /// The process that tries.
@@ -61,32 +65,8 @@ fn attempt() -> Result<(), String> {
     let failed = |error: io::Error| format!("user namespace: {error}");
     let mut text = Vec::new();
     io::stdin().read_to_end(&mut text).map_err(failed)?;
-    let request: Request = serde_json::from_slice(&text).map_err(|e| failed(e.into()))?;
+    let layers: Layers = serde_json::from_slice(&text).map_err(|e| failed(e.into()))?;
     let single = SingleThread::check().map_err(failed)?;
-    let owner = match sys::fork(&single, libc::CLONE_NEWUSER).map_err(failed)? {
-        // Owns the namespace until it is killed, or its parent dies.
-        Fork::Child => {
-            let Err(()) = idle();
-            std::process::exit(1)
-        }
-        Fork::Parent(owner) => owner,
-    };
-    let mount = || {
-        for map in ["uid_map", "gid_map"] {
-            fs::write(format!("/proc/{owner}/{map}"), request.idmap.proc_text()).map_err(failed)?;
-        }
-        let namespace = File::open(format!("/proc/{owner}/ns/user")).map_err(failed)?;
-        request.layers.mount(namespace.as_fd()).map(drop)
-    };
-    let result = mount();
-    let _ = kill(owner, Signal::SIGKILL);
-    let _ = waitpid(owner, None);
-    result
-}
-
-fn idle() -> Result<Infallible, ()> {
-    super::confine::die_with_parent().map_err(|_| ())?;
-    loop {
-        nix::unistd::pause();
-    }
+    let namespace = user_namespace::make(&single, &layers.idmap.proc_text())?;
+    layers.mount(&single, namespace.as_fd()).map(drop)
 }

@@ -11,7 +11,10 @@ use millstream_image::{Fingerprint, atomic};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::cgroup::{Caller, Cgroups, Host};
+use super::config::{Profiles, Settings, default_profiles};
 use super::idmap::IdMap;
+use super::image::Unpacked;
 use super::name::ContainerName;
 use super::process::{Process, boot_id};
 use crate::{Error, Result};
@@ -21,6 +24,9 @@ use crate::{Error, Result};
 pub struct Config {
     /// The image it was made from.
     pub image: Fingerprint,
+    /// The ids the unpacked image has; none: its own, which the mount maps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_ids: Option<IdMap>,
     /// The image's properties at that time.
     pub properties: BTreeMap<String, String>,
     /// Kernel name of its architecture.
@@ -31,27 +37,71 @@ pub struct Config {
     pub idmap: IdMap,
     /// What its root file system rests on.
     pub base: Base,
+    /// What was changed before snapshots and copies were made, the latest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<LayerRef>,
+    /// A change of layers that was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_layers: Option<PendingLayers>,
     /// Seconds since 1970.
     pub created_at: i64,
+    /// What was set for it alone.
+    #[serde(default)]
+    pub settings: Settings,
+    /// Profiles whose settings it has besides.
+    #[serde(default = "default_profiles")]
+    pub profiles: Profiles,
+    /// Whether it is deleted when it stops.
+    #[serde(default)]
+    pub ephemeral: bool,
     /// Occasion whose templates are rendered at the next start: `create`, `copy`, `rename`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_templates: Option<String>,
+}
+
+/// A layer that containers and snapshots share: `.layers/ID/`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRef {
+    /// Its directory's name.
+    pub id: String,
+    /// The host's ids its files have.
+    pub idmap: IdMap,
+}
+
+/// What is to become of a container's changes since the last layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PendingLayers {
+    /// They become this layer.
+    Keep(String),
+    /// They go.
+    Discard,
 }
 
 /// What a container's root file system rests on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Base {
-    /// The unpacked image that all its containers share, with ids mapped by the kernel.
+    /// The unpacked image that all its containers share.
     Shared,
     /// A copy of its own with other ids.
     Copied {
         /// Why it is not shared.
         reason: String,
     },
+    /// A copy of its own that it changes itself, without layers.
+    Plain {
+        /// Why there is no overlay.
+        reason: String,
+    },
 }
 
 impl Config {
+    /// The unpacked image it rests on, or was copied from.
+    pub fn unpacked(&self) -> Unpacked {
+        Unpacked { fingerprint: self.image, ids: self.image_ids }
+    }
+
     /// Name of the container's control groups: its own, and unlike that of any container elsewhere.
     pub fn cgroup(&self, name: &ContainerName) -> String {
         format!("{name}-{}", self.id.split('-').next().unwrap_or(&self.id))
@@ -82,6 +132,12 @@ pub struct Running {
     pub started_at: i64,
     /// The signal that asks its init to shut down.
     pub stop_signal: i32,
+    /// Where its control groups are, if not at the root.
+    #[serde(default)]
+    pub caller: Option<Caller>,
+    /// What the user should know about this run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// How a run ended.
@@ -97,6 +153,11 @@ pub struct Exit {
 }
 
 impl Running {
+    /// The control groups of the container, `id` being their name.
+    pub fn groups(&self, id: &str) -> Result<Cgroups> {
+        Ok(Host::discover(self.caller.as_ref())?.container(id))
+    }
+
     /// Whether the container runs: its supervisor is there, in this boot. Init may be missing for a
     /// moment, while the container reboots or its end is being written down.
     pub fn is_alive(&self) -> bool {
@@ -182,6 +243,8 @@ mod tests {
             supervisor: this,
             started_at: now(),
             stop_signal: libc::SIGPWR,
+            caller: None,
+            notes: Vec::new(),
         };
         assert!(running.is_alive());
         running.boot_id = "another".into();

@@ -2,15 +2,16 @@
 
 use std::fs;
 
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use millstream_image::{Fingerprint, atomic};
 use serde::Serialize;
 
 use super::cgroup::{self, Usage};
+use super::config::Configuration;
 use super::idmap::{self, IdMap};
-use super::image::{self, ImageFiles, UnpackedImage, extract_shifted};
+use super::image::{self, ImageFiles, Unpacked, UnpackedImage, extract_shifted};
 use super::lifecycle;
 use super::lock::DirLock;
 use super::name::ContainerName;
@@ -20,9 +21,9 @@ use super::rootfs::Layers;
 use crate::{Error, Result};
 
 /// Prefix of directories that are not containers yet.
-const STAGING: &str = ".new-";
+pub(super) const STAGING: &str = ".new-";
 /// Prefix of directories that are containers no more.
-const DELETED: &str = ".deleted-";
+pub(super) const DELETED: &str = ".deleted-";
 
 /// All containers below one directory.
 #[derive(Clone, Debug)]
@@ -40,12 +41,25 @@ pub enum ImageUse {
     Copied,
 }
 
+/// What a new container is to be.
+#[derive(Clone, Debug, Default)]
+pub struct CreateOptions {
+    /// What its root file system rests on.
+    pub image: ImageUse,
+    /// Its settings and profiles.
+    pub configuration: Configuration,
+    /// Whether it is deleted when it stops.
+    pub ephemeral: bool,
+}
+
 /// How a container stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Its init runs.
     Running,
+    /// It runs, and all of it is frozen.
+    Paused,
     /// Nothing of it runs.
     Stopped,
 }
@@ -73,7 +87,20 @@ pub struct Info {
     pub processes: Option<u64>,
     /// Bytes of memory, page cache included, while it runs and where the host counts.
     pub memory: Option<u64>,
-    /// Its ids on the host.
+    /// The most it had in this run.
+    pub memory_peak: Option<u64>,
+    /// Processor time of this run.
+    pub cpu_seconds: Option<f64>,
+    /// Its snapshots, the oldest first.
+    pub snapshots: Vec<ContainerName>,
+    /// Whether it is deleted when it stops.
+    pub ephemeral: bool,
+    /// Profiles whose settings it has.
+    pub profiles: Vec<ContainerName>,
+    /// What the user should know about this run, as that its limits are not kept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// Its ids on the host, seen from where containers are made: an ordinary user's begin at 1.
     pub idmap: IdMap,
     /// What its root file system rests on.
     pub base: Base,
@@ -96,29 +123,47 @@ impl Runtime {
 
     /// Makes a container from an image, which is unpacked if no other container did that yet.
     pub fn create(&self, name: &ContainerName, files: &ImageFiles, image: ImageUse) -> Result<()> {
+        self.create_with(name, files, &CreateOptions { image, ..CreateOptions::default() })
+    }
+
+    /// As [`Runtime::create`], with settings.
+    pub fn create_with(
+        &self,
+        name: &ContainerName,
+        files: &ImageFiles,
+        options: &CreateOptions,
+    ) -> Result<()> {
+        let configuration = self.checked(&options.configuration)?;
         self.collect();
         let target = self.dir.join(name.as_str());
         if target.exists() {
             return Err(Error::Exists { name: name.to_string() });
         }
-        let unpacked = UnpackedImage::get(&self.images(), files)?;
+        let only = idmap::only_range()?;
+        let unpacked = UnpackedImage::get(&self.images(), files, only)?;
         // Ids are chosen and the container appears under one lock, so that no two get the same.
         let all = DirLock::exclusive_patient(&self.dir)?;
-        let idmap = idmap::allocate(&self.idmaps()?)?;
+        let idmap = only.map_or_else(|| idmap::allocate(&self.idmaps()?), Ok)?;
         let mut config = Config {
             image: files.fingerprint,
+            image_ids: only,
             properties: unpacked.metadata.properties.clone(),
             architecture: unpacked.metadata.architecture.clone(),
             id: new_id()?,
             idmap,
             base: Base::Shared,
+            layers: Vec::new(),
+            pending_layers: None,
             created_at: now(),
+            settings: configuration.config,
+            profiles: configuration.profiles,
+            ephemeral: options.ephemeral,
             pending_templates: Some("create".into()),
         };
         let staging = self.dir.join(format!("{STAGING}{}", config.id));
         fs::create_dir(&staging).map_err(Error::io(&staging))?;
         let made = self
-            .fill(&staging, &mut config, files, image)
+            .fill(&staging, &mut config, files, options.image)
             .and_then(|_lock| atomic::rename(&staging, &target).map_err(Into::into));
         if made.is_err() {
             let _ = fs::remove_dir_all(&staging);
@@ -136,24 +181,20 @@ impl Runtime {
         image: ImageUse,
     ) -> Result<Option<DirLock>> {
         let lock = DirLock::exclusive(staging)?;
+        self.empty_upper(staging, config)?;
         let layers = self.layers(staging, config);
-        for dir in [&layers.upper, &layers.work] {
-            fs::create_dir(dir).map_err(Error::io(dir))?;
-        }
-        // The overlay's root looks as its upper layer's does.
-        let (lower, upper) = (&layers.lower, &layers.upper);
-        let root = fs::metadata(lower).map_err(Error::io(lower))?;
-        let owner = |id: u32| Some(config.idmap.base + id.min(config.idmap.count - 1));
-        chown(upper, owner(root.uid()), owner(root.gid())).map_err(Error::io(upper))?;
-        let mode = fs::Permissions::from_mode(root.mode() & 0o7777);
-        fs::set_permissions(upper, mode).map_err(Error::io(upper))?;
         let shared = match image {
-            ImageUse::Automatic => probe::can_share(&layers, config.idmap),
+            ImageUse::Automatic => probe::can_share(&layers),
             ImageUse::Copied => Err("as asked for".into()),
         };
         if let Err(reason) = shared {
             config.base = Base::Copied { reason };
-            extract_shifted(&files.rootfs, &self.layers(staging, config).lower, config.idmap)?;
+            let layers = self.layers(staging, config);
+            extract_shifted(&files.rootfs, &layers.lower, config.idmap)?;
+            // As where the containers are on an overlay themselves.
+            if let Err(reason) = probe::can_share(&layers) {
+                config.base = Base::Plain { reason };
+            }
         }
         config.write(staging)?;
         Ok(lock)
@@ -184,12 +225,17 @@ impl Runtime {
             self.clear_after_crash(name)?;
         }
         let usage = match running {
-            Some(_) => cgroup::Host::discover()?.container(&config.cgroup(name)).usage(),
+            Some(running) => running.groups(&config.cgroup(name))?.usage(),
             None => Usage::default(),
+        };
+        let status = match running {
+            None => Status::Stopped,
+            Some(_) if usage.frozen => Status::Paused,
+            Some(_) => Status::Running,
         };
         Ok(Info {
             name: name.clone(),
-            status: if running.is_some() { Status::Running } else { Status::Stopped },
+            status,
             image: config.image,
             description: config.properties.get("description").cloned(),
             architecture: config.architecture,
@@ -198,6 +244,12 @@ impl Runtime {
             pid: running.map(|r| r.init.pid),
             processes: usage.processes,
             memory: usage.memory,
+            memory_peak: usage.memory_peak,
+            cpu_seconds: usage.cpu.map(|cpu| cpu.as_secs_f64()),
+            snapshots: self.snapshots(name)?.into_iter().map(|(snapshot, _)| snapshot).collect(),
+            ephemeral: config.ephemeral,
+            profiles: config.profiles,
+            notes: running.map(|r| r.notes.clone()).unwrap_or_default(),
             idmap: config.idmap,
             base: config.base,
             last_exit: state.last_exit,
@@ -217,11 +269,34 @@ impl Runtime {
             lifecycle::kill(name, &directory)?;
         }
         let config = Config::read(&directory)?;
-        cgroup::Host::discover()?.container(&config.cgroup(name)).remove()?;
-        let doomed = self.dir.join(format!("{DELETED}{}", config.id));
-        atomic::rename(&directory, &doomed)?;
+        cgroup::Host::discover(None)?.container(&config.cgroup(name)).remove()?;
+        self.remove(&directory, &config)?;
         drop(lock);
+        self.collect_layers()
+    }
+
+    /// Removes the files of a container that does not run. Needs its lock.
+    pub(super) fn remove(&self, directory: &Path, config: &Config) -> Result<()> {
+        let doomed = self.dir.join(format!("{DELETED}{}", config.id));
+        atomic::rename(directory, &doomed)?;
         fs::remove_dir_all(&doomed).map_err(Error::io(&doomed))
+    }
+
+    /// Removes an ephemeral container that has just ended. A command that is at work on it does
+    /// that itself.
+    pub(super) fn delete_ended(directory: &Path) {
+        let Some(dir) = directory.parent() else { return };
+        let runtime = Self { dir: dir.to_path_buf() };
+        if let Ok(Some(_lock)) = DirLock::try_exclusive(directory)
+            && let Ok(config) = Config::read(directory)
+        {
+            let _ = runtime.remove(directory, &config);
+        }
+    }
+
+    /// The directory of the containers.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Unpacked images, used or not.
@@ -235,11 +310,12 @@ impl Runtime {
     /// # Errors
     /// [`Error::ImageInUse`] names the containers that rest on it.
     pub fn remove_image(&self, fingerprint: Fingerprint) -> Result<()> {
-        let directory = self.images().join(fingerprint.to_string());
+        let image = Unpacked { fingerprint, ids: idmap::only_range()? };
+        let (directory, doomed) = (image.directory(&self.images()), image.staging(&self.images()));
         let Some(_lock) = DirLock::exclusive(&directory)? else { return Ok(()) };
         let mut containers = Vec::new();
         for name in self.names()? {
-            if Config::read(&self.dir.join(name.as_str())).is_ok_and(|config| config.image == fingerprint) {
+            if Config::read(&self.dir.join(name.as_str())).is_ok_and(|config| config.unpacked() == image) {
                 containers.push(name.to_string());
             }
         }
@@ -247,7 +323,6 @@ impl Runtime {
             return Err(Error::ImageInUse { fingerprint: fingerprint.short(), containers });
         }
         // Under a name that unpacking clears away, should we be interrupted.
-        let doomed = self.images().join(format!(".{fingerprint}"));
         let _ = fs::remove_dir_all(&doomed);
         atomic::rename(&directory, &doomed)?;
         fs::remove_dir_all(&doomed).map_err(Error::io(&doomed))
@@ -267,16 +342,26 @@ impl Runtime {
     /// The layers of a container's root file system.
     pub(super) fn layers(&self, directory: &Path, config: &Config) -> Layers {
         let shared = config.base == Base::Shared;
-        let image = UnpackedImage::rootfs(&self.images().join(config.image.to_string()));
+        let image = config.unpacked().rootfs(&self.images());
+        let mut between = self.stack(config);
+        let lower = match between.pop_if(|_| !shared && !directory.join("rootfs").exists()) {
+            // A copy of the image that has become a layer of several containers, with the same ids.
+            Some(bottom) => bottom.path,
+            None if shared => image,
+            None => directory.join("rootfs"),
+        };
         Layers {
-            lower: if shared { image } else { directory.join("rootfs") },
-            map_ids: shared,
+            lower,
+            map_ids: shared && config.image_ids.is_none(),
+            plain: matches!(config.base, Base::Plain { .. }),
+            between,
+            idmap: config.idmap,
             upper: directory.join("upper"),
             work: directory.join("work"),
         }
     }
 
-    fn names(&self) -> Result<Vec<ContainerName>> {
+    pub(super) fn names(&self) -> Result<Vec<ContainerName>> {
         let entries = fs::read_dir(&self.dir).map_err(Error::io(&self.dir))?;
         let mut names = Vec::new();
         for entry in entries {
@@ -291,7 +376,7 @@ impl Runtime {
         Ok(names)
     }
 
-    fn idmaps(&self) -> Result<Vec<IdMap>> {
+    pub(super) fn idmaps(&self) -> Result<Vec<IdMap>> {
         let read = |name: &ContainerName| Config::read(&self.dir.join(name.as_str())).map(|c| c.idmap);
         self.names()?.iter().map(read).collect()
     }

@@ -19,14 +19,16 @@ use rustix::process::{PidfdFlags, pidfd_open};
 use rustix::pty::OpenptFlags;
 use serde::{Deserialize, Serialize};
 
-use super::cgroup::{self, Cgroups};
+use super::cgroup::{Caller, Cgroups, Host};
 use super::channel::Channel;
+use super::config::Settings;
 use super::console::ConsoleLog;
 use super::idmap::IdMap;
 use super::inside;
 use super::process::{self, Process, boot_id};
 use super::record::{Exit, Running, State, now};
 use super::rootfs::Layers;
+use super::runtime::Runtime;
 use super::sys::{self, Fork, SingleThread};
 use super::template::{Job, Variables};
 
@@ -50,8 +52,12 @@ pub(crate) struct Request {
     pub machine_id: String,
     pub idmap: IdMap,
     pub layers: Layers,
+    /// Whether the container is deleted when it has ended.
+    pub ephemeral: bool,
     pub templates: Vec<Job>,
     pub variables: Variables,
+    /// What was set for the container, profiles included.
+    pub settings: Settings,
     /// A process the container must not outlive: it is killed when that one ends, however it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Process>,
@@ -141,6 +147,9 @@ fn supervise(request: &Request, single: &SingleThread) -> i32 {
         }
         let error = end.reboot.then(|| "it rebooted again and again".to_owned());
         ended(request, Exit { at: now(), code: end.code, error });
+        if request.ephemeral {
+            Runtime::delete_ended(&request.directory);
+        }
         return 0;
     }
 }
@@ -173,6 +182,8 @@ struct Run {
     log: ConsoleLog,
     stop_signal: i32,
     supervisor: Process,
+    caller: Option<Caller>,
+    notes: Vec<String>,
 }
 
 struct End {
@@ -182,17 +193,19 @@ struct End {
 
 impl Run {
     fn start(request: &Request, templates: &[Job], single: &SingleThread) -> Step<Self> {
-        let host = cgroup::Host::discover().map_err(|e| e.to_string())?;
+        let host = Host::discover(None).map_err(|e| e.to_string())?;
         host.leave_caller();
+        let (caller, own_v2) = (host.caller().cloned(), host.own_v2());
         let cgroups = host.container(&request.cgroup);
         let log = ConsoleLog::begin(&request.directory).map_err(|e| format!("console log: {e}"))?;
-        let mut starting = Starting { init: None, cgroups: Some(cgroups) };
-        let (console, stop_signal) = starting.bring_up(request, templates, single)?;
+        let mut starting = Starting { init: None, cgroups: Some(cgroups), notes: Vec::new() };
+        let (console, stop_signal) = starting.bring_up(request, templates, own_v2, single)?;
         let (Some(init), Some(cgroups)) = (starting.init.take(), starting.cgroups.take()) else {
             return Err("supervisor: nothing was started".into());
         };
         let supervisor = Process::of(std::process::id() as i32).map_err(|e| format!("supervisor: {e}"))?;
-        let run = Self { init, reaped: false, cgroups, console, log, stop_signal, supervisor };
+        let notes = std::mem::take(&mut starting.notes);
+        let run = Self { init, reaped: false, cgroups, console, log, stop_signal, supervisor, caller, notes };
         run.record(request)?;
         Ok(run)
     }
@@ -204,6 +217,8 @@ impl Run {
             supervisor: self.supervisor,
             started_at: now(),
             stop_signal: self.stop_signal,
+            caller: self.caller.clone(),
+            notes: self.notes.clone(),
         };
         let mut state = State::read(&request.directory).unwrap_or_default();
         state.running = Some(running);
@@ -298,6 +313,8 @@ impl Drop for Run {
 struct Starting {
     init: Option<Pid>,
     cgroups: Option<Cgroups>,
+    /// Limits that are not kept.
+    notes: Vec<String>,
 }
 
 impl Starting {
@@ -306,16 +323,18 @@ impl Starting {
         &mut self,
         request: &Request,
         templates: &[Job],
+        own_v2: Result<(), String>,
         single: &SingleThread,
     ) -> Step<(OwnedFd, i32)> {
         let Some(cgroups) = &self.cgroups else { return Err("supervisor: no control groups".into()) };
         cgroups.create(request.idmap.base).map_err(|e| e.to_string())?;
+        self.notes = cgroups.limit(&request.settings, None);
         let (ours, theirs) = Channel::pair().map_err(|e| format!("socket: {e}"))?;
         let init =
             match sys::fork(single, inside::NAMESPACES).map_err(|e| format!("making namespaces: {e}"))? {
                 Fork::Child => {
                     drop(ours);
-                    inside::main(request, templates, &theirs)
+                    inside::main(request, templates, own_v2, &theirs)
                 }
                 Fork::Parent(init) => init,
             };
@@ -328,7 +347,7 @@ impl Starting {
         }
         cgroups.join(init.as_raw()).map_err(|e| e.to_string())?;
         let namespace = File::open(proc.join("ns/user")).map_err(|e| format!("user namespace: {e}"))?;
-        let root = request.layers.mount(namespace.as_fd())?;
+        let root = request.layers.mount(single, namespace.as_fd())?;
         ours.send(&(), Some(&root)).map_err(|e| format!("socket: {e}"))?;
         drop(root);
         let (console, stop_signal) = match receive(&ours)? {

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 
 use nix::unistd::Pid;
 
@@ -39,6 +40,24 @@ pub fn fork(_: &SingleThread, flags: libc::c_int) -> io::Result<Fork> {
         0 => Ok(Fork::Child),
         pid => Ok(Fork::Parent(Pid::from_raw(pid as libc::pid_t))),
     }
+}
+
+/// Whether this process is in the user namespace of the machine itself, which has a fixed inode.
+pub fn in_first_user_namespace() -> bool {
+    const INODE: u64 = 0xEFFF_FFFD;
+    fs::metadata("/proc/self/ns/user").is_ok_and(|namespace| namespace.ino() == INODE)
+}
+
+/// This process's user as the host, or the namespace above, knows it.
+pub fn outer_uid() -> u32 {
+    let uid = nix::unistd::geteuid().as_raw();
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let extent = |line: &str| {
+        let mut numbers = line.split_ascii_whitespace().map(|word| word.parse::<u32>().ok());
+        let (inside, outside, count) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        uid.checked_sub(inside).filter(|offset| *offset < count).map(|offset| outside + offset)
+    };
+    map.lines().find_map(extent).unwrap_or(uid)
 }
 
 /// Gives a detached mount the id map of a user namespace.

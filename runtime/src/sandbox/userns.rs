@@ -37,24 +37,49 @@ pub fn inside() -> bool {
 /// When the user has no subordinate ids, when `newuidmap` is missing, or when the kernel allows
 /// no user namespaces; the message says what to do.
 pub fn become_root() -> Result<()> {
+    if is_root()? {
+        return Ok(());
+    }
+    enter_new()?;
+    Err(restart())
+}
+
+/// Whether this process is root with the right to mount.
+///
+/// # Errors
+/// When it is not although a namespace was made for it.
+pub(crate) fn is_root() -> Result<bool> {
     let capable = effective_capabilities() & (1 << CAP_SYS_ADMIN) != 0;
     if geteuid().is_root() && capable {
-        return Ok(());
+        return Ok(true);
     }
     if inside() {
         return Err(failed("the namespace gives no right to mount".into()));
     }
-    let mapping = if geteuid().is_root() { Mapping::identity()? } else { Mapping::of_user()? };
-    enter(&mapping)?;
+    Ok(false)
+}
+
+/// Whether the caller has what an ordinary user needs to become root of a namespace.
+pub(crate) fn check() -> Result<()> {
+    Mapping::of_user().map(drop)
+}
+
+/// Moves this process, which must have a single thread, into a new user namespace as its root.
+pub(crate) fn enter_new() -> Result<()> {
+    enter(&if geteuid().is_root() { Mapping::identity()? } else { Mapping::of_user()? })
+}
+
+/// Starts this program again with the same arguments, inside; returns only if that failed.
+pub(crate) fn restart() -> Error {
     let arguments: Vec<_> = std::env::args_os().collect();
     let mut program = Command::new("/proc/self/exe");
     if let Some((name, rest)) = arguments.split_first() {
         program.arg0(name).args(rest);
     }
-    Err(Error::io("/proc/self/exe")(program.env(INSIDE, "1").exec()))
+    Error::io("/proc/self/exe")(program.env(INSIDE, "1").exec())
 }
 
-fn failed(reason: String) -> Error {
+pub(crate) fn failed(reason: String) -> Error {
     Error::UserNamespace { reason }
 }
 

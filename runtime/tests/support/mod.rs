@@ -21,9 +21,15 @@ use tempfile::TempDir;
 static TAKE_OVER: extern "C" fn() = {
     extern "C" fn take_over() {
         millstream_runtime::init();
+        if let Some(dir) = std::env::var_os(AS_USER) {
+            millstream_runtime::container::become_root(Path::new(&dir)).unwrap();
+        }
     }
     take_over
 };
+
+/// Set for a test that an ordinary user runs, to a directory of the user's.
+pub const AS_USER: &str = "MILLSTREAM_TEST_USER";
 
 /// Waits for a quiet end, and shuts down when asked to.
 pub const INITTAB: &str = "::sysinit:/bin/true\n::once:/bin/sleep 100000\n::shutdown:/bin/true\n";
@@ -177,6 +183,34 @@ impl Container<'_> {
         fs::read_to_string(self.dir().join("console.log")).unwrap_or_default()
     }
 
+    /// Sets keys of its configuration; what the runtime says to that.
+    pub fn set(&self, pairs: &[(&str, &str)]) -> Vec<String> {
+        let mut new = self.world.runtime.configuration(&self.name).unwrap();
+        new.config.extend(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        self.world.runtime.configure(&self.name, &new).unwrap()
+    }
+
+    /// Takes one away.
+    pub fn unset(&self, key: &str) -> Vec<String> {
+        let mut new = self.world.runtime.configuration(&self.name).unwrap();
+        new.config.remove(key);
+        self.world.runtime.configure(&self.name, &new).unwrap()
+    }
+
+    /// A file of its control groups, in whichever hierarchy has one of these.
+    pub fn group_file(&self, names: &[&str]) -> String {
+        let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let roots = mountinfo.lines().filter(|l| l.contains(" - cgroup")).filter_map(|l| l.split(' ').nth(4));
+        let groups: Vec<_> =
+            roots.filter_map(|root| fs::read_dir(Path::new(root).join("millstream")).ok()).collect();
+        let entries = groups.into_iter().flatten().flatten();
+        let ours =
+            entries.filter(|e| e.file_name().to_string_lossy().starts_with(&format!("{}-", self.name)));
+        let files: Vec<_> = ours.flat_map(|e| names.iter().map(move |name| e.path().join(name))).collect();
+        let found = files.iter().find_map(|file| fs::read_to_string(file).ok());
+        found.unwrap_or_else(|| panic!("none of {names:?}")).trim().to_owned()
+    }
+
     /// Process id of the supervisor.
     pub fn supervisor(&self) -> i32 {
         let text = fs::read(self.dir().join("state.json")).unwrap();
@@ -229,8 +263,8 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 const APPLETS: &[&str] = &[
     "awk", "basename", "cat", "chmod", "chown", "cp", "cut", "dd", "df", "dmesg", "echo", "env", "false",
-    "find", "grep", "halt", "head", "hostname", "id", "ip", "kill", "ls", "ln", "mkdir", "mknod", "mount",
-    "mv", "ps", "poweroff", "readlink", "reboot", "rm", "rmdir", "sed", "sh", "sleep", "sort", "stat",
-    "stty", "sync", "sysctl", "tail", "test", "touch", "tr", "true", "tty", "umount", "uname", "wc", "yes",
-    "unshare",
+    "find", "grep", "halt", "head", "hostname", "id", "ip", "kill", "ls", "ln", "mkdir", "mkfifo", "mknod",
+    "mount", "mv", "ps", "poweroff", "readlink", "reboot", "rm", "rmdir", "sed", "sh", "sleep", "sort",
+    "stat", "stty", "sync", "sysctl", "tail", "test", "touch", "tr", "true", "tty", "umount", "uname", "wc",
+    "yes", "unshare",
 ];

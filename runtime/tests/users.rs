@@ -1,0 +1,186 @@
+//! Ordinary users run containers, with control groups delegated to them and without. Each test is a
+//! new user, as whom this program runs again. Needs root, passwd's useradd, uidmap and setpriv.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use millstream_runtime::Error;
+use millstream_runtime::container::{ImageUse, Stopped};
+use support::{AS_USER, Recipe, World, traces};
+
+struct User {
+    name: String,
+    id: u32,
+    home: tempfile::TempDir,
+    /// Control groups made for them.
+    groups: Vec<PathBuf>,
+}
+
+impl User {
+    fn add(what: &str) -> Self {
+        let name = format!("ms{what}{}", std::process::id());
+        let added = Command::new("useradd").args(["--no-create-home", "--shell=/bin/sh", &name]).status();
+        assert!(added.unwrap().success());
+        let id = Command::new("id").args(["-u", &name]).output().unwrap();
+        let id = String::from_utf8(id.stdout).unwrap().trim().parse().unwrap();
+        let home = tempfile::tempdir().unwrap();
+        chown(home.path(), Some(id), Some(id)).unwrap();
+        Self { name, id, home, groups: Vec::new() }
+    }
+
+    /// What an administrator does once: a group of the user's own in every hierarchy.
+    fn delegate(mut self) -> Self {
+        let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        for line in mountinfo.lines().filter(|line| line.contains(" - cgroup")) {
+            let root = Path::new(line.split(' ').nth(4).unwrap());
+            let group = root.join(&self.name);
+            if self.groups.contains(&group) || fs::create_dir(&group).is_err() {
+                continue;
+            }
+            for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads", "tasks"] {
+                let _ = chown(group.join(file), Some(self.id), Some(self.id));
+            }
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                if let Ok(value) = fs::read_to_string(root.join(file)) {
+                    let _ = fs::write(group.join(file), value);
+                }
+            }
+            self.groups.push(group);
+        }
+        self
+    }
+
+    /// Runs a test of this file, marked as ignored, as this user.
+    fn run(&self, test: &str) -> Output {
+        let join = "for group in $GROUPS_OF_USER; do echo $$ > $group/cgroup.procs; done; exec \"$@\"";
+        let groups: Vec<_> = self.groups.iter().map(|group| group.to_str().unwrap()).collect();
+        Command::new("sh")
+            .args(["-euc", join, "sh", "setpriv", "--init-groups", "--inh-caps=-all"])
+            .args(["--reuid", &self.name, "--regid", &self.name])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--ignored", "--nocapture"])
+            .env("GROUPS_OF_USER", groups.join(" "))
+            .env("TMPDIR", self.home.path())
+            .env("HOME", self.home.path())
+            .env(AS_USER, self.home.path().join("containers"))
+            .output()
+            .unwrap()
+    }
+
+    fn passes(&self, test: &str) {
+        let output = self.run(test);
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        assert!(output.status.success() && text[0].contains("1 passed"), "{}", text.concat());
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        for group in &self.groups {
+            let end = std::time::Instant::now() + Duration::from_secs(5);
+            while !remove(group) && std::time::Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        let _ = Command::new("userdel").arg(&self.name).output();
+    }
+}
+
+/// Only what the runtime left for its caller may be below.
+fn remove(group: &Path) -> bool {
+    let _ = fs::remove_dir(group.join(".caller"));
+    fs::remove_dir(group).is_ok()
+}
+
+#[test]
+fn with_control_groups_of_their_own() {
+    User::add("own").delegate().passes("life_cycle_with_groups");
+}
+
+#[test]
+fn without_any() {
+    User::add("none").passes("life_cycle_without_groups");
+}
+
+fn life_cycle(world: &World) {
+    let image = world.image(&Recipe::default());
+    let container = world.launch_from("user", &image);
+    assert_eq!(container.sh("exit 7"), 7);
+    assert_eq!(
+        container.output("id -u; stat -c %u:%g / /etc/passwd /dev/pts /dev/console"),
+        "0\n0:0\n0:0\n0:0\n0:5"
+    );
+    let map = container.output("awk '{print $1, $2, $3}' /proc/self/uid_map");
+    assert_eq!(map, "0 1 65536", "as the user's namespace sees it");
+    assert_eq!(container.output("grep -c : /proc/self/cgroup | grep -c ."), "1");
+    assert_eq!(container.sh("touch /mine && chown 1000:1000 /mine && chmod 4755 /mine"), 0);
+    let meta = fs::metadata(container.dir().join("upper/mine")).unwrap();
+    assert_eq!((meta.uid(), meta.mode() & 0o7777), (1001, 0o4755));
+    // Whole directories of the image vanish and come back without their old contents.
+    assert_eq!(container.sh("rm /etc/inittab && mv /root /moved && rm -r /tmp && mkdir /tmp"), 0);
+    assert_eq!(container.output("ls -A /tmp"), "output");
+    let second = world.launch_from("two", &image);
+    assert_eq!(second.sh("test -e /etc/inittab && test ! -e /mine"), 0, "the image is shared, not changed");
+    assert_eq!(fs::read_dir(world.runtime.images()).unwrap().count(), 1);
+    assert_eq!(world.runtime.stop(&container.name, Duration::from_secs(20)).unwrap(), Stopped::Cleanly);
+    assert_eq!(traces(&container.name, world), Vec::<String>::new());
+    world.runtime.start(&container.name).unwrap();
+    assert_eq!(container.sh("test -e /mine && test ! -e /etc/inittab && test -d /moved"), 0);
+    let copied = support::name("copied");
+    world.runtime.create(&copied, &image, ImageUse::Copied).unwrap();
+    world.runtime.start(&copied).unwrap();
+    world.runtime.delete(&copied, true).unwrap();
+    world.runtime.delete(&container.name, true).unwrap();
+    assert!(!container.dir().exists(), "also files of other ids");
+    assert_eq!(traces(&container.name, world), Vec::<String>::new());
+}
+
+#[test]
+#[ignore = "run as an ordinary user"]
+fn life_cycle_with_groups() {
+    let world = World::new();
+    life_cycle(&world);
+    let container = world.launch("groups");
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = own
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .unwrap()
+        .trim_end_matches("/.caller")
+        .to_owned();
+    let groups = fs::read_to_string(format!("/proc/{}/cgroup", container.info().pid.unwrap())).unwrap();
+    assert!(groups.contains(&format!("0::{own}/millstream/{}-", container.name)), "{groups}");
+    assert_eq!(container.sh("mkdir /sys/fs/cgroup/sub && echo $$ > /sys/fs/cgroup/sub/cgroup.procs"), 0);
+    assert_eq!(container.output("grep 0:: /proc/self/cgroup"), "0::/.exec");
+    assert!(container.info().processes.unwrap() >= 1);
+}
+
+#[test]
+#[ignore = "run as an ordinary user"]
+fn life_cycle_without_groups() {
+    let world = World::new();
+    life_cycle(&world);
+    let image = world.image(&Recipe { links: &[("sbin/init", "systemd")], ..Recipe::default() });
+    let container = world.create("systemd", &image);
+    match world.runtime.start(&container.name) {
+        Err(Error::Start { reason, .. }) if reason.contains("the image's /sbin/init") => {}
+        other => panic!("{other:?}"),
+    }
+    let image = world.image(&Recipe {
+        links: &[("sbin/init", "systemd")],
+        files: &[("sbin/systemd", "#!/bin/sh\nsleep 100\n")],
+        ..Recipe::default()
+    });
+    let container = world.create("systemd2", &image);
+    match world.runtime.start(&container.name) {
+        Err(Error::Start { reason, .. }) => {
+            assert!(reason.contains("control group") && reason.contains("chown"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+}

@@ -1,0 +1,132 @@
+//! `config` and `profile`.
+
+use clap::Subcommand;
+
+use super::Output;
+
+pub const KEYS: &str = "\
+Keys:
+  limits.cpu                   2, or a set as in 0-1,3
+  limits.cpu.allowance         a share as in 50%, or time as in 25ms/100ms
+  limits.cpu.priority          0 to 10
+  limits.memory                a size as in 512MiB, or a share as in 50%
+  limits.memory.enforce        hard or soft
+  limits.memory.swap           true or false
+  limits.memory.swap.priority  0 to 10
+  limits.processes             a number
+  limits.disk.priority         0 to 10
+  boot.autostart               true: `millstream start --all-autostart` starts it
+  boot.autostart.priority      higher starts earlier
+  boot.autostart.delay         seconds to wait after it
+  security.nesting             true: containers can run inside
+  environment.NAME             a variable of its init and of commands
+  user.NAME                    anything; image templates can read it
+
+Limits apply to running containers at once.";
+
+#[derive(Subcommand)]
+pub enum Config {
+    /// Print the value of a key
+    Get {
+        /// Container
+        name: String,
+        /// Key
+        key: String,
+    },
+    /// Set keys
+    Set {
+        /// Container
+        name: String,
+        /// Keys and their values
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        pairs: Vec<String>,
+    },
+    /// Take keys away
+    Unset {
+        /// Container
+        name: String,
+        /// Keys
+        #[arg(required = true, value_name = "KEY")]
+        keys: Vec<String>,
+    },
+    /// Print all of it
+    Show {
+        /// Container
+        name: String,
+        /// With what its profiles give it
+        #[arg(long)]
+        expanded: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Change all of it in an editor, or to the YAML on standard input
+    Edit {
+        /// Container
+        name: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum Profile {
+    /// List profiles
+    #[command(visible_alias = "ls")]
+    List(Output),
+    /// Print a profile
+    Show {
+        /// Profile
+        name: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Make an empty profile
+    Create {
+        /// Profile
+        name: String,
+        /// For people
+        #[arg(long, default_value = "")]
+        description: String,
+    },
+    /// Set keys; containers that have the profile follow
+    Set {
+        /// Profile
+        name: String,
+        /// Keys and their values
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        pairs: Vec<String>,
+    },
+    /// Take keys away
+    Unset {
+        /// Profile
+        name: String,
+        /// Keys
+        #[arg(required = true, value_name = "KEY")]
+        keys: Vec<String>,
+    },
+    /// Change a profile in an editor, or to the YAML on standard input
+    Edit {
+        /// Profile
+        name: String,
+    },
+    /// Make a profile like another one
+    Copy {
+        /// Profile
+        from: String,
+        /// The new one
+        to: String,
+    },
+    /// Delete profiles that no container has
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Profiles
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Give a container other profiles; the later ones count more
+    Assign {
+        /// Container
+        name: String,
+        /// Profiles in their order; none: it has only its own settings
+        #[arg(value_name = "PROFILE")]
+        profiles: Vec<String>,
+    },
+}

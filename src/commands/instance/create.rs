@@ -1,0 +1,57 @@
+//! `launch` and `create`.
+
+use std::path::Path;
+
+use anyhow::Context;
+use chrono::Utc;
+use millstream_client::Keep;
+use millstream_runtime::container::{Configuration, CreateOptions, ImageUse};
+use millstream_runtime::{ContainerName, ImageFiles, Runtime};
+
+use crate::cli::instance::Create;
+use crate::commands::client;
+use crate::output;
+use crate::progress::Bar;
+
+/// Finds an image by the name the user gave: a directory, else one of the store, else one of a
+/// remote, which is fetched and kept in the store.
+fn image(name: &str, quiet: bool) -> anyhow::Result<ImageFiles> {
+    if name.starts_with(['.', '/']) {
+        return ImageFiles::in_directory(Path::new(name))
+            .with_context(|| format!("{name} is no image directory as `millstream build` leaves it"));
+    }
+    let client = client::open();
+    let bar = Bar::new(quiet);
+    let fetched =
+        client::block_on(client.fetch(&name.parse()?, Keep { cached: true, auto_update: false }, &bar));
+    bar.finish();
+    let image = fetched??;
+    client.store()?.touch(image.fingerprint, Utc::now())?;
+    Ok(ImageFiles { fingerprint: image.fingerprint, metadata: image.metadata, rootfs: image.rootfs })
+}
+
+pub fn run(runtime: &Runtime, args: &Create, start: bool, quiet: bool) -> anyhow::Result<()> {
+    let name: ContainerName = args.name.as_ref().map_or_else(ContainerName::random, |name| name.parse())?;
+    let mut configuration = Configuration::default();
+    if !args.profile.is_empty() {
+        configuration.profiles = args.profile.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
+    }
+    for pair in &args.config {
+        let (key, value) = super::settings::pair(pair)?;
+        configuration.config.insert(key, value);
+    }
+    let image = image(&args.image, quiet)?;
+    let usage = if args.copy_image { ImageUse::Copied } else { ImageUse::Automatic };
+    let options = CreateOptions { image: usage, configuration, ephemeral: args.ephemeral };
+    if start {
+        runtime.launch_with(&name, &image, &options)?;
+        super::say_notes(runtime, &name, quiet)?;
+        output::say(quiet, &format!("{name} is running; `millstream shell {name}` opens a shell in it"));
+    } else {
+        runtime.create_with(&name, &image, &options)?;
+        if args.name.is_none() {
+            output::say(quiet, &format!("it is named {name}"));
+        }
+    }
+    Ok(())
+}

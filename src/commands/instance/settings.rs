@@ -1,0 +1,169 @@
+//! `config` and `profile`.
+
+use std::fs;
+use std::io::{IsTerminal, Read};
+
+use anyhow::{Context, anyhow, bail};
+use millstream_runtime::container::{Configuration, Profile as Settings};
+use millstream_runtime::{ContainerName, Runtime};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cli::settings::{Config, Profile};
+use crate::output;
+
+pub fn config(runtime: &Runtime, command: &Config, quiet: bool) -> anyhow::Result<()> {
+    match command {
+        Config::Get { name, key } => {
+            let value = runtime.configuration(&name.parse()?)?.config.get(key).cloned();
+            output::print(&(value.unwrap_or_default() + "\n"))
+        }
+        Config::Set { name, pairs } => change(runtime, name, quiet, |new| set(&mut new.config, pairs)),
+        Config::Unset { name, keys } => change(runtime, name, quiet, |new| {
+            new.config.retain(|key, _| !keys.contains(key));
+            Ok(())
+        }),
+        Config::Show { name, expanded, output } => {
+            let name = name.parse()?;
+            let mut shown = runtime.configuration(&name)?;
+            if *expanded {
+                shown.config = runtime.expanded(&name)?;
+            }
+            output::object(output.format, &shown)
+        }
+        Config::Edit { name } => change(runtime, name, quiet, |new| {
+            *new = edit(new)?;
+            Ok(())
+        }),
+    }
+}
+
+fn change(
+    runtime: &Runtime,
+    name: &str,
+    quiet: bool,
+    act: impl FnOnce(&mut Configuration) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let name = name.parse()?;
+    let mut new = runtime.configuration(&name)?;
+    act(&mut new)?;
+    say(&runtime.configure(&name, &new)?, quiet);
+    Ok(())
+}
+
+pub fn profile(runtime: &Runtime, command: &Profile, quiet: bool) -> anyhow::Result<()> {
+    match command {
+        Profile::List(output) => list(runtime, *output),
+        Profile::Show { name, output } => output::object(output.format, &runtime.profile(&name.parse()?)?),
+        Profile::Create { name, description } => {
+            let name = free(runtime, name)?;
+            let profile = Settings { description: description.clone(), ..Settings::default() };
+            runtime.save_profile(&name, &profile).map(drop).map_err(Into::into)
+        }
+        Profile::Set { name, pairs } => {
+            change_profile(runtime, name, quiet, |profile| set(&mut profile.config, pairs))
+        }
+        Profile::Unset { name, keys } => change_profile(runtime, name, quiet, |profile| {
+            profile.config.retain(|key, _| !keys.contains(key));
+            Ok(())
+        }),
+        Profile::Edit { name } => change_profile(runtime, name, quiet, |profile| {
+            *profile = edit(profile)?;
+            Ok(())
+        }),
+        Profile::Copy { from, to } => {
+            let profile = runtime.profile(&from.parse()?)?;
+            runtime.save_profile(&free(runtime, to)?, &profile).map(drop).map_err(Into::into)
+        }
+        Profile::Delete { names } => super::each(names, |name| Ok(runtime.delete_profile(name)?)),
+        Profile::Assign { name, profiles } => change(runtime, name, quiet, |new| {
+            new.profiles = profiles.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
+            Ok(())
+        }),
+    }
+}
+
+#[derive(Serialize)]
+struct Line {
+    name: String,
+    description: String,
+    used_by: usize,
+}
+
+fn list(runtime: &Runtime, output: crate::cli::Output) -> anyhow::Result<()> {
+    let containers = runtime.list()?;
+    let lines: Vec<_> = runtime
+        .profiles()?
+        .into_iter()
+        .map(|(name, profile)| Line {
+            used_by: containers.iter().filter(|info| info.profiles.contains(&name)).count(),
+            name: name.to_string(),
+            description: profile.description,
+        })
+        .collect();
+    output::list(
+        output.format,
+        &lines,
+        &[
+            ("NAME", &|line| line.name.clone()),
+            ("DESCRIPTION", &|line| line.description.clone()),
+            ("USED BY", &|line| line.used_by.to_string()),
+        ],
+    )
+}
+
+fn change_profile(
+    runtime: &Runtime,
+    name: &str,
+    quiet: bool,
+    act: impl FnOnce(&mut Settings) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let name = name.parse()?;
+    let mut profile = runtime.profile(&name)?;
+    act(&mut profile)?;
+    say(&runtime.save_profile(&name, &profile)?, quiet);
+    Ok(())
+}
+
+/// A name that no profile has.
+fn free(runtime: &Runtime, name: &str) -> anyhow::Result<ContainerName> {
+    let name: ContainerName = name.parse()?;
+    if runtime.profiles()?.contains_key(&name) {
+        bail!("there already is a profile {name}");
+    }
+    Ok(name)
+}
+
+fn say(notes: &[String], quiet: bool) {
+    for note in notes {
+        output::say(quiet, note);
+    }
+}
+
+fn set(settings: &mut millstream_runtime::container::Settings, pairs: &[String]) -> anyhow::Result<()> {
+    for text in pairs {
+        let (key, value) = pair(text)?;
+        settings.insert(key, value);
+    }
+    Ok(())
+}
+
+/// `KEY=VALUE`.
+pub fn pair(text: &str) -> anyhow::Result<(String, String)> {
+    let (key, value) = text.split_once('=').ok_or_else(|| anyhow!("{text:?} should be KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// The YAML on standard input, or what an editor makes of `value`.
+fn edit<T: Serialize + DeserializeOwned>(value: &T) -> anyhow::Result<T> {
+    let mut text = String::new();
+    if std::io::stdin().is_terminal() {
+        let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
+        fs::write(file.path(), serde_yaml_ng::to_string(value)?)?;
+        super::editor(file.path())?;
+        text = fs::read_to_string(file.path())?;
+    } else {
+        std::io::stdin().read_to_string(&mut text)?;
+    }
+    serde_yaml_ng::from_str(&text).context("nothing has changed, as this is not what it should be")
+}

@@ -1,0 +1,33 @@
+//! `snapshot`, `restore`, `copy`, `rename`, and snapshots in `delete`.
+
+use millstream_runtime::{ContainerName, Runtime};
+
+use crate::cli::storage::{Copy, Rename, Restore, TakeSnapshot};
+use crate::output;
+
+pub fn snapshot(runtime: &Runtime, args: &TakeSnapshot) -> anyhow::Result<()> {
+    let snapshot = args.snapshot.as_deref().map(str::parse).transpose()?;
+    let made = runtime.snapshot(&args.name.parse()?, snapshot.as_ref(), args.expiry)?;
+    output::print(&format!("{made}\n"))
+}
+
+pub fn restore(runtime: &Runtime, args: &Restore) -> anyhow::Result<()> {
+    Ok(runtime.restore(&args.name.parse()?, &args.snapshot.parse()?)?)
+}
+
+pub fn copy(runtime: &Runtime, args: &Copy) -> anyhow::Result<()> {
+    let (from, snapshot) = split(&args.from)?;
+    Ok(runtime.copy(&from, snapshot.as_ref(), &args.to.parse()?)?)
+}
+
+pub fn rename(runtime: &Runtime, args: &Rename) -> anyhow::Result<()> {
+    Ok(runtime.rename(&args.from.parse()?, &args.to.parse()?)?)
+}
+
+/// `CONTAINER` or `CONTAINER/SNAPSHOT`.
+pub fn split(text: &str) -> anyhow::Result<(ContainerName, Option<ContainerName>)> {
+    match text.split_once('/') {
+        Some((name, snapshot)) => Ok((name.parse()?, Some(snapshot.parse()?))),
+        None => Ok((text.parse()?, None)),
+    }
+}
