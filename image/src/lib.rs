@@ -18,9 +18,11 @@ pub mod oci;
 pub mod openpgp;
 pub mod serial;
 pub mod simplestreams;
+pub mod size;
 pub mod spdx;
 pub mod squashfs;
 pub mod sums;
+mod varint;
 
 pub use arch::Architecture;
 pub use digest::{Fingerprint, Sha256Digest};

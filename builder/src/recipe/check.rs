@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use millstream_image::size;
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 use serde_json::{Map, Value};
 
+use super::Problem;
 use super::schema::{DEFINITION, REQUIRED, Shape};
-use super::{Problem, size};
 
 /// Mappings that merge mappings that merge mappings: how far that goes.
 const MAX_MERGES: usize = 8;

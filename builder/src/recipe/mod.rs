@@ -13,7 +13,6 @@ mod pongo;
 mod resolve;
 mod rules;
 mod schema;
-mod size;
 mod template;
 
 use std::fmt;

@@ -1,9 +1,9 @@
 //! `-o key=value`: single values of a recipe, checked like the recipe itself.
 
+use millstream_image::size;
 use serde_json::Value;
 
 use super::schema::{DEFINITION, Shape};
-use super::size;
 
 /// Sets one value: `image.release=trixie`, `files.0.content=x`, `source.components.1=contrib`.
 pub(super) fn set(value: &mut Value, text: &str) -> Result<(), String> {

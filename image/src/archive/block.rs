@@ -5,6 +5,7 @@ use std::io;
 use liblzma::stream::{Action, Check, Filters, LzmaOptions, MtStreamBuilder, Status};
 
 use super::xz::Bcj;
+use crate::varint;
 
 const FOOTER: usize = 12;
 
@@ -74,7 +75,7 @@ impl Block {
             return Some(Self { data, record: Record { unpadded: 0, uncompressed: 0 } });
         }
         let (records, unpadded, size) =
-            (read_varint(&mut fields)?, read_varint(&mut fields)?, read_varint(&mut fields)?);
+            (varint::take(&mut fields)?, varint::take(&mut fields)?, varint::take(&mut fields)?);
         (records == 1 && size == uncompressed)
             .then_some(Self { data, record: Record { unpadded, uncompressed } })
     }
@@ -83,10 +84,10 @@ impl Block {
 /// Index and footer of a stream with these blocks.
 pub(super) fn stream_end(records: &[Record]) -> Vec<u8> {
     let mut end = vec![0];
-    varint(&mut end, records.len() as u64);
+    varint::push(&mut end, records.len() as u64);
     for record in records {
-        varint(&mut end, record.unpadded);
-        varint(&mut end, record.uncompressed);
+        varint::push(&mut end, record.unpadded);
+        varint::push(&mut end, record.uncompressed);
     }
     end.resize(end.len().next_multiple_of(4), 0);
     end.extend_from_slice(&crc32fast::hash(&end).to_le_bytes());
@@ -96,25 +97,4 @@ pub(super) fn stream_end(records: &[Record]) -> Vec<u8> {
     end.extend_from_slice(&footer);
     end.extend_from_slice(b"YZ");
     end
-}
-
-fn varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..63).step_by(7) {
-        let (first, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(first & 0x7f) << shift;
-        if first & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }

@@ -9,6 +9,8 @@ use std::os::unix::fs::FileExt;
 
 use liblzma::stream::{Action, Filters, LzmaOptions, Status, Stream};
 
+use crate::varint;
+
 const MAGIC: &[u8; 6] = b"\xfd7zXZ\0";
 const STREAM_HEADER: usize = 12;
 /// A longer index is not read, in bytes.
@@ -80,11 +82,11 @@ fn parse_index(index: &[u8]) -> Option<Vec<Block>> {
     if crc32fast::hash(body).to_le_bytes() != crc {
         return None;
     }
-    let count = number(&mut rest)?;
+    let count = varint::take(&mut rest)?;
     let mut blocks = Vec::new();
     let mut offset = STREAM_HEADER as u64;
     for _ in 0..count {
-        let (unpadded, uncompressed) = (number(&mut rest)?, number(&mut rest)?);
+        let (unpadded, uncompressed) = (varint::take(&mut rest)?, varint::take(&mut rest)?);
         if unpadded == 0 || unpadded >= 1 << 60 {
             return None;
         }
@@ -109,10 +111,10 @@ fn stream_footer(flags: [u8; 2], index_size: u64) -> Vec<u8> {
 /// Index and footer: unpadded and uncompressed bytes of each block.
 pub(super) fn trailer(flags: [u8; 2], records: &[(u64, u64)]) -> Vec<u8> {
     let mut index = vec![0];
-    push_number(&mut index, records.len() as u64);
+    varint::push(&mut index, records.len() as u64);
     for (unpadded, uncompressed) in records {
-        push_number(&mut index, *unpadded);
-        push_number(&mut index, *uncompressed);
+        varint::push(&mut index, *unpadded);
+        varint::push(&mut index, *uncompressed);
     }
     index.resize(index.len().next_multiple_of(4), 0);
     let crc = crc32fast::hash(&index);
@@ -151,7 +153,7 @@ pub(super) fn examine(start: &[u8], block: Block, check: u64) -> Option<(Coder, 
     let mut rest = &header[2..size - 4];
     for bit in [0x40, 0x80] {
         if flags & bit != 0 {
-            number(&mut rest)?;
+            varint::take(&mut rest)?;
         }
     }
     let mut filter = 0;
@@ -252,7 +254,7 @@ impl Coder {
         let mut header = vec![(form.size / 4 - 1) as u8, form.stated << 6 | u8::from(self.filter != 0)];
         for (bit, value) in [(1, data.len() as u64), (2, uncompressed)] {
             if form.stated & bit != 0 {
-                push_number(&mut header, value);
+                varint::push(&mut header, value);
             }
         }
         if self.filter != 0 {
@@ -353,24 +355,3 @@ const CRC64: [u64; 256] = {
     }
     table
 };
-
-fn push_number(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn number(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..63).step_by(7) {
-        let (first, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(first & 0x7f) << shift;
-        if first & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
-}

@@ -145,21 +145,7 @@ pub fn memory(text: &str, total: u64) -> Option<u64> {
         let percent: u64 = percent.parse().ok().filter(|n| (1..=100).contains(n))?;
         return Some(total / 100 * percent);
     }
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor: u64 = match unit.trim() {
-        "" | "B" => 1,
-        "kB" | "KB" => 1000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "TB" => 1_000_000_000_000,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        "TiB" => 1 << 40,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(factor).filter(|bytes| *bytes > 0 && *bytes < 1 << 62)
+    millstream_image::size::parse(text).filter(|bytes| *bytes > 0 && *bytes < 1 << 62)
 }
 
 /// Bytes of memory this host has.

@@ -1,9 +1,10 @@
-//! Sizes as recipes write them: bytes, or a number with a unit.
+//! Sizes as people write them: bytes, or a number with a unit.
 
-pub(super) const EXPECTED: &str = "expected bytes, or a number with a unit such as GiB or GB";
+/// What to say of a text that is none.
+pub const EXPECTED: &str = "expected bytes, or a number with a unit such as GiB or GB";
 
 /// Bytes; units are powers of 1024 with an `i` and powers of 1000 without.
-pub(super) fn parse(text: &str) -> Option<u64> {
+pub fn parse(text: &str) -> Option<u64> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
