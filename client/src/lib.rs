@@ -27,10 +27,12 @@
 mod cache;
 pub mod catalogue;
 mod client;
+mod detect;
 mod documents;
 mod error;
 mod fetch;
 pub mod http;
+pub mod lxc;
 pub mod progress;
 pub mod query;
 pub mod remotes;

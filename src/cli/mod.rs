@@ -3,6 +3,7 @@
 pub mod build;
 pub mod client;
 pub mod instance;
+pub mod lxc_template;
 pub mod server;
 pub mod up;
 

@@ -7,6 +7,7 @@ mod support;
 
 mod instances;
 mod lxc;
+mod lxc_template;
 mod lxd;
 mod newcomer;
 mod run;

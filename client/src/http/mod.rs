@@ -6,6 +6,7 @@
 mod body;
 mod download;
 mod part;
+mod unstated;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -137,6 +138,19 @@ impl HttpClient {
         let result = download::run(self, what, name, progress).await;
         progress.end(name);
         result
+    }
+
+    /// Fetches a file of at most `cap` bytes whose size and hash nobody has stated. What it holds
+    /// must be proved afterwards, or be believed because of where it came from.
+    pub async fn download_unstated(
+        &self,
+        url: &str,
+        dest: &Path,
+        cap: u64,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        check_url(url)?;
+        unstated::run(self, (url, cap), dest, progress).await
     }
 
     async fn try_document(&self, url: &str, cap: u64) -> Result<Vec<u8>> {

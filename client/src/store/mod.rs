@@ -196,6 +196,19 @@ impl Store {
         stored.ok_or_else(|| self.damaged("an image that was just stored is gone; try again"))
     }
 
+    /// Keeps a small file beside an image, which its fingerprint does not cover; it goes with the
+    /// image. The caller has checked it. Returns where it is.
+    pub fn attach(&self, fingerprint: Fingerprint, name: &str, contents: &[u8]) -> Result<PathBuf> {
+        let path = self.path(fingerprint).join(name);
+        atomic::write(&path, contents)?;
+        Ok(path)
+    }
+
+    /// A file that [`Store::attach`] put there.
+    pub fn attachment(&self, fingerprint: Fingerprint, name: &str) -> Option<PathBuf> {
+        Some(self.path(fingerprint).join(name)).filter(|path| path.is_file())
+    }
+
     /// Removes an image and its aliases.
     pub fn delete(&self, fingerprint: Fingerprint) -> Result<()> {
         let dir = self.path(fingerprint);
