@@ -32,6 +32,8 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Up(command) => commands::up::run(command, cli.quiet)?,
         Command::Recipe(command) => commands::recipe::run(command)?,
         Command::Build(command) => commands::build::run(command, cli.quiet)?,
+        Command::Pack(command) => commands::pack::run(command, cli.quiet)?,
+        Command::Manifest(command) => commands::manifest::run(command, cli.quiet)?,
         Command::Stream(command) => commands::stream::run(command, cli.quiet)?,
         Command::Key(command) => commands::key::run(command, cli.quiet)?,
         Command::Serve(command) => commands::serve::run(command, cli.quiet)?,

@@ -5,6 +5,7 @@
 
 mod builds;
 mod compare;
+mod delta;
 mod fetch;
 
 use std::path::PathBuf;
@@ -29,7 +30,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let all: Vec<_> = builds::all().into_iter().chain(fetch::all()).collect();
+    let all: Vec<_> = builds::all().into_iter().chain(fetch::all()).chain(delta::all()).collect();
     if arguments.names.is_empty() {
         for comparison in &all {
             println!("{:16} {}", comparison.name, comparison.about);

@@ -48,6 +48,21 @@ pub enum Error {
         /// The end of its output.
         last: String,
     },
+    /// A fresh image does not boot as it should.
+    #[error("the boot test failed: {reason}")]
+    BootTest {
+        /// What did not come up, with what the system said about it.
+        reason: String,
+    },
+    /// A build failed after it had begun; its log is kept.
+    #[error("{source}\nthe whole log: {}", log.display())]
+    Logged {
+        /// The log.
+        log: PathBuf,
+        /// What failed.
+        #[source]
+        source: Box<Error>,
+    },
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {

@@ -4,22 +4,26 @@
 //! the whole way to `rootfs.tar.xz` and its companions.
 
 pub mod apt;
-mod artefacts;
 mod build;
-mod current;
+pub mod difference;
+mod emulation;
 mod error;
 mod files;
+pub mod format;
 mod inventory;
 mod leftovers;
 mod manager;
 mod output;
+pub mod pack;
 mod packages;
 pub mod recipe;
 mod rootfs;
 pub mod script;
 mod source;
-mod staging;
+pub mod staging;
 
-pub use build::{BuildOptions, Built, build};
-pub use current::is_current;
+pub use build::boot::BootTest;
+pub use build::{
+    BuildOptions, Built, Difference, Event, Reason, Stage, Verified, build, explain, resolved, verify,
+};
 pub use error::{Error, Result};

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use crate::Result;
 use crate::apt::bootstrap::{Fetcher, Installed};
-use crate::manager::Commands;
-use crate::recipe::{PackageSet, Packages, Repository};
+use crate::manager::{self, Commands};
+use crate::recipe::{PackageSet, Packages};
 use crate::rootfs::{Attributes, Rootfs};
 use crate::script::Scripts;
-use crate::{Error, Result};
 
 /// What the stage works with.
 pub(crate) struct Stage<'a> {
@@ -21,6 +21,13 @@ pub(crate) struct Stage<'a> {
 }
 
 impl Stage<'_> {
+    /// Makes further repositories known; before any action runs, as these may change them.
+    pub(crate) fn repositories(&self) -> Result<()> {
+        let commands = Commands::of(self.packages)?;
+        let lines = commands.add_repositories(&self.packages.repositories, self.rootfs)?;
+        self.script(&commands, "repositories", &lines)
+    }
+
     /// Runs it; `post_update` runs the actions of that name.
     pub(crate) fn run(
         &self,
@@ -28,23 +35,23 @@ impl Stage<'_> {
         post_update: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         let commands = Commands::of(self.packages)?;
-        for repository in &self.packages.repositories {
-            self.add_repository(repository)?;
-        }
         let sets: Vec<_> = self.packages.sets.iter().filter(|set| !set.early).collect();
         if sets.iter().all(|set| set.packages.is_empty()) && !self.packages.update {
             return Ok(());
         }
         self.refresh(&commands, &sets, installed.as_deref_mut())?;
         if self.packages.update {
-            self.script("update", std::slice::from_ref(&commands.update))?;
+            self.script(&commands, "update", std::slice::from_ref(&commands.update))?;
             post_update()?;
         }
-        self.script("packages", &commands.sets(&sets))?;
+        self.script(&commands, "packages", &commands.sets(&sets))?;
         if let Some(installed) = installed {
             installed.harvest(self.archives, self.fetcher.cache)?;
         }
-        if self.packages.cleanup { self.script("cleanup", &[commands.clean]) } else { Ok(()) }
+        if self.packages.cleanup {
+            self.script(&commands, "cleanup", std::slice::from_ref(&commands.clean))?;
+        }
+        Ok(())
     }
 
     /// With nothing but the bootstrap's own sources there is nothing new to fetch.
@@ -54,7 +61,7 @@ impl Stage<'_> {
         sets: &[&PackageSet],
         installed: Option<&mut Installed>,
     ) -> Result<()> {
-        if let Some(installed) = installed.filter(|_| self.packages.custom_manager.is_none()) {
+        if let Some(installed) = installed.filter(|_| manager::is_apt(self.packages)) {
             let installs = sets.iter().filter(|set| set.action != "remove");
             let wanted: Vec<_> = installs.clone().flat_map(|set| set.packages.clone()).collect();
             let recommends =
@@ -65,43 +72,11 @@ impl Stage<'_> {
                 return Ok(());
             }
         }
-        self.script("refresh", std::slice::from_ref(&commands.refresh))
+        self.script(commands, "refresh", std::slice::from_ref(&commands.refresh))
     }
 
-    fn script(&self, what: &str, lines: &[String]) -> Result<()> {
-        let lines: Vec<_> = lines.iter().map(String::as_str).filter(|line| !line.is_empty()).collect();
-        if lines.is_empty() {
-            return Ok(());
-        }
-        self.scripts.run(what, &format!("#!/bin/sh\nset -e\n{}\n", lines.join("\n")))
-    }
-
-    /// apt's rules for names: `sources.list` itself, else a file in `sources.list.d`.
-    fn add_repository(&self, repository: &Repository) -> Result<()> {
-        let name = repository.name.as_str();
-        if name.is_empty() || name.contains('/') {
-            let reason = format!("packages.repositories: {name:?} is not a file name");
-            return Err(Error::Refused(reason));
-        }
-        let known = [".list", ".sources"].iter().any(|ending| name.ends_with(ending));
-        let path = match name {
-            "sources.list" => "/etc/apt/sources.list".to_owned(),
-            _ if known => format!("/etc/apt/sources.list.d/{name}"),
-            _ => format!("/etc/apt/sources.list.d/{name}.list"),
-        };
-        let text = format!("{}\n", repository.url.trim_end());
-        self.rootfs.write(&path, text.as_bytes(), Attributes::default())?;
-        if repository.key.is_empty() {
-            return Ok(());
-        }
-        if !repository.key.contains("-----BEGIN PGP PUBLIC KEY BLOCK-----") {
-            return Err(Error::Refused(format!(
-                "packages.repositories: the key of {name} must be the public key itself, armored; \
-                 no keyserver is asked"
-            )));
-        }
-        let path = format!("/etc/apt/trusted.gpg.d/{name}.asc");
-        self.rootfs.write(&path, repository.key.as_bytes(), Attributes::default())
+    fn script(&self, commands: &Commands, what: &str, lines: &[String]) -> Result<()> {
+        commands.script(lines).map_or(Ok(()), |script| self.scripts.run(what, &script))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Writing into a root file system without ever leaving it: links in it are resolved below it.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -37,13 +37,19 @@ impl Rootfs {
 
     /// Writes a file, making its directories; an existing one keeps owner and mode unless told.
     pub(crate) fn write(&self, path: &str, data: &[u8], attributes: Attributes) -> Result<()> {
+        self.write_from(path, data, attributes)
+    }
+
+    /// The same, from what a reader has.
+    pub(crate) fn write_from(&self, path: &str, mut data: impl Read, attributes: Attributes) -> Result<()> {
         let failed = |e: Errno| Error::io(path)(e.into());
         if let Some((parent, _)) = path.trim_end_matches('/').rsplit_once('/') {
             self.make_directories(parent)?;
         }
+        self.check_regular(path)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
         let mut file = File::from(self.resolve(path, flags, Mode::from(0o644)).map_err(failed)?);
-        file.write_all(data).map_err(Error::io(path))?;
+        io::copy(&mut data, &mut file).map_err(Error::io(path))?;
         if attributes.uid.is_some() || attributes.gid.is_some() {
             let (uid, gid) = (attributes.uid.map(fs::Uid::from_raw), attributes.gid.map(fs::Gid::from_raw));
             fs::fchown(file.as_fd(), uid, gid).map_err(failed)?;
@@ -56,13 +62,60 @@ impl Rootfs {
 
     /// Reads a file of at most 64 MiB; `None` when it is not there.
     pub(crate) fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        let Some(file) = self.open_file(path)? else { return Ok(None) };
+        let mut data = Vec::new();
+        file.take(64 << 20).read_to_end(&mut data).map_err(Error::io(path))?;
+        Ok(Some(data))
+    }
+
+    /// Opens a file for reading; `None` when it is not there.
+    pub(crate) fn open_file(&self, path: &str) -> Result<Option<File>> {
+        self.check_regular(path)?;
         match self.resolve(path, OFlags::RDONLY, Mode::empty()) {
-            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(error) => Err(Error::io(path)(error.into())),
-            Ok(file) => {
-                let mut data = Vec::new();
-                File::from(file).take(64 << 20).read_to_end(&mut data).map_err(Error::io(path))?;
-                Ok(Some(data))
+            Ok(file) => Ok(Some(File::from(file))),
+        }
+    }
+
+    /// Names in a directory, sorted; none when it is not there.
+    pub(crate) fn list(&self, path: &str) -> Result<Vec<String>> {
+        let failed = |e: Errno| Error::io(path)(e.into());
+        match self.resolve(path, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()) {
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(Vec::new()),
+            Err(error) => Err(failed(error)),
+            Ok(directory) => {
+                let names = names(&directory).map_err(failed)?;
+                let mut names: Vec<_> =
+                    names.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect();
+                names.sort();
+                Ok(names)
+            }
+        }
+    }
+
+    /// Makes a link, in the place of whatever file was there.
+    pub(crate) fn symlink(&self, path: &str, target: &Path) -> Result<()> {
+        if let Some((parent, _)) = path.trim_end_matches('/').rsplit_once('/') {
+            self.make_directories(parent)?;
+        }
+        let failed = |e: Errno| Error::io(path)(e.into());
+        let Some((directory, name)) = self.parent(path)? else { return Err(failed(Errno::NOENT)) };
+        match fs::unlinkat(&directory, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(failed(error)),
+        }
+        fs::symlinkat(target, directory, name).map_err(failed)
+    }
+
+    /// A device in a root file system is the host's device, and a pipe would be waited for.
+    fn check_regular(&self, path: &str) -> Result<()> {
+        let Ok(found) = self.resolve(path, OFlags::PATH, Mode::empty()) else { return Ok(()) };
+        let stat = fs::fstat(found).map_err(|e| Error::io(path)(e.into()))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile | FileType::Directory => Ok(()),
+            _ => {
+                Err(Error::Refused(format!("{path} is a device, a pipe or a socket in the root file system")))
             }
         }
     }
@@ -197,9 +250,31 @@ mod tests {
         let _ = rootfs.write("/../outside", b"changed", Attributes::default());
         rootfs.remove("/up/outside").unwrap();
         assert_eq!(std::fs::read_to_string(dir.path().join("outside")).unwrap(), "safe");
+        assert!(
+            rootfs.symlink("/up/outside", Path::new("x")).is_err() || dir.path().join("outside").is_file()
+        );
         rootfs.write("/a/b/c", b"x", Attributes { mode: Some(0o600), ..Attributes::default() }).unwrap();
         assert_eq!(rootfs.read("/a/b/c").unwrap().unwrap(), b"x");
         rootfs.remove("/a").unwrap();
         assert!(rootfs.read("/a/b/c").unwrap().is_none());
+    }
+
+    #[test]
+    fn devices_and_pipes_are_neither_read_nor_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let rootfs = Rootfs::open(dir.path()).unwrap();
+        let mode = Mode::from(0o600);
+        fs::mknodat(fs::CWD, dir.path().join("pipe"), FileType::Fifo, mode, 0).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
+        std::os::unix::fs::symlink("pipe", dir.path().join("link")).unwrap();
+        for path in ["/pipe", "/socket", "/link"] {
+            let text = rootfs.write(path, b"x", Attributes::default()).unwrap_err().to_string();
+            assert!(text.contains("is a device, a pipe or a socket"), "{text}");
+            assert!(rootfs.read(path).is_err());
+        }
+        assert!(rootfs.list("/nothing").unwrap().is_empty());
+        rootfs.symlink("/a/link", Path::new("/etc/passwd")).unwrap();
+        rootfs.symlink("/a/link", Path::new("b")).unwrap();
+        assert_eq!(std::fs::read_link(dir.path().join("a/link")).unwrap(), Path::new("b"));
     }
 }

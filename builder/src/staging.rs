@@ -13,14 +13,17 @@ use crate::{Error, Result};
 const YOUNG: Duration = Duration::from_mins(1);
 
 /// A directory that is locked while its builder lives.
-pub(crate) struct Staging {
+pub struct Staging {
     dir: tempfile::TempDir,
     _lock: File,
 }
 
 impl Staging {
     /// Makes one in `parent`, with a name that begins with `prefix`.
-    pub(crate) fn new(parent: &Path, prefix: &str) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When the place cannot be written to.
+    pub fn new(parent: &Path, prefix: &str) -> Result<Self> {
         fs::create_dir_all(parent).map_err(Error::io(parent))?;
         collect(parent, prefix)?;
         let dir = tempfile::Builder::new().prefix(prefix).tempdir_in(parent).map_err(Error::io(parent))?;
@@ -30,7 +33,7 @@ impl Staging {
     }
 
     /// The directory.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.dir.path()
     }
 
@@ -41,7 +44,7 @@ impl Staging {
 }
 
 /// Removes directories whose builder is gone: its lock went with it.
-fn collect(parent: &Path, prefix: &str) -> Result<()> {
+pub(crate) fn collect(parent: &Path, prefix: &str) -> Result<()> {
     for item in fs::read_dir(parent).map_err(Error::io(parent))?.flatten() {
         if !item.file_name().to_string_lossy().starts_with(prefix) {
             continue;
@@ -55,6 +58,12 @@ fn collect(parent: &Path, prefix: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The directories and files in a directory, with the time they were last used.
+pub(crate) fn items(dir: &Path) -> Vec<(PathBuf, SystemTime)> {
+    let items = fs::read_dir(dir).into_iter().flatten().flatten();
+    items.filter_map(|item| Some((item.path(), item.metadata().ok()?.modified().ok()?))).collect()
 }
 
 #[cfg(test)]

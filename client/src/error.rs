@@ -157,7 +157,7 @@ impl Error {
     }
 
     /// Whether the server says that there is no such file.
-    pub(crate) fn is_missing(&self) -> bool {
+    pub fn is_missing(&self) -> bool {
         match self {
             Self::Status { status, .. } => matches!(status, 404 | 410),
             Self::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,

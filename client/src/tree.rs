@@ -95,7 +95,8 @@ impl Tree {
         }
     }
 
-    /// Brings a file of at most `cap` bytes to `dest` that nobody has stated size and hash of.
+    /// Brings a file of at most `cap` bytes to `dest`, of which nobody has stated size and hash. After
+    /// an error there may be a part of it.
     pub(crate) async fn download_unstated(
         &self,
         path: &TreePath,
@@ -104,7 +105,7 @@ impl Tree {
         progress: &dyn Progress,
     ) -> Result<()> {
         match self {
-            Self::Http { client, .. } => client.download_unstated(&self.url(path), dest, cap, progress).await,
+            Self::Http { client, .. } => client.fetch(&self.url(path), dest, cap, progress).await.map(drop),
             Self::Directory(root) => {
                 let (from, to) = (root.join(path.as_str()), dest.to_owned());
                 let copied = spawn_blocking(move || copy_unstated(&from, &to, cap)).await;

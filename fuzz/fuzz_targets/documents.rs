@@ -5,7 +5,9 @@ use libfuzzer_sys::fuzz_target;
 use millstream_image::lxc_index;
 use millstream_image::manifest::Manifest;
 use millstream_image::metadata::Metadata;
+use millstream_image::oci::{self, ImageConfig};
 use millstream_image::simplestreams::{Index, Products, to_bytes};
+use millstream_image::squashfs::Superblock;
 use millstream_image::sums::Sums;
 
 fuzz_target!(|data: &[u8]| {
@@ -19,6 +21,16 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(Metadata::parse(metadata.to_yaml().unwrap().as_bytes()).unwrap(), metadata);
     }
     let _ = Manifest::parse(data);
+    let _ = Superblock::read(data, data.len() as u64);
+    if let Ok(index) = oci::Index::parse(data) {
+        assert_eq!(oci::Index::parse(&index.to_bytes().unwrap()).unwrap(), index);
+    }
+    if let Ok(manifest) = oci::Manifest::parse(data) {
+        assert_eq!(oci::Manifest::parse(&manifest.to_bytes().unwrap()).unwrap(), manifest);
+    }
+    if let Ok(config) = ImageConfig::parse(data) {
+        assert_eq!(ImageConfig::parse(&config.to_bytes().unwrap()).unwrap(), config);
+    }
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(entries) = lxc_index::parse(text) {
         assert_eq!(lxc_index::parse(&lxc_index::to_text(&entries)).unwrap(), entries);

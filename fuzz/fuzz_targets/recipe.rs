@@ -8,6 +8,10 @@ fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(recipe) = Recipe::parse(text, "fuzz") {
         let fallback = Fallback { release: "bookworm", serial: "20260101_0000" };
-        let _ = recipe.resolve(&[], Kind::Container, &fallback);
+        let overrides = ["image.variant=cloud".to_owned(), "files.0.content={{ image.release }}".to_owned()];
+        for kind in [Kind::Container, Kind::Vm] {
+            let _ = recipe.resolve(&[], kind, &fallback);
+            let _ = recipe.resolve(&overrides, kind, &fallback);
+        }
     }
 });

@@ -17,6 +17,7 @@ const NAMES: &[(&str, &[&str])] = &[
     ("loong64", &["loongarch64"]),
     ("mips64el", &["mips64"]),
     ("powerpc", &["ppc"]),
+    ("ppc64", &["ppc64"]),
     ("ppc64el", &["ppc64le"]),
     ("riscv64", &["riscv64"]),
     ("s390x", &["s390x"]),

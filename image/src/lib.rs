@@ -7,15 +7,19 @@
 pub mod arch;
 pub mod archive;
 pub mod atomic;
+pub mod delta;
 pub mod digest;
 mod error;
 pub mod lxc_index;
 pub mod manifest;
 pub mod metadata;
 pub mod name;
+pub mod oci;
 pub mod openpgp;
 pub mod serial;
 pub mod simplestreams;
+pub mod spdx;
+pub mod squashfs;
 pub mod sums;
 
 pub use arch::Architecture;

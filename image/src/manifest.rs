@@ -38,6 +38,32 @@ pub struct Manifest {
     /// Seconds each stage took, in order. They differ from build to build and are in no signature
     /// over the image's own bytes.
     pub durations: Vec<(String, f64)>,
+    /// What else would make another image; with recipe, sources and packages it tells whether building
+    /// again would make the same. Not there in manifests of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Inputs>,
+}
+
+/// What went into an image besides its recipe and the packages of its sources.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inputs {
+    /// Settings of the build that matter for the bytes, and the version of the builder's rules.
+    pub settings: BTreeMap<String, String>,
+    /// Files of the host that the recipe copies: path as the recipe has it, digest of contents and mode.
+    #[serde(default)]
+    pub files: BTreeMap<String, Sha256Digest>,
+    /// Further repositories: URL, digest of the signed document.
+    #[serde(default)]
+    pub repositories: BTreeMap<String, Sha256Digest>,
+    /// Digest of the packages that the sources offered for this recipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered: Option<Sha256Digest>,
+    /// Why this cannot be told at all, when it cannot.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
+    /// Digest of the boot test the image has passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tested: Option<Sha256Digest>,
 }
 
 /// A place something was fetched from.

@@ -15,8 +15,6 @@ use crate::{Error, Product, Result, Serial, Sha256Digest};
 pub const MAX_SIZE: u64 = 32 << 20;
 /// Where the index stands in a tree.
 pub const INDEX_PATH: &str = "streams/v1/index.json";
-/// Where the product document stands in a tree.
-pub const IMAGES_PATH: &str = "streams/v1/images.json";
 
 /// `index.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,12 +73,12 @@ pub struct Freshness {
     pub generation: u64,
 }
 
-/// A product document, `images.json`.
+/// A product document: `images-debian.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Products {
     /// Always `products:1.0`.
     pub format: String,
-    /// Name of the document in the index: `images`.
+    /// Name of the document in the index: `images:debian`.
     #[serde(default)]
     pub content_id: String,
     /// `image-downloads`.
@@ -203,11 +201,11 @@ impl Products {
         Ok(products)
     }
 
-    /// An empty document.
-    pub fn empty() -> Self {
+    /// An empty document, by its name in the index.
+    pub fn empty(content_id: String) -> Self {
         Self {
             format: "products:1.0".into(),
-            content_id: "images".into(),
+            content_id,
             datatype: "image-downloads".into(),
             updated: String::new(),
             products: BTreeMap::new(),

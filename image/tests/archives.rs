@@ -1,6 +1,8 @@
 //! Hostile archives, each refused for its own reason; good ones accepted exactly; what we pack read
 //! by GNU tar. Needs root, as unpacking owners does.
 
+mod support;
+
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -11,6 +13,8 @@ use std::process::Command;
 use millstream_image::archive::{
     Compression, Devices, ExtractOptions, FileGroup, Limits, Ownership, PackOptions, XzOptions, extract, pack,
 };
+
+use support::listing::same;
 
 /// One raw header with its data, checksummed; `change` may break fields first.
 fn raw(name: &[u8], kind: u8, link: &[u8], data: &[u8], change: impl Fn(&mut [u8])) -> Vec<u8> {
@@ -174,6 +178,63 @@ fn broken_and_contradictory_headers_are_refused() {
     ]);
 }
 
+/// An entry of 4096 bytes with `map` and one block of data.
+fn sparse(name: &str, real_size: &str, map: &str) -> Vec<u8> {
+    let records = [("major", "1"), ("minor", "0"), ("name", name), ("realsize", real_size)];
+    let records: Vec<_> = records.iter().map(|(key, value)| (format!("GNU.sparse.{key}"), *value)).collect();
+    let records: Vec<_> = records.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+    let mut data = map.as_bytes().to_vec();
+    data.resize(data.len().next_multiple_of(512), 0);
+    data.extend_from_slice(&[7; 512]);
+    [pax(&records), entry("GNUSparseFile.0/x", b'0', "", &data)].concat()
+}
+
+#[test]
+fn broken_maps_of_sparse_files_are_refused() {
+    let map = |map: &str| tar(&[sparse("x", "4096", map), file("y")]);
+    refused(&[
+        ("beyond the end", "beyond", map("1\n4096\n512\n")),
+        ("wraps around", "beyond", map("1\n9223372036854775807\n512\n")),
+        ("overlap", "overlap", map("2\n0\n512\n0\n0\n")),
+        ("backwards", "overlap", map("2\n1024\n512\n0\n0\n")),
+        ("too little data", "does not fit", map("1\n0\n1024\n")),
+        ("too much data", "does not fit", map("1\n0\n0\n")),
+        ("inside a block", "inside a block", map("2\n0\n100\n1024\n412\n")),
+        ("not a number", "not a number", map("1\nx\n")),
+        ("empty number", "not a number", map("1\n\n512\n")),
+        ("huge number", "not a number", map("1\n99999999999999999999\n512\n")),
+        ("many parts", "too long", map("999999999999\n")),
+        ("parts missing", "not a number", map(&format!("9999\n{}", "0\n".repeat(300)))),
+        ("more after it", "follows", map("1\n0\n512\n3\n")),
+        ("name", "..", tar(&[sparse("../outside", "4096", "1\n0\n512\n")])),
+        ("size", "broken size", tar(&[sparse("x", "-1", "1\n0\n512\n")])),
+        ("vast", "bytes unpacked", tar(&[sparse("x", "9000000000000000", "1\n0\n512\n")])),
+        (
+            "no name",
+            "without name",
+            tar(&[pax(&[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0")]), file("x")]),
+        ),
+        ("old version", "not accepted", tar(&[pax(&[("GNU.sparse.numblocks", "1")]), file("x")])),
+    ]);
+}
+
+#[test]
+fn holes_are_kept_and_read_as_zeros() {
+    let map = "5\n0\n0\n1024\n0\n2048\n512\n3072\n0\n4096\n0\n";
+    let (dir, result) = unpack(&tar(&[sparse("d/x", "4096", map), file("y")]), &ExtractOptions::default());
+    assert_eq!(result.unwrap(), 2);
+    let data = fs::read(dir.path().join("target/d/x")).unwrap();
+    assert_eq!(data, [vec![0; 2048], vec![7; 512], vec![0; 1536]].concat());
+    assert_eq!(fs::read(dir.path().join("target/y")).unwrap(), b"data");
+    let vast = (20_u64 << 30).to_string();
+    let end = format!("2\n1048576\n512\n{vast}\n0\n");
+    let (dir, result) = unpack(&tar(&[sparse("x", &vast, &end), file("y")]), &ExtractOptions::default());
+    result.unwrap();
+    let meta = fs::metadata(dir.path().join("target/x")).unwrap();
+    assert_eq!(meta.len(), 20 << 30);
+    assert!(meta.blocks() < 100, "a hole takes no room");
+}
+
 #[test]
 fn broken_ends_are_refused() {
     let whole = tar(&[file("x")]);
@@ -289,19 +350,6 @@ fn make_tree(root: &Path) {
     .unwrap();
 }
 
-/// What two trees must have in common, as `find` and `getfattr` see it.
-fn describe(root: &Path) -> String {
-    let script = r#"cd "$0" && find . -printf '%p %y %m %U %G %s %l %T@ %n\n' | LC_ALL=C sort && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum && python3 -c 'import os
-for d, _, fs in sorted(os.walk(b".")):
-    for f in sorted(fs):
-        p = os.path.join(d, f)
-        x = os.listxattr(p, follow_symlinks=False)
-        if x: print(p, [(n, os.getxattr(p, n)) for n in sorted(x)])'"#;
-    let out = Command::new("sh").arg("-c").arg(script).arg(root).output().unwrap();
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8_lossy(&out.stdout).into_owned()
-}
-
 #[test]
 fn packing_and_unpacking_gives_the_same_tree() {
     let dir = tempfile::tempdir().unwrap();
@@ -322,7 +370,7 @@ fn packing_and_unpacking_gives_the_same_tree() {
         let options = ExtractOptions { devices: Devices::Create, ..ExtractOptions::default() };
         let extracted = extract(&bytes[..], &ours, &options).unwrap();
         assert_eq!((extracted.sha256, extracted.entries), (packed.sha256_uncompressed, packed.entries));
-        assert!(describe(&ours) == describe(&root), "unpacking gives the same tree");
+        same(&ours, &root, "unpacked by us");
 
         let theirs = dir.path().join("theirs");
         fs::create_dir(&theirs).unwrap();
@@ -339,7 +387,7 @@ fn packing_and_unpacking_gives_the_same_tree() {
             .arg(dir.path().join("archive"));
             let out = tar.arg("-C").arg(&theirs).output().unwrap();
             assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-            assert!(describe(&theirs) == describe(&root), "GNU tar sees the same");
+            same(&theirs, &root, "unpacked by GNU tar");
         }
         fs::remove_dir_all(&ours).unwrap();
         fs::remove_dir_all(&theirs).unwrap();

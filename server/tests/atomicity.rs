@@ -30,18 +30,20 @@ fn read(root: &Path, keyring: &Keyring) -> Result<u64, String> {
     let (text, _) =
         keyring.verify_cleartext(&file("streams/v1/index.sjson")?, now).map_err(|e| e.to_string())?;
     let index = Index::parse(&text).map_err(|e| e.to_string())?;
-    let entry = &index.index["images"];
-    let bytes = file(entry.by_hash.as_ref().unwrap())?;
-    if entry.sha256 != Some(Sha256Digest::of(&bytes)) || entry.size != Some(bytes.len() as u64) {
-        return Err("the product document is not what the index says".into());
-    }
-    let products = Products::parse(&bytes).map_err(|e| e.to_string())?;
-    for item in products.products.values().flat_map(|p| p.versions.values()).flat_map(|v| v.items.values()) {
-        let (digest, size) = File::open(root.join(&item.path))
-            .and_then(Sha256Digest::of_reader)
-            .map_err(|e| format!("{}: {e}", item.path))?;
-        if (Some(digest), size) != (item.sha256, item.size) {
-            return Err(format!("{} is not what the documents say", item.path));
+    for entry in index.index.values() {
+        let bytes = file(entry.by_hash.as_ref().unwrap())?;
+        if entry.sha256 != Some(Sha256Digest::of(&bytes)) || entry.size != Some(bytes.len() as u64) {
+            return Err("the product document is not what the index says".into());
+        }
+        let products = Products::parse(&bytes).map_err(|e| e.to_string())?;
+        let versions = products.products.values().flat_map(|product| product.versions.values());
+        for item in versions.flat_map(|version| version.items.values()) {
+            let (digest, size) = File::open(root.join(&item.path))
+                .and_then(Sha256Digest::of_reader)
+                .map_err(|e| format!("{}: {e}", item.path))?;
+            if (Some(digest), size) != (item.sha256, item.size) {
+                return Err(format!("{} is not what the documents say", item.path));
+            }
         }
     }
     Ok(index.millstream.unwrap().generation)
@@ -190,13 +192,13 @@ fn interrupted_init_is_completed() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("root");
     let (stream, _) = Stream::init(&root, &signing(&key)).unwrap();
-    for name in ["streams", "meta", "index.html"] {
+    for name in ["streams", "meta", "index.html", "pages"] {
         fs::remove_file(root.join(name)).unwrap();
     }
     // Cut off just before the last step, and just before the one that publishes.
     assert!(!Stream::init(&root, &signing(&key)).unwrap().1);
     assert_eq!(stream.verify(SystemTime::now()).unwrap().problems, []);
-    for name in ["streams", "meta", "index.html", ".documents/current"] {
+    for name in ["streams", "meta", "index.html", "pages", ".documents/current"] {
         fs::remove_file(root.join(name)).unwrap();
     }
     assert!(Stream::open(&root).is_err());

@@ -26,7 +26,7 @@ fn index(root: &Path) -> Index {
 }
 
 fn products(root: &Path) -> Products {
-    Products::parse(&fs::read(root.join("streams/v1/images.json")).unwrap()).unwrap()
+    Products::parse(&fs::read(root.join("streams/v1/images-debian.json")).unwrap()).unwrap()
 }
 
 #[test]
@@ -227,12 +227,12 @@ fn renewed_documents_expire_later_and_list_the_same() {
     let tree = Fixture::new();
     tree.add(&image()).unwrap();
     let (before, images) =
-        (index(tree.root()), fs::read(tree.root().join("streams/v1/images.json")).unwrap());
+        (index(tree.root()), fs::read(tree.root().join("streams/v1/images-debian.json")).unwrap());
     let now = SystemTime::now() + DAY;
     let renew = Signing { key: &tree.key, now, validity: Some(7 * DAY) };
     let expires = tree.stream.sign(&renew).unwrap();
     assert_eq!(SystemTime::from(expires), now + 7 * DAY);
-    assert_eq!(fs::read(tree.root().join("streams/v1/images.json")).unwrap(), images);
+    assert_eq!(fs::read(tree.root().join("streams/v1/images-debian.json")).unwrap(), images);
     let (old, new) = (before.millstream.unwrap(), index(tree.root()).millstream.unwrap());
     assert_eq!(new.generation, old.generation + 1);
     // And the validity stays what it was set to.
@@ -261,8 +261,9 @@ fn time_of_publication_never_goes_back() {
 #[test]
 fn replaced_product_documents_stay_for_a_day() {
     let tree = Fixture::new();
-    let by_hash = |index: &Index| tree.root().join(index.index["images"].by_hash.as_ref().unwrap());
+    let by_hash = |index: &Index| tree.root().join(index.index["images:debian"].by_hash.as_ref().unwrap());
     let start = SystemTime::now();
+    tree.add(&Image::new(PRODUCT, "20251231_0000")).unwrap();
     let old = by_hash(&index(tree.root()));
     tree.add(&image()).unwrap();
     let new = by_hash(&index(tree.root()));
@@ -274,9 +275,38 @@ fn replaced_product_documents_stay_for_a_day() {
     assert!(new.exists(), "the present one stays however old it is");
 }
 
+/// Work for one distribution is no work for the others: theirs are the same files, not copies.
+#[test]
+fn each_distribution_has_documents_of_its_own() {
+    let tree = Fixture::new();
+    tree.add(&image()).unwrap();
+    let file = |name: &str| tree.root().join(name).metadata().map(|meta| meta.ino());
+    let before = ["streams/v1/images-debian.json", "streams/v1/images-debian.sjson", "pages/debian.html"]
+        .map(|name| (name, file(name).unwrap()));
+    tree.add(&Image::new("alpine:3.22:amd64:default", SERIAL)).unwrap();
+    for (name, inode) in before {
+        assert_eq!(file(name).unwrap(), inode, "{name}");
+    }
+    let entries = index(tree.root()).index;
+    assert_eq!(entries.keys().collect::<Vec<_>>(), ["images:alpine", "images:debian"]);
+    assert_eq!(entries["images:alpine"].products, ["alpine:3.22:amd64:default"]);
+    let lxc = fs::read_to_string(tree.root().join("meta/1.0/index-system")).unwrap();
+    let names: Vec<_> = lxc.lines().map(|line| line.split(';').next().unwrap()).collect();
+    assert_eq!(names, ["alpine", "debian"]);
+    let page = fs::read_to_string(tree.root().join("index.html")).unwrap();
+    assert!(page.contains("3.22") && page.contains("bookworm"));
+    assert!(!fs::read_to_string(tree.root().join("pages/debian.html")).unwrap().contains("alpine"));
+    assert_eq!(tree.problems(), "");
+    let last = ("alpine:3.22:amd64:default".parse().unwrap(), SERIAL.parse().unwrap());
+    tree.stream.remove(&[last], Duration::ZERO, &signing(&tree.key)).unwrap();
+    assert_eq!(index(tree.root()).index.len(), 1);
+    assert!(file("streams/v1/images-alpine.json").is_err() && file("pages/alpine.html").is_err());
+    assert_eq!(tree.problems(), "");
+}
+
 #[test]
 fn documents_changed_behind_the_key_are_not_built_upon() {
-    for name in ["images.json", "index.sjson"] {
+    for name in ["images-debian.json", "index.sjson"] {
         let tree = Fixture::new();
         tree.add(&image()).unwrap();
         let path = tree.root().join("streams/v1").join(name);

@@ -46,7 +46,7 @@ fn old_images_leave_documents_at_once_and_the_disk_after_the_grace_period() {
     assert_eq!((done.removed.len(), done.orphans.len()), (0, 0));
     assert_eq!(serials(&tree, PRODUCT), [serial(4), serial(3)]);
     assert_eq!(serials(&tree, OTHER), [serial(1)], "the newest of every product stays");
-    let index = fs::read_to_string(tree.root().join("streams/v1/images.json")).unwrap();
+    let index = fs::read_to_string(tree.root().join("streams/v1/images-debian.json")).unwrap();
     assert!(index.contains(&serial(3)) && !index.contains(&serial(2)));
     assert!(directory(&tree, 1).join("rootfs.tar.xz").exists(), "a download under way may finish");
     assert_eq!(tree.problems(), "", "what is on its way out is no stray");
@@ -170,7 +170,9 @@ fn the_last_image_of_a_product_takes_the_product_along() {
     let tree = tree();
     let only = (OTHER.parse().unwrap(), serial(1).parse().unwrap());
     tree.stream.remove(&[only], Duration::ZERO, &signing(&tree.key)).unwrap();
-    assert!(!fs::read_to_string(tree.root().join("streams/v1/images.json")).unwrap().contains("trixie"));
+    assert!(
+        !fs::read_to_string(tree.root().join("streams/v1/images-debian.json")).unwrap().contains("trixie")
+    );
     assert!(!tree.root().join("images/debian/trixie").exists());
     assert_eq!(tree.problems(), "");
 }

@@ -4,6 +4,7 @@ pub mod build;
 pub mod client;
 pub mod instance;
 pub mod lxc_template;
+pub mod pack;
 pub mod server;
 pub mod up;
 
@@ -42,12 +43,21 @@ pub enum Command {
     /// Build an image from a recipe
     ///
     /// Makes a directory with rootfs.tar.xz, meta.tar.xz (LXC), lxd.tar.xz and incus.tar.xz
-    /// (metadata for LXD and Incus), manifest.json, SHA256SUMS and build.log. It appears complete
-    /// or not at all. Nothing but the kernel is needed on the host: packages are verified, unpacked
+    /// (metadata for LXD and Incus), manifest.json, SHA256SUMS, sbom.spdx.json and build.log, or
+    /// what --format says. It appears complete or not at all. Nothing but the kernel is needed on the host: packages are verified, unpacked
     /// and configured without its tools. An ordinary user needs subordinate ids (/etc/subuid) and
     /// the package uidmap, nothing else; the image has the same bytes.
     #[command(after_help = build::BUILD_EXAMPLES)]
     Build(build::Build),
+    /// Make an image from a root file system that exists already
+    ///
+    /// Reads a directory or an archive and makes what `build` would have made of it. Neither is
+    /// written to. As an ordinary user, whose own files are root's in the image.
+    #[command(after_help = pack::PACK_EXAMPLES)]
+    Pack(pack::Pack),
+    /// Show what images are made of, and what changed between two
+    #[command(subcommand)]
+    Manifest(pack::Manifest),
     /// Keep a tree of signed images: add, list, verify, sign
     #[command(subcommand)]
     Stream(server::Stream),

@@ -39,6 +39,13 @@ pub enum Stream {
         /// Directories of finished builds
         #[arg(required = true, value_name = "DIR")]
         images: Vec<PathBuf>,
+        /// Make deltas from this many serials before; 0 for none
+        ///
+        /// A client that has one of them fetches the delta instead of the image. Each takes some
+        /// seconds and at most two minutes; those that would not save half are left out. For
+        /// squashfs images the tool xdelta3 makes deltas that LXD and Incus read.
+        #[arg(long, value_name = "N", default_value_t = 3)]
+        deltas: usize,
         #[command(flatten)]
         signing: Signing,
     },

@@ -195,7 +195,7 @@ fn copy(client: &Client, command: &CopyImage, quiet: bool) -> anyhow::Result<()>
         }
         if store.get(image.fingerprint)?.is_none() {
             let size = size(image.size());
-            bar.stage(&format!("fetching {remote}:{} {} ({size})", image.product, image.serial), quiet);
+            bar.stage(&format!("fetching {remote}:{} {} ({size})", image.product, image.serial));
         }
         client.fetch_image(&remote, &image, Keep::default(), &bar).await
     });

@@ -6,6 +6,8 @@ pub mod image;
 pub mod instance;
 pub mod key;
 pub mod lxc_template;
+pub mod manifest;
+pub mod pack;
 pub mod recipe;
 pub mod remote;
 pub mod serve;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::bail;
 use millstream_image::openpgp::SigningKey;
 use millstream_server::keys::{self, KeyStore};
-use millstream_server::stream::{self, Listed, Problem, Pruned, Report, Retention, Selector};
+use millstream_server::stream::{self, Deltas, Listed, Problem, Pruned, Report, Retention, Selector};
 
 use crate::cli::server::{Grace, Signing, Stream};
 use crate::commands::key::default_user_id;
@@ -22,10 +22,11 @@ pub fn run(command: &Stream, quiet: bool) -> anyhow::Result<()> {
             say(quiet, &format!("{}: {state}, signed by {}", root.display(), stream.key_fingerprint()?));
             Ok(())
         }
-        Stream::Add { root, images, signing } => {
+        Stream::Add { root, images, deltas, signing } => {
             let stream = stream::Stream::open(root)?;
             let key = key(&stream, signing)?;
-            images.iter().try_for_each(|dir| add(&stream, dir, &options(signing, &key), quiet))
+            let deltas = Deltas { last: *deltas, ..Deltas::default() };
+            images.iter().try_for_each(|dir| add(&stream, dir, &options(signing, &key), &deltas, quiet))
         }
         Stream::List { root, output } => {
             list(&stream::Stream::open(root)?.list(SystemTime::now())?, output.format)
@@ -77,6 +78,13 @@ pub fn run(command: &Stream, quiet: bool) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// Publishes one finished image.
+pub fn publish(root: &Path, image: &Path, signing: &Signing, quiet: bool) -> anyhow::Result<()> {
+    let stream = stream::Stream::open(root)?;
+    let key = key(&stream, signing)?;
+    add(&stream, image, &options(signing, &key), &Deltas::default(), quiet)
 }
 
 /// The key of a stream that exists: the one named, else the one its clients trust.
@@ -150,9 +158,20 @@ fn add(
     stream: &stream::Stream,
     dir: &Path,
     signing: &stream::Signing<'_>,
+    deltas: &Deltas,
     quiet: bool,
 ) -> anyhow::Result<()> {
-    let added = stream.add(dir, signing)?;
+    let added = stream.add_with(dir, signing, deltas)?;
+    for delta in &added.deltas {
+        let text = match &delta.size {
+            Ok(size) => {
+                let percent = *size as f64 * 100.0 / delta.full.max(1) as f64;
+                format!("{}: {:.2} MB, {percent:.1} % of the whole", delta.name, *size as f64 / 1e6)
+            }
+            Err(reason) => format!("no {}: {reason}", delta.name),
+        };
+        say(quiet, &text);
+    }
     for (alias, product) in &added.moved_aliases {
         say(quiet, &format!("alias {alias} now leads to {}, no longer to {product}", added.product));
     }

@@ -3,16 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use millstream_builder::apt::sources::HostSources;
-use millstream_builder::is_current;
 use millstream_builder::recipe::Resolved;
 use millstream_image::Product;
-use millstream_image::manifest::Manifest;
 use millstream_runtime::CancelToken;
-use millstream_server::stream::Stream;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cli::build::{Kind, Resolve};
@@ -30,22 +27,13 @@ pub fn run(command: &Up, quiet: bool) -> anyhow::Result<()> {
     let paths = Paths::from_env();
     let root = command.root.clone().unwrap_or_else(|| paths.stream());
     fs::create_dir_all(&paths.data).with_context(|| format!("cannot make {}", paths.data.display()))?;
-    // Removed with what is in it: a build's own files are linked or copied into the stream.
+    // Removed with what is in it: the recipe that comes with the program.
     let work = tempfile::Builder::new().prefix("up-").tempdir_in(&paths.data)?;
     let recipe = Recipe::find(command, work.path())?;
     let runner = Runner { quiet, cancel: interrupt::token()? };
     runner.run(&["stream", "init"], &[&root])?;
-    let stream = Stream::open(&root)?;
-    let product = recipe.resolve(&[])?.product;
-    match present(&stream, &recipe, &product)? {
-        Some(serial) if !quiet => eprintln!("{product}: unchanged since {serial}, nothing to build"),
-        Some(_) => {}
-        None => {
-            let image = work.path().join("image");
-            recipe.build(&image, &runner)?;
-            runner.run(&["stream", "add"], &[&root, &image])?;
-        }
-    }
+    let product = recipe.resolve()?.product;
+    runner.run(&recipe.build(), &[&root])?;
     drop(work);
     let serve = Serve {
         root: Some(root.clone()),
@@ -67,7 +55,7 @@ struct Recipe {
 
 impl Recipe {
     fn find(command: &Up, work: &Path) -> anyhow::Result<Self> {
-        let host = HostSources::read();
+        let host = HostSources::read().with_settings(&Paths::from_env().config)?;
         let mut options = command.options.clone();
         let file = command.recipe.clone().unwrap_or_else(|| work.join("debian.yaml"));
         if command.recipe.is_none() {
@@ -80,33 +68,20 @@ impl Recipe {
         Ok(Self { file, options, host })
     }
 
-    /// The image it describes, with further overrides.
-    fn resolve(&self, more: &[String]) -> anyhow::Result<Resolved> {
-        let options = [&self.options, more].concat();
-        recipe::resolve(&self.file, &Resolve { options, kind: Kind::Container }, &self.host)
+    /// The image it describes.
+    fn resolve(&self) -> anyhow::Result<Resolved> {
+        let resolve = Resolve { options: self.options.clone(), kind: Kind::Container };
+        recipe::resolve(&self.file, &resolve, &self.host)
     }
 
-    /// Builds in a process of its own, which for an ordinary user enters a user namespace.
-    fn build(&self, out: &Path, runner: &Runner) -> anyhow::Result<()> {
+    /// The command that builds and publishes it, if it changed; the stream's directory is to follow.
+    /// In a process of its own, which for an ordinary user enters a user namespace.
+    fn build(&self) -> Vec<String> {
         let mut args = vec!["build".to_owned(), self.file.display().to_string()];
         args.extend(self.options.iter().flat_map(|option| ["-o".to_owned(), option.clone()]));
-        args.push("--out".into());
-        runner.run(&args, &[out])
+        args.push("--stream".into());
+        args
     }
-}
-
-/// The serial of the product's newest image, when building would only make it again.
-fn present(stream: &Stream, recipe: &Recipe, product: &Product) -> anyhow::Result<Option<String>> {
-    let images = stream.list(SystemTime::now())?;
-    let Some(newest) = images.iter().find(|image| image.newest && image.product == *product) else {
-        return Ok(None);
-    };
-    let file = stream.root().join(&newest.path).join("manifest.json");
-    let manifest = Manifest::parse(&fs::read(&file).with_context(|| file.display().to_string())?)?;
-    // A recipe's text holds the serial; only what else it says counts.
-    let resolved = recipe.resolve(&[format!("image.serial={}", manifest.serial)])?;
-    let current = is_current(&resolved, &manifest, &recipe.host)?;
-    Ok(current.then(|| newest.serial.to_string()))
 }
 
 /// Runs commands of this program.

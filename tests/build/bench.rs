@@ -111,6 +111,15 @@ pub fn works(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Runs it; it must succeed. All it says, on both streams.
+pub fn says(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|e| panic!("{}: {e}", command.get_program().display()));
+    let text =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert!(output.status.success(), "{text}");
+    text
+}
+
 /// Starts it with its messages kept.
 pub fn start(command: &mut Command) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()

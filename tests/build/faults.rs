@@ -84,9 +84,9 @@ fn a_mirror_lost_midway_is_named_and_a_later_build_works() {
 fn a_full_disk() {
     let (bench, mirror) = (Bench::new(), Mirror::start());
     let recipe = bench.write("recipe.yaml", &mirror.recipe(""));
-    // A small file system that exists only for this build.
+    // A small file system that exists only for this build; the base is in the cache, elsewhere.
     let script = format!(
-        "mkdir {0}/small && mount -t tmpfs -o size=6m none {0}/small && {1} build {2} --out {0}/small/out; \
+        "mkdir {0}/small && mount -t tmpfs -o size=1m none {0}/small && {1} build {2} --out {0}/small/out; \
          code=$?; ls -A {0}/small; exit $code",
         bench.path("").display(),
         bench.binary().display(),

@@ -1,10 +1,16 @@
 //! `millstream build` as its users meet it. Needs root, and Debian's own tools for comparison.
 
 mod bench;
+mod cache;
 mod debian;
 mod faults;
+mod formats;
+mod host_files;
+mod managers;
 mod mirror;
 mod recipes;
 mod reproducible;
+mod sources;
 mod tampering;
+mod tree;
 mod unprivileged;

@@ -42,7 +42,12 @@ pub struct Mirror {
 impl Mirror {
     /// A mirror whose suite has what a build needs.
     pub fn start() -> Self {
-        Self::with(&[package("base-files", &directories()), package("dpkg", &system()), apt()])
+        Self::with(&Self::standard())
+    }
+
+    /// The packages a build needs.
+    pub fn standard() -> Vec<Deb> {
+        vec![package("base-files", &directories()), package("dpkg", &system()), apt()]
     }
 
     /// A mirror with these packages.
@@ -99,6 +104,11 @@ impl Mirror {
         files.insert(format!("/dists/{SUITE}/{name}"), packed);
         files.insert(format!("/dists/{SUITE}/InRelease"), signed.into_bytes());
         *self.files.lock().unwrap() = files;
+    }
+
+    /// Serves one more file.
+    pub fn put(&self, path: &str, data: Vec<u8>) {
+        self.files.lock().unwrap().insert(path.to_owned(), data);
     }
 
     /// From now on paths that contain `text` are served with this fault.
@@ -181,8 +191,13 @@ pub struct Deb {
 
 /// Makes an essential package of these files.
 pub fn package(name: &str, files: &BTreeMap<PathBuf, Member>) -> Deb {
+    version(name, "1.0", files)
+}
+
+/// The same in any version.
+pub fn version(name: &str, version: &str, files: &BTreeMap<PathBuf, Member>) -> Deb {
     let control = format!(
-        "Package: {name}\nVersion: 1.0\nArchitecture: amd64\nEssential: yes\nPriority: required\nMaintainer: m <m@example.org>\nDescription: test\n"
+        "Package: {name}\nVersion: {version}\nArchitecture: amd64\nEssential: yes\nPriority: required\nMaintainer: m <m@example.org>\nDescription: test\n"
     );
     let archive = |members: &BTreeMap<PathBuf, Member>| {
         let options =
@@ -205,7 +220,7 @@ pub fn package(name: &str, files: &BTreeMap<PathBuf, Member>) -> Deb {
     Deb { name: name.to_owned(), control, bytes }
 }
 
-fn directories() -> BTreeMap<PathBuf, Member> {
+pub fn directories() -> BTreeMap<PathBuf, Member> {
     let files = [
         ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
         ("etc/group", "root:x:0:\n"),
@@ -224,7 +239,7 @@ pub fn apt() -> Deb {
 }
 
 /// This host's dpkg, shell and utilities, with the libraries they need.
-fn system() -> BTreeMap<PathBuf, Member> {
+pub fn system() -> BTreeMap<PathBuf, Member> {
     let programs = [
         "sh",
         "dpkg",

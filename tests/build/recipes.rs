@@ -101,17 +101,17 @@ fn a_release_or_architecture_the_mirror_lacks_is_named_with_what_there_is() {
     let recipe = mirror.recipe("simplestream:\n  release_aliases:\n    other: \"1\"\n");
     let text = fails(&mut bench.build(&recipe, "out", &["-o", "image.release=wrong"]));
     assert!(text.contains("dists/wrong/InRelease") && text.contains("other"), "{text}");
-    let text = fails(&mut bench.build(&recipe, "out", &["-o", "image.architecture=riscv64"]));
-    assert!(text.contains("no architecture riscv64 (valid: amd64)"), "{text}");
+    let text = fails(&mut bench.build(&recipe, "out", &["-o", "image.architecture=i386"]));
+    assert!(text.contains("no architecture i386 (valid: amd64)"), "{text}");
     bench.assert_clean("out");
 }
 
 #[test]
-fn recipes_in_use_are_accepted() {
+fn the_projects_own_recipes_are_accepted() {
     let bench = Bench::new();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
-    for directory in ["recipes", "benches/recipes", "../shared/recipes"] {
+    for directory in ["recipes", "benches/recipes"] {
         let listing = fs::read_dir(root.join(directory)).into_iter().flatten().flatten();
         files.extend(
             listing.map(|item| item.path()).filter(|path| path.extension().is_some_and(|e| e == "yaml")),

@@ -3,23 +3,23 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::bench::{Bench, fails, sha256, works};
+use crate::bench::{Bench, fails, says, sha256, works};
 use crate::mirror::Mirror;
 
 /// A user of this test's own, with a subordinate id range.
-struct User {
-    name: String,
+pub struct User {
+    pub name: String,
 }
 
 impl User {
-    fn add(name: &str) -> Self {
+    pub fn add(name: &str) -> Self {
         let user = Self { name: format!("{name}{}", std::process::id()) };
         works(Command::new("useradd").args(["--no-create-home", "--shell=/bin/sh", &user.name]));
         user
     }
 
     /// The command as this user, with a home and cache in `home`.
-    fn run(&self, command: &Command, home: &Path) -> Command {
+    pub fn run(&self, command: &Command, home: &Path) -> Command {
         std::fs::create_dir_all(home).unwrap();
         works(Command::new("chown").arg(&self.name).arg(home));
         let mut run = Command::new("/usr/bin/setpriv");
@@ -47,7 +47,12 @@ fn a_users_image_has_the_bytes_of_roots() {
     works(&mut bench.build(&recipe, "root", &[]));
     let user = User::add("msbuild");
     let home = bench.path("home");
-    works(&mut user.run(&bench.build(&recipe, "home/out", &[]), &home));
+    let new = says(&mut user.run(&bench.build(&recipe, "home/out", &[]), &home));
+    assert!(new.contains("a new base of 3 packages, on a copy"), "{new}");
+    // Root's base is not for them, their own is.
+    let shared = says(&mut user.run(&bench.build(&recipe, "home/shared", &["--force"]), &home));
+    assert!(shared.contains("a base of 3 packages from the cache, on a copy"), "{shared}");
+    assert_eq!(sha256(&bench.path("root/rootfs.tar.xz")), sha256(&bench.path("home/shared/rootfs.tar.xz")));
     for file in ["rootfs.tar.xz", "meta.tar.xz", "lxd.tar.xz", "SHA256SUMS"] {
         let path = |out: &str| bench.path(out).join(file);
         assert_eq!(sha256(&path("root")), sha256(&path("home/out")), "{file}");

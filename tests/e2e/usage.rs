@@ -46,6 +46,9 @@ fn bad_input_gets_one_clear_line() {
         (&["remote", "add", "x", "ftp://127.0.0.1/"], "ftp"),
         (&["exec", "nobody", "--", "true"], "nobody"),
         (&["build", "/nonexistent.yaml"], "/nonexistent.yaml"),
+        (&["pack", "/nonexistent", "--out", "x"], "/nonexistent"),
+        (&["manifest", "show", "/nonexistent"], "/nonexistent"),
+        (&["manifest", "diff", file, file], file),
     ] {
         let error = home.fail(args);
         assert!(error.contains(expected), "{args:?}: {error}");

@@ -34,7 +34,18 @@ pub const TESTS: &[Need] = &[
     ("/usr/bin/lxc", "lxd-client", "talks to LXD"),
     ("/usr/sbin/nginx", "nginx-light", "serves our tree instead of us"),
     ("/usr/bin/mmdebstrap", "mmdebstrap", "builds the root file system ours is compared with"),
+    ("/usr/bin/mksquashfs", "squashfs-tools", "writes and reads root file systems as squashfs"),
+    ("/usr/bin/skopeo", "skopeo", "reads and copies our OCI images"),
+    ("/usr/bin/umoci", "umoci", "unpacks our OCI images"),
+    ("/usr/sbin/runc", "runc", "runs our OCI images"),
+    ("/usr/bin/dnf", "dnf", "manages packages in a build"),
+    ("/usr/bin/zypper", "zypper", "manages packages in a build"),
+    ("/usr/bin/pacman", "pacman-package-manager", "manages packages in a build"),
+    ("/usr/bin/rpmbuild", "rpm", "makes packages for dnf and zypper"),
+    ("/usr/bin/createrepo_c", "createrepo-c", "makes their repositories"),
+    ("/usr/bin/xdelta3", "xdelta3", "makes and applies the deltas that LXD and Incus read"),
     ("/usr/bin/ps", "procps", "shows that no process stays behind"),
+    ("/usr/bin/sqfs2tar", "squashfs-tools-ng", "reads root file systems that come as squashfs"),
     ("/usr/bin/unshare", "util-linux", "gives a test a mount namespace of its own"),
     ("/usr/bin/setpriv", "util-linux", "runs a test as an ordinary user"),
 ];
@@ -43,7 +54,7 @@ pub const TESTS: &[Need] = &[
 pub const BENCHES: &[Need] = &[
     ("/usr/sbin/debootstrap", "debootstrap", "is what distrobuilder builds with"),
     ("/usr/bin/rsync", "rsync", "is what distrobuilder copies with"),
-    ("/usr/bin/mksquashfs", "squashfs-tools", "is what distrobuilder packs with"),
+    ("/usr/bin/time", "time", "measures memory"),
 ];
 
 /// Installs what is missing, or tells an ordinary user the line to run.

@@ -42,8 +42,8 @@ pub struct Bootstrap<'a> {
     pub keyring: &'a Keyring,
     /// Architecture of the packages.
     pub architecture: Architecture,
-    /// `minbase` (essential and required), or `important` on top.
-    pub important: bool,
+    /// Priorities that belong to the base, besides everything essential.
+    pub priorities: &'a [&'a str],
     /// Further packages.
     pub include: &'a [String],
     /// Packages of the base that are left out.
@@ -64,6 +64,47 @@ pub struct Fetcher<'a> {
     pub cancel: &'a CancelToken,
 }
 
+impl Plan {
+    /// The packages of the base, by name.
+    pub fn base(&self) -> Result<Vec<manifest::Package>> {
+        self.chosen.iter().map(|package| record(package)).collect()
+    }
+
+    /// The base, and what installing `wanted` on top of it needs as far as it can be told without apt.
+    pub fn with(&self, wanted: &[String], recommends: bool) -> Result<Vec<manifest::Package>> {
+        let names = self.chosen.iter().map(|package| package.name.as_str());
+        match needed(&self.packages, names, wanted, recommends) {
+            Some(needed) => needed.values().map(|package| record(package)).collect(),
+            None => self.base(),
+        }
+    }
+
+    /// The version that would be installed of a package, if there is one.
+    pub fn version(&self, name: &str) -> Option<&str> {
+        self.packages.get(name).map(|package| package.version.as_str())
+    }
+}
+
+/// What has to be there for all of `names`, and for those of `wanted` that the lists have.
+pub(super) fn needed<'p>(
+    packages: &'p Packages,
+    names: impl Iterator<Item = &'p str>,
+    wanted: &'p [String],
+    recommends: bool,
+) -> Option<BTreeMap<String, Arc<Package>>> {
+    let known = wanted.iter().map(String::as_str).filter(|name| packages.contains_key(*name));
+    resolve::closure(packages, names.chain(known), recommends, &[]).ok()
+}
+
+fn record(package: &Package) -> Result<manifest::Package> {
+    Ok(manifest::Package {
+        name: package.name.clone(),
+        version: package.version.clone(),
+        architecture: package.field("Architecture").to_owned(),
+        sha256: Some(package.file()?.sha256),
+    })
+}
+
 /// A root file system's origin.
 #[derive(Debug)]
 pub struct Installed {
@@ -71,6 +112,8 @@ pub struct Installed {
     pub releases: Vec<Release>,
     /// Packages with the hash of their files, by name and version.
     pub hashes: BTreeMap<(String, String), manifest::Package>,
+    /// When the newest package of the base was made, seconds since 1970; 0 when they do not say.
+    pub time: i64,
     pub(super) lists: Vec<List>,
     pub(super) packages: Packages,
     /// Names of what the bootstrap unpacked.
@@ -80,18 +123,44 @@ pub struct Installed {
     essential: Vec<String>,
 }
 
+/// What a bootstrap is going to install.
+#[derive(Debug)]
+pub struct Plan {
+    /// Verified Release documents.
+    pub releases: Vec<Release>,
+    pub(super) lists: Vec<List>,
+    pub(super) packages: Packages,
+    /// The base: what is unpacked, the rest is apt's.
+    pub(super) chosen: Vec<Arc<Package>>,
+}
+
 impl Bootstrap<'_> {
-    /// Fills the empty directory `root`. [`Installed::configure`] must follow.
-    pub fn unpack(&self, root: &Path) -> Result<Installed> {
+    /// Fetches and verifies the suites' Release documents.
+    pub fn releases(&self) -> Result<Vec<Release>> {
         let fetcher = self.fetcher;
         fs::create_dir_all(fetcher.cache).map_err(Error::io(fetcher.cache))?;
-        let (releases, lists) = fetcher.run(self.indexes())?;
+        let architecture = self.architecture.debian();
+        let all = self.sources.iter();
+        let all = all.map(|source| index::release(fetcher.http, source, architecture, self.keyring));
+        fetcher.run(futures_util::future::try_join_all(all))
+    }
+
+    /// Fetches the lists of packages and chooses. `settled` packages are taken in just these versions
+    /// where they can be had.
+    pub fn plan(&self, releases: Vec<Release>, settled: &[manifest::Package]) -> Result<Plan> {
+        let mut lists = self.fetcher.run(self.lists(&releases))?;
+        super::settle::settle(&mut lists, settled, self.fetcher.cache)?;
         let packages = index::newest(&lists);
         let avoid: Vec<_> = self.exclude.iter().map(String::as_str).chain([MERGES_USR]).collect();
         let chosen = resolve::closure(&packages, self.wanted(&packages), false, &avoid)?;
-        let chosen: Vec<_> = chosen.into_values().collect();
-        make_base(root)?;
-        let mut unpacked = self.fetch_and_unpack(&chosen, root)?;
+        let chosen = chosen.into_values().collect();
+        Ok(Plan { releases, lists, packages, chosen })
+    }
+
+    /// Fills the empty directory `root`. [`Installed::configure`] must follow.
+    pub fn unpack(&self, plan: Plan, root: &Path) -> Result<Installed> {
+        make_base(root, self.architecture)?;
+        let mut unpacked = self.fetch_and_unpack(&plan.chosen, root)?;
         // The order of all that follows is always the same, whatever came first.
         unpacked.sort_by_key(|(package, _)| (package.name != "base-files", package.name.clone()));
         check_overlaps(&unpacked)?;
@@ -99,42 +168,29 @@ impl Bootstrap<'_> {
         dpkg::register(root, &unpacked)?;
         let arch_file = root.join("var/lib/dpkg/arch");
         fs::write(&arch_file, format!("{}\n", self.architecture)).map_err(Error::io(&arch_file))?;
-        let mut installed = Installed {
-            releases,
-            hashes: BTreeMap::new(),
-            names: chosen.iter().map(|package| package.name.clone()).collect(),
-            preinsts: preinsts(&unpacked),
-            essential: essential(&chosen)?,
-            lists,
-            packages,
-        };
-        chosen.iter().try_for_each(|package| installed.record(package))?;
+        let essential = essential(&plan.chosen)?;
+        let mut installed = Installed::new(plan)?;
+        installed.time = deb::newest_time(installed.hashes.values(), self.fetcher.cache);
+        installed.preinsts = preinsts(&unpacked);
+        installed.essential = essential;
         Ok(installed)
     }
 
-    async fn indexes(&self) -> Result<(Vec<Release>, Vec<List>)> {
+    async fn lists(&self, releases: &[Release]) -> Result<Vec<List>> {
         let fetcher = self.fetcher;
         let architecture = self.architecture.debian();
-        let suite = |source| async move {
-            let release = index::release(fetcher.http, source, architecture, self.keyring).await?;
-            let lists = source.components.iter().map(|component| {
+        let lists = releases.iter().flat_map(|release| {
+            release.source.components.iter().map(move |component| {
                 let (cache, progress) = (fetcher.cache, fetcher.progress);
-                index::list(fetcher.http, &release, component, architecture, cache, progress)
-            });
-            let lists = futures_util::future::try_join_all(lists).await?;
-            Ok::<_, Error>((release, lists))
-        };
-        let suites = futures_util::future::try_join_all(self.sources.iter().map(suite)).await?;
-        let (releases, lists): (_, Vec<_>) = suites.into_iter().unzip();
-        Ok((releases, lists.concat()))
+                index::list(fetcher.http, release, component, architecture, cache, progress)
+            })
+        });
+        futures_util::future::try_join_all(lists).await
     }
 
     fn wanted<'p>(&'p self, packages: &'p Packages) -> BTreeSet<&'p str> {
         let base = packages.values().filter(|package| {
-            let priority = package.field("Priority");
-            package.field("Essential") == "yes"
-                || priority == "required"
-                || (self.important && priority == "important")
+            package.field("Essential") == "yes" || self.priorities.contains(&package.field("Priority"))
         });
         let mut wanted: BTreeSet<_> = base.map(|package| package.name.as_str()).collect();
         wanted.insert("apt");
@@ -165,7 +221,7 @@ impl Bootstrap<'_> {
 
 impl Fetcher<'_> {
     /// Runs network work to its end, or until the build is cancelled.
-    pub(super) fn run<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(crate) fn run<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -258,21 +314,38 @@ impl Fetcher<'_> {
 }
 
 impl Installed {
+    /// The base is unpacked and configured already: `time` is its newest package's.
+    pub fn adopt(plan: Plan, time: i64) -> Result<Self> {
+        Ok(Self { time, ..Self::new(plan)? })
+    }
+
+    fn new(plan: Plan) -> Result<Self> {
+        let mut installed = Self {
+            releases: plan.releases,
+            hashes: BTreeMap::new(),
+            time: 0,
+            names: plan.chosen.iter().map(|package| package.name.clone()).collect(),
+            preinsts: Vec::new(),
+            essential: Vec::new(),
+            lists: plan.lists,
+            packages: plan.packages,
+        };
+        plan.chosen.iter().try_for_each(|package| installed.record(package))?;
+        Ok(installed)
+    }
+
     /// Notes the hash of a package's file for the manifest.
     pub(super) fn record(&mut self, package: &Package) -> Result<()> {
-        let record = manifest::Package {
-            name: package.name.clone(),
-            version: package.version.clone(),
-            architecture: package.field("Architecture").to_owned(),
-            sha256: Some(package.file()?.sha256),
-        };
+        let record = record(package)?;
         self.hashes.insert((record.name.clone(), record.version.clone()), record);
         Ok(())
     }
 
-    /// Date of the newest Release document, seconds since 1970: the same for the same packages.
+    /// Time of the newest package of the base, else the newest Release document's date: the same for
+    /// the same packages.
     pub fn date(&self) -> i64 {
-        self.releases.iter().map(|release| release.date).max().unwrap_or_default()
+        let released = || self.releases.iter().map(|release| release.date).max().unwrap_or_default();
+        if self.time > 0 { self.time } else { released() }
     }
 
     /// Runs the packages' preinst scripts, then lets dpkg configure everything.
@@ -338,8 +411,12 @@ fn check_overlaps(packages: &[UnpackedPackage]) -> Result<()> {
 }
 
 /// The links of a merged /usr, which packages expect to be there before they are unpacked.
-fn make_base(root: &Path) -> Result<()> {
-    for name in ["bin", "sbin", "lib", "lib64"] {
+fn make_base(root: &Path, architecture: Architecture) -> Result<()> {
+    // Where the dynamic linker lies below /lib64, or other words than the architecture's own may.
+    let wide =
+        matches!(architecture.debian(), "amd64" | "i386" | "loong64" | "mips64el" | "powerpc" | "ppc64el");
+    let names = ["bin", "sbin", "lib"].into_iter().chain(wide.then_some("lib64"));
+    for name in names {
         let directory = root.join("usr").join(name);
         fs::create_dir_all(&directory).map_err(Error::io(&directory))?;
         let link = root.join(name);

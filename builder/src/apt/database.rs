@@ -1,7 +1,8 @@
 //! Reading dpkg's database of a finished root file system.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use millstream_image::archive::FileGroup;
@@ -32,10 +33,14 @@ pub(crate) fn packages(
     Ok(packages)
 }
 
-/// Files by owning package, packages by name.
+/// Files by source package, sources by name: the packages of one source are updated together and
+/// resemble each other. None where there is no dpkg.
 pub(crate) fn groups(rootfs: &Rootfs) -> Result<Vec<FileGroup>> {
     let info = rootfs.path().join("var/lib/dpkg/info");
-    let listing = fs::read_dir(&info).map_err(Error::io(&info))?;
+    let listing = match fs::read_dir(&info) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(Error::io(&info))?,
+    };
     let mut lists: Vec<_> = listing
         .flatten()
         .map(|item| item.path())
@@ -43,7 +48,8 @@ pub(crate) fn groups(rootfs: &Rootfs) -> Result<Vec<FileGroup>> {
         .collect();
     lists.sort();
     let merged = merged_directories(rootfs.path())?;
-    let mut groups = Vec::new();
+    let sources = sources(rootfs)?;
+    let mut groups = BTreeMap::<_, FileGroup>::new();
     for list in lists {
         let text = fs::read(&list).map_err(Error::io(&list))?;
         let text = String::from_utf8_lossy(&text);
@@ -54,9 +60,24 @@ pub(crate) fn groups(rootfs: &Rootfs) -> Result<Vec<FileGroup>> {
             let moved = merged.contains(Path::new(first.as_os_str()));
             Some(if moved { Path::new("usr").join(path) } else { path.to_path_buf() })
         };
-        groups.push(FileGroup { paths: text.lines().filter_map(resolve).collect() });
+        let name = list.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let name = name.split_once(':').map_or(name, |(name, _architecture)| name);
+        let source = sources.get(name).map_or(name, String::as_str).to_owned();
+        groups.entry(source).or_default().paths.extend(text.lines().filter_map(resolve));
     }
-    Ok(groups)
+    Ok(groups.into_values().collect())
+}
+
+/// Sources of the packages whose names differ from them.
+fn sources(rootfs: &Rootfs) -> Result<HashMap<String, String>> {
+    let status = rootfs.read("/var/lib/dpkg/status")?.unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
+    let named = paragraphs(&status).filter_map(|paragraph| {
+        // A version in parentheses may follow.
+        let source = paragraph.get("Source")?.split_whitespace().next()?.to_owned();
+        Some((paragraph.get("Package")?.to_owned(), source))
+    });
+    Ok(named.collect())
 }
 
 /// Names in the root directory that are links.

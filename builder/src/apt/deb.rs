@@ -10,10 +10,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use millstream_image::archive::{Entry, Kind, Limits, Reader, decoder};
+use millstream_image::manifest;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::{Error, Result};
+
+/// How an `ar` archive begins.
+const MAGIC: &[u8; 8] = b"!<arch>\n";
 
 /// What dpkg needs to know of an unpacked package.
 #[derive(Debug, Default)]
@@ -52,6 +56,42 @@ impl Unpacked {
     }
 }
 
+/// The text of a package's control file.
+pub(super) fn control(deb: &Path) -> Result<String> {
+    let bad = |reason: &str| Error::Package { file: deb.into(), reason: reason.into() };
+    let mut file = File::open(deb).map_err(Error::io(deb))?;
+    let mut magic = [0; 8];
+    file.read_exact(&mut magic).map_err(Error::io(deb))?;
+    if &magic != MAGIC {
+        return Err(bad("not a Debian package"));
+    }
+    while let Some((name, size)) = member(&mut file).map_err(Error::io(deb))? {
+        let mut data = (&mut file).take(size + size % 2);
+        if name.starts_with("control.tar") {
+            let control = read_control(&mut data.take(size))?;
+            let (_, text) = control.get("control").ok_or_else(|| bad("it has no control file"))?;
+            return Ok(String::from_utf8_lossy(text).into_owned());
+        }
+        io::copy(&mut data, &mut io::sink()).map_err(Error::io(deb))?;
+    }
+    Err(bad("it has no control archive"))
+}
+
+/// When the newest of packages was made, seconds since 1970, as their files in `cache` say: Debian
+/// dates them by their changelogs. 0 when none does.
+pub(crate) fn newest_time<'p>(packages: impl Iterator<Item = &'p manifest::Package>, cache: &Path) -> i64 {
+    let files = packages.filter_map(|package| Some(cache.join(package.sha256?.to_string())));
+    files.filter_map(|file| time(&file).ok().flatten()).max().unwrap_or_default()
+}
+
+/// The date in the header of the archive's first member (ar(5)).
+fn time(deb: &Path) -> io::Result<Option<i64>> {
+    let mut start = [0; 8 + 28];
+    File::open(deb)?.read_exact(&mut start)?;
+    let digits = std::str::from_utf8(&start[8 + 16..]).ok();
+    Ok(digits.filter(|_| start.starts_with(MAGIC)).and_then(|text| text.trim().parse().ok()))
+}
+
 /// Unpacks `deb` into `root`. Configuration files get dpkg's suffix `.dpkg-new`, as dpkg itself
 /// leaves them until the package is configured.
 pub(super) fn unpack(deb: &Path, root: &Path) -> Result<Unpacked> {
@@ -60,7 +100,7 @@ pub(super) fn unpack(deb: &Path, root: &Path) -> Result<Unpacked> {
     let mut unpacked = Unpacked::default();
     let mut magic = [0; 8];
     file.read_exact(&mut magic).map_err(Error::io(deb))?;
-    if &magic != b"!<arch>\n" {
+    if &magic != MAGIC {
         return Err(bad("not a Debian package".into()));
     }
     while let Some((name, size)) = member(&mut file).map_err(Error::io(deb))? {

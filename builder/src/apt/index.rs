@@ -48,6 +48,11 @@ impl Package {
         Some(Self { name, version, index: Arc::clone(index), place, base: Arc::clone(base) })
     }
 
+    /// Its paragraph.
+    pub(super) fn text(&self) -> &str {
+        &self.index[self.place.clone()]
+    }
+
     /// A field's value on its first line; empty when it is not there.
     pub(super) fn field(&self, name: &str) -> &str {
         field(&self.index[self.place.clone()], name).unwrap_or_default()
@@ -115,7 +120,7 @@ pub(super) struct List {
     /// Its URL without the ending of its compression, as apt names it.
     pub(super) url: String,
     pub(super) text: Arc<str>,
-    base: Arc<str>,
+    pub(super) base: Arc<str>,
 }
 
 /// Fetches a suite's InRelease and believes it only if signed by `keyring`, for this suite, and
@@ -255,6 +260,8 @@ pub(super) async fn fetch(
     let path = file.to_owned();
     let cached = tokio::task::spawn_blocking(move || {
         let file = std::fs::File::open(path).ok()?;
+        // What is used is what the cache keeps longest.
+        let _ = file.set_modified(SystemTime::now());
         (file.metadata().ok()?.len() == size).then(|| Sha256Digest::of_reader(file).ok())?
     });
     if let Ok(Some((found, _))) = cached.await

@@ -3,12 +3,13 @@
 
 pub mod bootstrap;
 pub(crate) mod database;
-mod deb;
-mod deb822;
+pub(crate) mod deb;
+pub(crate) mod deb822;
 mod dpkg;
 pub(crate) mod index;
 pub(crate) mod mirror;
 mod resolve;
 mod seed;
+mod settle;
 pub mod sources;
 pub mod version;

@@ -10,9 +10,8 @@ use std::sync::Arc;
 
 use millstream_image::{Sha256Digest, manifest};
 
-use super::bootstrap::{Fetcher, Installed};
+use super::bootstrap::{Fetcher, Installed, needed};
 use super::index::Package;
-use super::resolve;
 use crate::rootfs::{Attributes, Rootfs};
 use crate::{Error, Result};
 
@@ -38,11 +37,8 @@ impl Installed {
         recommends: bool,
         archives: &Path,
     ) -> Result<()> {
-        let known = wanted.iter().map(String::as_str).filter(|name| self.packages.contains_key(*name));
         let names = self.names.iter().map(String::as_str);
-        let Ok(needed) = resolve::closure(&self.packages, names.chain(known), recommends, &[]) else {
-            return Ok(());
-        };
+        let Some(needed) = needed(&self.packages, names, wanted, recommends) else { return Ok(()) };
         let missing = needed.into_values().filter(|package| !self.names.contains(&package.name));
         let missing: Vec<Arc<Package>> = missing.collect();
         fetcher.run(fetcher.packages(&missing, None))?;

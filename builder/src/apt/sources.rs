@@ -1,9 +1,11 @@
 //! The host's own apt configuration: which mirror carries what (sources.list(5)).
 
-use std::fs;
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use super::deb822;
+use crate::{Error, Result};
 
 /// One enabled source of binary packages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,12 +27,39 @@ pub struct HostSources {
     pub codename: String,
     /// Its enabled sources.
     pub sources: Vec<Source>,
+    /// Mirrors the configuration names, by distribution; `docker` is the registry of images that
+    /// name none.
+    pub mirrors: BTreeMap<String, String>,
+    /// The configuration's keyrings: `DISTRIBUTION.asc` or `.gpg`.
+    pub keyrings: Option<PathBuf>,
+    /// The host's root directory; empty means `/`.
+    pub root: PathBuf,
 }
 
 impl HostSources {
     /// Reads `/etc/os-release` and everything below `/etc/apt`.
     pub fn read() -> Self {
         Self::read_from(Path::new("/"))
+    }
+
+    /// Adds `mirrors.yaml` and `keyrings/` of a configuration directory, where they are there.
+    ///
+    /// # Errors
+    /// When `mirrors.yaml` is no list of distributions and URLs.
+    pub fn with_settings(mut self, directory: &Path) -> Result<Self> {
+        let file = directory.join("mirrors.yaml");
+        match fs::read(&file) {
+            Ok(text) => {
+                self.mirrors = serde_yaml_ng::from_slice(&text).map_err(|error| {
+                    let shown = file.display();
+                    Error::Refused(format!("{shown}: expected lines of DISTRIBUTION: URL ({error})"))
+                })?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io(&file)(error)),
+        }
+        self.keyrings = Some(directory.join("keyrings"));
+        Ok(self)
     }
 
     fn read_from(root: &Path) -> Self {
@@ -48,15 +77,18 @@ impl HostSources {
         files.sort();
         for file in files {
             let Ok(text) = fs::read_to_string(&file) else { continue };
-            match file.extension().and_then(|e| e.to_str()) {
-                Some("list") => sources.extend(text.lines().filter_map(parse_line)),
-                Some("sources") => {
-                    sources.extend(deb822::paragraphs(&text).flat_map(|p| parse_paragraph(&p)));
-                }
-                _ => {}
+            if let Some("list" | "sources") = file.extension().and_then(|e| e.to_str()) {
+                sources.extend(parse(&file.to_string_lossy(), &text));
             }
         }
-        Self { distribution: field("ID"), codename: field("VERSION_CODENAME"), sources }
+        let root = root.to_path_buf();
+        Self {
+            distribution: field("ID"),
+            codename: field("VERSION_CODENAME"),
+            sources,
+            root,
+            ..Self::default()
+        }
     }
 
     /// The mirror of a release's suite and its components: where this host gets the same kind of
@@ -71,6 +103,15 @@ impl HostSources {
         };
         let found = exact.or_else(alike)?;
         Some(Source { suites: vec![wanted], ..found.clone() })
+    }
+}
+
+/// The sources a file states: in paragraphs when its name ends with `.sources`, else in lines.
+pub(crate) fn parse(name: &str, text: &str) -> Vec<Source> {
+    if name.ends_with(".sources") {
+        deb822::paragraphs(text).flat_map(|p| parse_paragraph(&p)).collect()
+    } else {
+        text.lines().filter_map(parse_line).collect()
     }
 }
 

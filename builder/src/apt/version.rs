@@ -67,7 +67,41 @@ fn compare_text(a: &str, b: &str) -> Ordering {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn dpkg(a: &str, relation: &str, b: &str) -> bool {
+        let status = Command::new("dpkg").args(["--compare-versions", a, relation, b]).status();
+        status.expect("these tests run on Debian").success()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn agrees_with_dpkg_itself(
+            a in "([0-2]:)?[0-9][0-9a-c.+~]{0,5}(-[0-9a-c.+~]{1,4})?",
+            change in "[0-9a-c.+~]{0,2}",
+            at in 0_usize..8,
+        ) {
+            // Versions that differ little are where orders differ.
+            let mut b = a.clone();
+            let place = at.clamp(a.find(':').map_or(1, |colon| colon + 2), a.len());
+            b.insert_str(place, &change);
+            for (relation, word) in [("<<", "lt"), ("=", "eq"), (">>", "gt")] {
+                prop_assert_eq!(satisfies(&a, relation, &b), dpkg(&a, word, &b), "{} {} {}", a, relation, b);
+            }
+        }
+
+        #[test]
+        fn any_two_texts_have_an_order(a in ".{0,12}", b in ".{0,12}") {
+            prop_assert_eq!(compare(&a, &b), compare(&b, &a).reverse());
+            prop_assert_eq!(compare(&a, &a), Ordering::Equal);
+        }
+    }
 
     #[test]
     fn orders_as_dpkg_does() {

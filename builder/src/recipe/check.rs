@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 use serde_json::{Map, Value};
 
-use super::Problem;
 use super::schema::{DEFINITION, REQUIRED, Shape};
+use super::{Problem, size};
+
+/// Mappings that merge mappings that merge mappings: how far that goes.
+const MAX_MERGES: usize = 8;
 
 /// Line and column of every value, by its path: `image.release`, `files.3.path`.
 pub(super) type Positions = BTreeMap<String, (usize, usize)>;
@@ -62,6 +65,39 @@ impl Checker {
         }
     }
 
+    /// The keys of a mapping with what `<<` adds to them.
+    fn entries<'n>(
+        &mut self,
+        node: &'n MarkedYaml<'n>,
+        depth: usize,
+    ) -> Vec<(&'n MarkedYaml<'n>, &'n MarkedYaml<'n>)> {
+        let YamlData::Mapping(mapping) = &node.data else {
+            self.problem(node, "only a mapping, or a list of them, can be merged with <<".into());
+            return Vec::new();
+        };
+        let is_merge =
+            |key: &MarkedYaml<'_>| matches!(&key.data, YamlData::Value(Scalar::String(k)) if k == "<<");
+        let (merges, mut entries): (Vec<_>, Vec<_>) = mapping.iter().partition(|(key, _)| is_merge(key));
+        for (_, merged) in merges {
+            let sources = match &merged.data {
+                YamlData::Sequence(items) => items.iter().collect(),
+                _ => vec![merged],
+            };
+            for source in sources.into_iter().filter(|_| depth < MAX_MERGES) {
+                let more = self.entries(source, depth + 1);
+                let new = |key: &MarkedYaml<'_>, entries: &[(&MarkedYaml<'_>, _)]| {
+                    entries.iter().all(|(known, _)| known.data != key.data)
+                };
+                for (key, value) in more {
+                    if new(key, &entries) {
+                        entries.push((key, value));
+                    }
+                }
+            }
+        }
+        entries
+    }
+
     fn value(&mut self, node: &MarkedYaml<'_>, shape: &Shape, name: &str, path: &str) -> Value {
         let start = node.span.start;
         self.positions.insert(path.to_owned(), (start.line(), start.col() + 1));
@@ -69,9 +105,9 @@ impl Checker {
             return Value::Null; // An empty section is an absent one.
         }
         match (shape, &node.data) {
-            (Shape::Object(keys), YamlData::Mapping(mapping)) => {
+            (Shape::Object(keys), YamlData::Mapping(_)) => {
                 let mut object = Map::new();
-                for (key, value) in mapping {
+                for (key, value) in self.entries(node, 0) {
                     let Some(key_text) = self.scalar(key) else {
                         self.problem(key, format!("a key of {name} must be text"));
                         continue;
@@ -88,22 +124,48 @@ impl Checker {
                 }
                 Value::Object(object)
             }
-            (Shape::Map(shape), YamlData::Mapping(mapping)) => {
+            (Shape::Map(shape), YamlData::Mapping(_)) => {
                 let mut object = Map::new();
-                for (key, value) in mapping {
-                    let key = self.scalar(key).unwrap_or_default();
-                    let value = self.value(value, shape, name, &below(path, &key));
-                    object.insert(key, value);
+                for (key, value) in self.entries(node, 0) {
+                    let Some(key_text) = self.scalar(key) else {
+                        self.problem(key, format!("a key of {name} must be text"));
+                        continue;
+                    };
+                    let value = self.value(value, shape, name, &below(path, &key_text));
+                    if !value.is_null() {
+                        object.insert(key_text, value);
+                    }
                 }
                 Value::Object(object)
             }
             (Shape::List(shape), YamlData::Sequence(items)) => {
-                let items = items.iter().enumerate();
-                items.map(|(at, item)| self.value(item, shape, name, &below(path, &at.to_string()))).collect()
+                let mut list = Vec::new();
+                for (at, item) in items.iter().enumerate() {
+                    let value = self.value(item, shape, name, &below(path, &at.to_string()));
+                    if value.is_null() && matches!(item.data, YamlData::Value(Scalar::Null)) {
+                        self.problem(item, format!("entry {} of {name} is empty", at + 1));
+                    }
+                    list.push(value);
+                }
+                Value::Array(list)
             }
             (Shape::Text, YamlData::Value(_)) => self.scalar(node).map_or(Value::Null, Value::String),
             (Shape::Bool, YamlData::Value(Scalar::Boolean(value))) => Value::Bool(*value),
-            (Shape::Number, YamlData::Value(Scalar::Integer(value))) => Value::from(*value),
+            // What YAML 1.1, and so distrobuilder, takes for a truth value.
+            (Shape::Bool, YamlData::Value(Scalar::String(text))) if truth(text).is_some() => {
+                truth(text).map_or(Value::Null, Value::Bool)
+            }
+            (Shape::Number, YamlData::Value(Scalar::Integer(value))) if u32::try_from(*value).is_ok() => {
+                Value::from(*value)
+            }
+            (Shape::Size, YamlData::Value(_)) => {
+                let text = self.scalar(node).unwrap_or_default();
+                let bytes = size::parse(&text);
+                if bytes.is_none() {
+                    self.problem(node, format!("{name}: {}, found {text:?}", size::EXPECTED));
+                }
+                bytes.map_or(Value::Null, Value::from)
+            }
             (Shape::Choice(choices), YamlData::Value(_)) => {
                 let text = self.scalar(node).unwrap_or_default();
                 if !choices.contains(&text.as_str()) {
@@ -120,11 +182,20 @@ impl Checker {
     }
 }
 
+fn truth(text: &str) -> Option<bool> {
+    match text {
+        "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" | "TRUE" | "True" => Some(true),
+        "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
 fn expected(shape: &Shape) -> String {
     match shape {
         Shape::Text => "text".into(),
         Shape::Bool => "true or false".into(),
-        Shape::Number => "a whole number".into(),
+        Shape::Number => "a whole number, not negative".into(),
+        Shape::Size => "a size".into(),
         Shape::Choice(choices) => format!("one of {}", choices.join(", ")),
         Shape::List(_) => "a list".into(),
         Shape::Map(_) | Shape::Object(_) => "a mapping".into(),

@@ -3,10 +3,17 @@
 //! A recipe is read with positions, so that every problem in it is told at once with its line and
 //! the valid choices ([`Recipe::parse`]); then one image is picked out of it ([`Recipe::resolve`]).
 
+mod architectures;
+mod bounds;
 mod check;
+mod filters;
 mod model;
+mod overrides;
+mod pongo;
 mod resolve;
+mod rules;
 mod schema;
+mod size;
 mod template;
 
 use std::fmt;
@@ -16,6 +23,10 @@ pub use model::{
     PackageSet, Packages, Repository, SourceSection, Targets,
 };
 pub use resolve::{Fallback, Kind, Resolved};
+#[cfg(test)]
+pub(crate) use rules::CLOUD_INIT_NAMES;
+#[cfg(test)]
+pub(crate) use schema::MANAGERS;
 
 use crate::{Error, Result};
 
@@ -74,7 +85,8 @@ impl Recipe {
         if text.len() > MAX_SIZE {
             return Err(whole(format!("{} bytes are more than the {MAX_SIZE} allowed", text.len())));
         }
-        // This parser bounds depth and the expansion of aliases, which the positioned one does not.
+        bounds::check(text).map_err(|problem| problems(vec![problem]))?;
+        // This parser knows of keys that stand twice.
         if let Err(error) = serde_yaml_ng::from_str::<serde_yaml_ng::Value>(text) {
             let (line, column) = error.location().map_or((1, 1), |l| (l.line(), l.column()));
             return Err(problems(vec![Problem { line, column, message: error.to_string() }]));

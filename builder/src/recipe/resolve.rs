@@ -1,11 +1,11 @@
 //! Picks one image out of a recipe: overrides, defaults, filters, templates.
 
 use millstream_image::{Architecture, Product};
-use serde_json::Value;
 
-use super::model::{Definition, Filter, Image};
-use super::schema::{DEFINITION, Shape};
-use super::{Recipe, template};
+use super::model::{Definition, Filter};
+use super::overrides::set;
+use super::template::Renderer;
+use super::{Recipe, architectures, rules};
 use crate::Result;
 
 /// Kind of image.
@@ -63,19 +63,17 @@ impl Recipe {
         }
         let mut definition = self.definition(&value)?;
         let overridden = |key: &str| overrides.iter().any(|text| text.starts_with(&format!("{key}=")));
-        let architecture = defaults(&mut definition.image, fallback).map_err(|(key, message)| {
+        let architecture = defaults(&mut definition, fallback).map_err(|(key, message)| {
             // What an override says stands on no line of the file.
             let path = if overridden(key) { String::from("-o") } else { key.to_owned() };
             self.problems(vec![(path, message)])
         })?;
-        let image = &mut definition.image;
-        let map = &definition.mappings;
-        let mapped = map.architectures.get(architecture.debian()).map(String::as_str);
-        mapped
-            .or_else(|| known_name(&map.architecture_map, architecture))
-            .unwrap_or(architecture.debian())
-            .clone_into(&mut image.architecture_mapped);
-        filter(&mut definition, kind);
+        let wrong = rules::check(&definition);
+        if !wrong.is_empty() {
+            return Err(self.problems(wrong));
+        }
+        kind.name().clone_into(&mut definition.targets.r#type);
+        filter(&mut definition, kind, architecture);
         let wrong = render(&mut definition);
         if !wrong.is_empty() {
             return Err(self.problems(wrong));
@@ -87,40 +85,13 @@ impl Recipe {
     }
 }
 
-fn set(value: &mut Value, text: &str) -> std::result::Result<(), String> {
-    let (key, new) = text.split_once('=').ok_or_else(|| format!("-o {text}: expected KEY=VALUE"))?;
-    let mut shape = &DEFINITION;
-    let mut at = value;
-    for part in key.split('.') {
-        let Shape::Object(keys) = shape else { return Err(format!("-o {key}: {part} has no keys")) };
-        let found = keys.iter().find(|(known, _)| *known == part);
-        let Some((_, inner)) = found else {
-            let known: Vec<_> = keys.iter().map(|(known, _)| *known).collect();
-            return Err(format!("-o {key}: unknown key {part:?} (valid: {})", known.join(", ")));
-        };
-        shape = inner;
-        if !at.is_object() {
-            *at = Value::Object(serde_json::Map::new());
-        }
-        at = &mut at[part];
-    }
-    *at = match shape {
-        Shape::Text => Value::from(new),
-        Shape::Bool => {
-            Value::from(new.parse::<bool>().map_err(|_| format!("-o {key}: expected true or false"))?)
-        }
-        Shape::Number => Value::from(new.parse::<i64>().map_err(|_| format!("-o {key}: expected a number"))?),
-        Shape::Choice(choices) if choices.contains(&new) => Value::from(new),
-        Shape::Choice(choices) => return Err(format!("-o {key}: valid are {}", choices.join(", "))),
-        _ => return Err(format!("-o {key}: only single values can be overridden")),
-    };
-    Ok(())
-}
-
+/// Fills in what the recipe leaves out and computes the architecture's names.
 fn defaults(
-    image: &mut Image,
+    definition: &mut Definition,
     fallback: &Fallback<'_>,
 ) -> std::result::Result<Architecture, (&'static str, String)> {
+    let native = natively(&definition.source.downloader);
+    let image = &mut definition.image;
     let fill = |field: &mut String, default: &str| {
         if field.is_empty() {
             default.clone_into(field);
@@ -128,7 +99,8 @@ fn defaults(
     };
     fill(&mut image.release, fallback.release);
     fill(&mut image.serial, fallback.serial);
-    fill(&mut image.architecture, Architecture::host().debian());
+    let host = Architecture::host();
+    fill(&mut image.architecture, if native { host.debian() } else { host.kernel() });
     fill(&mut image.variant, "default");
     fill(&mut image.expiry, "30d");
     fill(
@@ -137,7 +109,8 @@ fn defaults(
     );
     fill(
         &mut image.description,
-        "{{ image.distribution|capfirst }} {{ image.release }} {{ image.architecture_mapped }} ({{ image.variant }})",
+        "{{ image.distribution|capfirst }} {{ image.release }} {{ image.architecture_mapped }}\
+         {% if image.variant != \"default\" %} ({{ image.variant }}){% endif %} ({{ image.serial }})",
     );
     if image.release.is_empty() {
         let message = "the recipe names no release; give one with -o image.release=RELEASE";
@@ -147,34 +120,35 @@ fn defaults(
         .architecture
         .parse()
         .map_err(|e: millstream_image::Error| ("image.architecture", format!("image.architecture: {e}")))?;
+    image.architecture_mapped =
+        architectures::mapped(&definition.mappings, architecture, &image.architecture);
     architecture.kernel().clone_into(&mut image.architecture_kernel);
-    let personality =
-        if matches!(architecture.debian(), "i386" | "armhf" | "armel") { "linux32" } else { "linux64" };
-    personality.clone_into(&mut image.architecture_personality);
+    architectures::personality(architecture).clone_into(&mut image.architecture_personality);
+    // Elsewhere there is no early stage, and early sets are sets like others.
+    if !native {
+        definition.packages.sets.iter_mut().for_each(|set| set.early = false);
+    }
     Ok(architecture)
 }
 
-/// What distributions call an architecture, where that is not Debian's name.
-fn known_name(map: &str, architecture: Architecture) -> Option<&'static str> {
-    Some(match (map, architecture.debian()) {
-        ("alpinelinux", "i386") => "x86",
-        ("alpinelinux", "armhf") => "armv7",
-        ("debian" | "gentoo" | "funtoo" | "", _) | ("plamolinux", "i386") => return None,
-        (_, "amd64") => "x86_64",
-        (_, "arm64") => "aarch64",
-        (_, "i386") => "i686",
-        (_, "armhf") => "armv7l",
-        (_, "ppc64el") => "ppc64le",
-        _ => return None,
-    })
+/// Whether the root file system is made of packages from the start, so that some can be early.
+fn natively(downloader: &str) -> bool {
+    matches!(downloader, "debootstrap" | "rpmbootstrap")
 }
 
-fn filter(definition: &mut Definition, kind: Kind) {
+fn filter(definition: &mut Definition, kind: Kind, architecture: Architecture) {
     let image = definition.image.clone();
+    let mapped =
+        !definition.mappings.architecture_map.is_empty() || !definition.mappings.architectures.is_empty();
     let has = |list: &[String], value: &str| list.is_empty() || list.iter().any(|item| item == value);
+    // Without a map every name of the architecture is meant; with one the distribution's.
+    let same = |list: &[String]| {
+        !mapped
+            && list.iter().any(|item| item.parse::<Architecture>().is_ok_and(|named| named == architecture))
+    };
     let wanted = |filter: &Filter| {
         has(&filter.releases, &image.release)
-            && has(&filter.architectures, &image.architecture_mapped)
+            && (has(&filter.architectures, &image.architecture_mapped) || same(&filter.architectures))
             && has(&filter.variants, &image.variant)
             && has(&filter.types, kind.name())
     };
@@ -193,55 +167,64 @@ type Wrong = Vec<(String, String)>;
 /// What can be told wrong before an image is picked.
 pub(super) fn check(definition: &Definition) -> Wrong {
     let mut trial = definition.clone();
-    let mut wrong = Wrong::new();
+    let mut wrong = rules::check(definition);
     let fallback = Fallback { release: "release", serial: "20260101_0000" };
-    if let Err((key, message)) = defaults(&mut trial.image, &fallback) {
+    if let Err((key, message)) = defaults(&mut trial, &fallback) {
         wrong.push((key.to_owned(), message));
     }
     wrong.extend(render(&mut trial));
     wrong
 }
 
-/// Renders every templated value; values refer to the definition as it was before.
+/// Renders every templated value; values refer to the definition as it was before, but for the
+/// image's name and description, which come first.
 fn render(definition: &mut Definition) -> Wrong {
     let mut wrong = Wrong::new();
-    let mut image = definition.image.clone();
-    for (key, field) in [("image.name", &mut image.name), ("image.description", &mut image.description)] {
-        match template::render(field, definition) {
-            Ok(text) => *field = text,
-            Err(message) => wrong.push((key.to_owned(), message)),
-        }
-    }
-    definition.image = image;
-    let values = definition.clone();
+    let mut renderer = match Renderer::new(definition) {
+        Ok(renderer) => renderer,
+        Err(message) => return vec![("image".into(), message)],
+    };
+    let mut one = |renderer: &mut Renderer, path: String, field: &mut String| match renderer.render(field) {
+        Ok(text) => *field = text,
+        Err(message) => wrong.push((path, message)),
+    };
+    one(&mut renderer, "image.name".into(), &mut definition.image.name);
+    one(&mut renderer, "image.description".into(), &mut definition.image.description);
+    renderer.update(&definition.image);
     for (path, field) in templated(definition) {
-        match template::render(field, &values) {
-            Ok(text) => *field = text,
-            Err(message) => wrong.push((path, message)),
-        }
+        one(&mut renderer, path, field);
     }
     wrong
 }
 
-/// Every value that may hold a template, besides the image's own.
+/// Every value that may hold a template, besides the image's own: what distrobuilder renders.
 fn templated(definition: &mut Definition) -> Vec<(String, &mut String)> {
     let mut fields = vec![
         ("source.url".to_owned(), &mut definition.source.url),
         ("source.suite".to_owned(), &mut definition.source.suite),
         ("targets.lxc.create_message".to_owned(), &mut definition.targets.lxc.create_message),
     ];
+    let keys = definition.source.keys.iter_mut().enumerate();
+    fields.extend(keys.map(|(at, key)| (format!("source.keys.{at}"), key)));
     let configs = definition.targets.lxc.config.iter_mut().enumerate();
     fields.extend(configs.map(|(at, c)| (format!("targets.lxc.config.{at}.content"), &mut c.content)));
-    let repositories = definition.packages.repositories.iter_mut().enumerate();
-    fields.extend(repositories.map(|(at, r)| (format!("packages.repositories.{at}.url"), &mut r.url)));
+    for (at, repository) in definition.packages.repositories.iter_mut().enumerate() {
+        fields.push((format!("packages.repositories.{at}.url"), &mut repository.url));
+        fields.push((format!("packages.repositories.{at}.key"), &mut repository.key));
+    }
+    if definition.source.downloader == "rpmbootstrap" {
+        let early = definition.packages.sets.iter_mut().enumerate().filter(|(_, set)| set.early);
+        fields.extend(early.flat_map(|(at, set)| {
+            let names = set.packages.iter_mut().enumerate();
+            names.map(move |(name, package)| (format!("packages.sets.{at}.packages.{name}"), package))
+        }));
+    }
     let actions = definition.actions.iter_mut().enumerate().filter(|(_, action)| action.pongo);
     fields.extend(actions.map(|(at, a)| (format!("actions.{at}.action"), &mut a.action)));
-    for (at, file) in definition.files.iter_mut().enumerate() {
+    for (at, file) in definition.files.iter_mut().enumerate().filter(|(_, file)| file.pongo) {
         fields.push((format!("files.{at}.path"), &mut file.path));
         fields.push((format!("files.{at}.source"), &mut file.source));
-        if file.pongo {
-            fields.push((format!("files.{at}.content"), &mut file.content));
-        }
+        fields.push((format!("files.{at}.content"), &mut file.content));
     }
     fields
 }
@@ -249,18 +232,11 @@ fn templated(definition: &mut Definition) -> Vec<(String, &mut String)> {
 /// Filters for architectures nobody knows: likely a slip of the pen, but distributions have names
 /// of their own, so no error.
 pub(super) fn unknown_architectures(definition: &Definition) -> Wrong {
-    let mappings = &definition.mappings;
-    let mut known: Vec<&str> = Architecture::all().map(|arch| arch.debian()).collect();
-    known.extend(Architecture::all().map(|arch| arch.kernel()));
-    known.extend(Architecture::all().filter_map(|arch| known_name(&mappings.architecture_map, arch)));
-    known.extend(["armhfp", "armv7", "powerpc64", "x86", "x86-64"]);
-    known.extend(mappings.architectures.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]));
-    known.sort_unstable();
-    known.dedup();
+    let known = architectures::known(&definition.mappings);
     let mut wrong = Wrong::new();
     let mut look = |section: String, filter: &Filter| {
         for (at, name) in filter.architectures.iter().enumerate() {
-            if !known.contains(&name.as_str()) {
+            if !known.contains(name) {
                 let message = format!("unknown architecture {name:?} (valid: {})", known.join(", "));
                 wrong.push((format!("{section}.architectures.{at}"), message));
             }

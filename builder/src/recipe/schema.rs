@@ -8,8 +8,10 @@ pub(super) enum Shape {
     Text,
     /// `true` or `false`.
     Bool,
-    /// A whole number.
+    /// A whole number, not negative.
     Number,
+    /// Bytes, as a number or with a unit.
+    Size,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A list of such values.
@@ -20,7 +22,7 @@ pub(super) enum Shape {
     Object(&'static [(&'static str, Shape)]),
 }
 
-use Shape::{Bool, Choice, List, Map, Number, Object, Text};
+use Shape::{Bool, Choice, List, Map, Number, Object, Size, Text};
 
 const TEXTS: Shape = List(&Text);
 const TRIGGERS: Shape = Choice(&["post-unpack", "post-update", "post-packages", "post-files"]);
@@ -49,13 +51,14 @@ pub(super) const DOWNLOADERS: &[&str] = &[
     "rockylinux-http",
     "rootfs-http",
     "rpmbootstrap",
+    "sabayon-http",
     "slackware-http",
     "springdalelinux-http",
     "ubuntu-http",
     "voidlinux-http",
     "vyos-http",
 ];
-const MANAGERS: Shape = Choice(&[
+pub(crate) const MANAGERS: &[&str] = &[
     "anise",
     "apk",
     "apt",
@@ -70,7 +73,7 @@ const MANAGERS: Shape = Choice(&[
     "xbps",
     "yum",
     "zypper",
-]);
+];
 const GENERATORS: Shape = Choice(&[
     "cloud-init",
     "copy",
@@ -106,7 +109,7 @@ macro_rules! filtered {
 }
 
 const COMMAND: Shape = Object(&[("cmd", Text), ("flags", TEXTS)]);
-const VM: Shape = Object(&[("size", Number), ("filesystem", Text)]);
+const VM: Shape = Object(&[("size", Size), ("filesystem", Choice(&["ext4", "btrfs"]))]);
 const VM_TARGET: Shape = Object(&[("vm", VM)]);
 
 /// The whole definition.
@@ -159,7 +162,7 @@ pub(super) const DEFINITION: Shape = Object(&[
             ),
             ("incus", VM_TARGET),
             ("lxd", VM_TARGET),
-            ("type", Text),
+            ("type", Choice(&["container", "vm"])),
         ]),
     ),
     (
@@ -174,7 +177,7 @@ pub(super) const DEFINITION: Shape = Object(&[
     (
         "packages",
         Object(&[
-            ("manager", MANAGERS),
+            ("manager", Choice(MANAGERS)),
             (
                 "custom_manager",
                 Object(&[

@@ -1,6 +1,14 @@
 //! Where a root file system comes from: one module for each kind of `source.downloader`.
 
-mod debootstrap;
+mod archive;
+pub(crate) mod debootstrap;
+mod http;
+mod layouts;
+mod oci;
+mod rootfs;
+mod sums;
+mod trust;
+mod wildcard;
 
 use std::path::Path;
 
@@ -20,6 +28,8 @@ pub(crate) struct Context<'a> {
     pub(crate) host: &'a HostSources,
     /// Fetches, verifies and keeps files.
     pub(crate) fetcher: &'a Fetcher<'a>,
+    /// The recipe's directory, from which paths are taken.
+    pub(crate) recipe_dir: &'a Path,
     /// The empty directory that becomes the root file system.
     pub(crate) root: &'a Path,
 }
@@ -34,15 +44,51 @@ pub(crate) struct Origin {
     pub(crate) installed: Option<Installed>,
 }
 
-/// Fills the root directory by the recipe's downloader.
+/// Whether the recipe's root file system is bootstrapped from an apt archive: then the build asks
+/// [`debootstrap`], which can tell beforehand what it is going to install.
+pub(crate) fn is_apt(resolved: &Resolved) -> bool {
+    resolved.definition.source.downloader == "debootstrap"
+}
+
+/// Fills the root directory by any other downloader.
 ///
 /// # Errors
 /// When the source is refused, cannot be fetched or is not available for this recipe.
 pub(crate) fn unpack(context: &Context<'_>, scripts: &mut Scripts<'_>) -> Result<Origin> {
-    match context.resolved.definition.source.downloader.as_str() {
-        "debootstrap" => debootstrap::unpack(context, scripts),
-        other => {
-            Err(Error::Refused(format!("source.downloader: {other} is not available yet; use debootstrap")))
-        }
+    let downloader = context.resolved.definition.source.downloader.as_str();
+    if let Some(layout) = http::layout(downloader) {
+        return http::unpack(context, layout, scripts);
     }
+    match downloader {
+        "docker-http" => oci::unpack(context, scripts),
+        "rootfs-http" => rootfs::unpack(context, scripts),
+        other => Err(refusal(other)),
+    }
+}
+
+/// Why a downloader of distrobuilder is none here, and what does the same.
+fn refusal(downloader: &str) -> Error {
+    let reason = match downloader {
+        "almalinux-http" | "oraclelinux-http" => {
+            "its mirrors have installation media only, which are not taken apart here; \
+             use docker-http with the distribution's own image, or rootfs-http"
+        }
+        "springdalelinux-http" => {
+            "the distribution has ended and its mirrors have installation media only; use rockylinux-http"
+        }
+        "vyos-http" => {
+            "the distribution publishes installation media only, which are not taken apart here; \
+             use rootfs-http with an archive of its root file system"
+        }
+        "busybox" => {
+            "it means compiling C sources on this host, which is not done here; \
+             use rootfs-http with an archive that holds busybox, or docker-http with the image busybox"
+        }
+        "rpmbootstrap" => {
+            "it means running this host's own yum or dnf on a new root file system, which is not done here; \
+             use fedora-http, rockylinux-http or docker-http and install the rest with packages.sets"
+        }
+        _ => "it is not available here; use rootfs-http or docker-http",
+    };
+    Error::Refused(format!("source.downloader: {downloader}: {reason}"))
 }

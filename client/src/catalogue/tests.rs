@@ -32,7 +32,7 @@ fn entry(dist: &str, release: &str, arch: &str, variant: &str, aliases: &str) ->
 }
 
 fn catalogue(products: Vec<(&str, ProductEntry)>) -> Catalogue {
-    let mut document = Products::empty();
+    let mut document = Products::empty("images".into());
     document.products = products.into_iter().map(|(name, entry)| (name.to_owned(), entry)).collect();
     Catalogue::new(vec![document])
 }

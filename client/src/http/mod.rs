@@ -13,7 +13,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use millstream_image::Sha256Digest;
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, RANGE};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_RANGE, HeaderMap, HeaderValue,
+    LOCATION, RANGE, WWW_AUTHENTICATE,
+};
 use reqwest::{Response, StatusCode, redirect};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -78,6 +81,7 @@ pub struct HttpClient {
     inner: reqwest::Client,
     pace: Pace,
     retry: Retry,
+    headers: HeaderMap,
 }
 
 /// A file to fetch.
@@ -111,7 +115,37 @@ impl HttpClient {
             .redirect(redirect::Policy::custom(follow))
             .build()
             .map_err(|e| setup(&e))?;
-        Ok(Self { inner, pace: options.pace, retry: options.retry })
+        Ok(Self { inner, pace: options.pace, retry: options.retry, headers: HeaderMap::new() })
+    }
+
+    /// The same client, which accepts these media types and shows a bearer token (RFC 6750). The
+    /// token goes to the host that is asked, not to one it redirects to.
+    pub fn with_bearer(&self, accept: &[&str], token: Option<&str>) -> Result<Self> {
+        let value = |text: &str| HeaderValue::from_str(text).map_err(|e| Error::Setup(e.to_string()));
+        let mut headers = HeaderMap::new();
+        if !accept.is_empty() {
+            headers.insert(ACCEPT, value(&accept.join(", "))?);
+        }
+        if let Some(token) = token {
+            let mut bearer = value(&format!("Bearer {token}"))?;
+            bearer.set_sensitive(true);
+            headers.insert(AUTHORIZATION, bearer);
+        }
+        Ok(Self { headers, ..self.clone() })
+    }
+
+    /// How a server wants to be asked for `url`: its `WWW-Authenticate` header when it answers 401,
+    /// `None` when it gives any other answer.
+    pub async fn challenge(&self, url: &str) -> Result<Option<String>> {
+        check_url(url)?;
+        let request = self.inner.get(url).headers(self.headers.clone()).send();
+        let answer = tokio::time::timeout(self.pace.window, request).await;
+        let response = answer.map_err(|_| silent(url, self.pace))?.map_err(|e| network(url, &e))?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(None);
+        }
+        let header = response.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
+        Ok(Some(header.unwrap_or_default().to_owned()))
     }
 
     /// Fetches a document into memory; one larger than `cap` bytes is an error.
@@ -140,17 +174,17 @@ impl HttpClient {
         result
     }
 
-    /// Fetches a file of at most `cap` bytes whose size and hash nobody has stated. What it holds
-    /// must be proved afterwards, or be believed because of where it came from.
-    pub async fn download_unstated(
+    /// Fetches a file of unknown size into `dest`, at most `cap` bytes of it, and tells its hash and
+    /// size. The caller judges the hash; until then `dest` is not to be believed.
+    pub async fn fetch(
         &self,
         url: &str,
         dest: &Path,
         cap: u64,
         progress: &dyn Progress,
-    ) -> Result<()> {
+    ) -> Result<(Sha256Digest, u64)> {
         check_url(url)?;
-        unstated::run(self, (url, cap), dest, progress).await
+        unstated::run(self, url, dest, cap, progress).await
     }
 
     async fn try_document(&self, url: &str, cap: u64) -> Result<Vec<u8>> {
@@ -173,13 +207,20 @@ impl HttpClient {
     /// Asks for a URL from byte `from` on and checks that the answer's head fits the question.
     async fn get(&self, url: &str, from: u64) -> Result<Response> {
         // A transformed body would have neither the stated size nor ranges that add up.
-        let mut request = self.inner.get(url).header(ACCEPT_ENCODING, "identity");
+        let mut request =
+            self.inner.get(url).headers(self.headers.clone()).header(ACCEPT_ENCODING, "identity");
         if from > 0 {
             request = request.header(RANGE, format!("bytes={from}-"));
         }
         let answer = tokio::time::timeout(self.pace.window, request.send()).await;
         let response = answer.map_err(|_| silent(url, self.pace))?.map_err(|e| network(url, &e))?;
         let status = response.status();
+        // What is no address of HTTP never reaches [`follow`].
+        if let Some(to) = response.headers().get(LOCATION).filter(|_| status.is_redirection()) {
+            let to = String::from_utf8_lossy(to.as_bytes()).escape_debug().to_string();
+            let reason = format!("the server redirects to an unsafe address, {to}");
+            return Err(Error::Url { url: shown(url), reason });
+        }
         if !status.is_success() {
             return Err(Error::Status { url: shown(url), status: status.as_u16() });
         }

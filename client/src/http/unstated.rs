@@ -1,23 +1,26 @@
-//! A file of which nothing is known beforehand: bounded, but neither resumed nor hashed.
+//! A file whose size nobody states beforehand: bounded by a cap and hashed while it comes.
 
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+
+use millstream_image::Sha256Digest;
+use millstream_image::digest::HashingWriter;
 
 use super::body::Body;
 use super::{BackOff, HttpClient, shown};
 use crate::{Error, Progress, Result};
 
-/// Fetches a file of at most `cap` bytes into `dest`; it appears complete or not at all.
 pub(super) async fn run(
     http: &HttpClient,
-    (url, cap): (&str, u64),
+    url: &str,
     dest: &Path,
+    cap: u64,
     progress: &dyn Progress,
-) -> Result<()> {
-    let name = url.rsplit('/').next().unwrap_or(url);
+) -> Result<(Sha256Digest, u64)> {
     let mut back_off = BackOff::new(http.retry);
     loop {
-        match attempt(http, (url, name, cap), dest, progress).await {
+        match attempt(http, url, dest, cap, progress).await {
             Err(error) if error.is_passing() => back_off.pause_or(error).await?,
             other => return other,
         }
@@ -26,35 +29,34 @@ pub(super) async fn run(
 
 async fn attempt(
     http: &HttpClient,
-    (url, name, cap): (&str, &str, u64),
+    url: &str,
     dest: &Path,
+    cap: u64,
     progress: &dyn Progress,
-) -> Result<()> {
+) -> Result<(Sha256Digest, u64)> {
     let response = http.get(url, 0).await?;
-    let length = response.content_length();
+    let stated = response.content_length();
     let too_long = || Error::mismatch(shown(url), format!("more than the {cap} bytes allowed"));
-    if length.is_some_and(|length| length > cap) {
+    if stated.is_some_and(|length| length > cap) {
         return Err(too_long());
     }
-    progress.begin(name, length);
-    let result = async {
-        let dir = dest.parent().unwrap_or(Path::new("."));
-        let mut temp = tempfile::NamedTempFile::new_in(dir).map_err(Error::io(dir))?;
-        let mut body = Body::new(url, response, http.pace);
-        let mut came = 0;
-        while let Some(chunk) = body.next().await? {
-            came += chunk.len() as u64;
-            if came > cap {
-                return Err(too_long());
-            }
-            temp.write_all(&chunk).map_err(Error::io(dest))?;
-            progress.advance(name, chunk.len() as u64);
+    let name = url.rsplit('/').next().unwrap_or(url);
+    progress.begin(name, stated);
+    let file = File::create(dest).map_err(Error::io(dest))?;
+    let mut out = HashingWriter::new(file);
+    let mut body = Body::new(url, response, http.pace);
+    while let Some(chunk) = body.next().await? {
+        if out.count() + chunk.len() as u64 > cap {
+            return Err(too_long());
         }
-        temp.as_file().sync_all().map_err(Error::io(dest))?;
-        temp.persist(dest).map_err(|e| Error::io(dest)(e.error))?;
-        Ok(())
-    };
-    let result = result.await;
+        out.write_all(&chunk).map_err(Error::io(dest))?;
+        progress.advance(name, chunk.len() as u64);
+    }
     progress.end(name);
-    result
+    let (file, sha256, size) = out.finish();
+    if stated.is_some_and(|length| length != size) {
+        return Err(Error::Network { url: shown(url), reason: "the connection broke off".into() });
+    }
+    file.sync_all().map_err(Error::io(dest))?;
+    Ok((sha256, size))
 }

@@ -54,7 +54,7 @@ async fn redirects_do_not_leave_the_web() {
     {
         server.fault("rootfs.tar.xz", Fault::Redirect(to));
         let error = fixture.fetch(NAME).await.unwrap_err();
-        assert_refused!(Err::<(), _>(error), Error::Network { .. } | Error::Status { status: 302, .. });
+        assert_refused!(Err::<(), _>(error), Error::Network { .. } | Error::Url { .. });
     }
 }
 

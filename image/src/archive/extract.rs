@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use rustix::fs::{self, FileType, Mode, OFlags};
 
+use super::layer::{Layer, Met};
 use super::reader::{Entry, Kind, Reader};
 use super::tree::{self, Tree};
 use super::{Limits, archive_error, decoder, entry_error, shift::shift};
@@ -18,6 +19,9 @@ use crate::digest::HashingReader;
 use crate::{Error, Result, Sha256Digest};
 
 const CHUNK: usize = 256 << 10;
+
+/// So many zeros, at a multiple of their number, become a hole though the archive says of none.
+const ZEROS: usize = 1 << 20;
 
 /// What to do with device nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,12 +90,22 @@ pub fn extract<R: Read + Send>(reader: R, target: &Path, options: &ExtractOption
         return Err(archive_error(format!("{} is not empty", target.display())));
     }
     let tree = Tree::open(target).map_err(Error::io(target))?;
+    run(reader, target, options, tree, None)
+}
+
+pub(super) fn run<R: Read + Send>(
+    reader: R,
+    target: &Path,
+    options: &ExtractOptions,
+    tree: Tree,
+    layer: Option<Layer>,
+) -> Result<Extracted> {
     let (sender, receiver) = sync_channel(8);
     std::thread::scope(|scope| {
         let limits = &options.limits;
         scope.spawn(move || decode_ahead(reader, limits, &sender));
         let mut hashing = HashingReader::new(Chunks { receiver, chunk: Vec::new(), at: 0 });
-        let mut extractor = Extractor { tree, options, directories: Vec::new(), target };
+        let mut extractor = Extractor { tree, options, directories: Vec::new(), target, layer };
         let entries = extractor.run(&mut hashing)?;
         let size = hashing.count();
         Ok(Extracted { entries, size, sha256: hashing.finish() })
@@ -148,11 +162,15 @@ struct Extractor<'a> {
     /// Directories get their mode and times last, so that read-only ones can be filled.
     directories: Vec<Entry>,
     target: &'a Path,
+    /// When this is a layer on what lies there already.
+    layer: Option<Layer>,
 }
 
 impl Extractor<'_> {
     fn run(&mut self, input: impl Read) -> Result<u64> {
-        let mut reader = Reader::new(input, &self.options.limits);
+        let limits = &self.options.limits;
+        let mut reader =
+            if self.layer.is_some() { Reader::of_layer(input, limits) } else { Reader::new(input, limits) };
         let mut entries = 0;
         while let Some(entry) = reader.next_entry()? {
             self.place(entry, &mut reader)?;
@@ -167,6 +185,11 @@ impl Extractor<'_> {
         let owner = self.owner(&entry)?;
         self.shift_attributes(&mut entry)?;
         let refused = |error: io::Error| entry_error(&entry.path, explain(&error));
+        if let Some(layer) = &mut self.layer
+            && layer.meet(&mut self.tree, &entry).map_err(refused)? == Met::Done
+        {
+            return Ok(());
+        }
         match &entry.kind {
             Kind::Directory => {
                 if !entry.path.is_empty() {
@@ -211,21 +234,22 @@ impl Extractor<'_> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(parent, name, flags, Mode::from(0o600)).map_err(|e| refused(e.into()))?;
         let mut file = std::fs::File::from(file);
-        let mut buffer = vec![0; CHUNK.min(entry.size as usize).max(1)];
+        let mut buffer = vec![0; ZEROS.min(usize::try_from(entry.size).unwrap_or(ZEROS)).max(1)];
         let mut hole = false;
         loop {
-            let count = reader.data(&mut buffer)?;
-            if count == 0 {
+            let mut skipped = reader.skip_hole();
+            let count = fill(reader, &mut buffer)?;
+            if skipped == 0 && count == 0 {
                 break;
             }
-            // Zeros become holes: the archive does not say which were, and holes read the same.
-            hole = count >= 4096 && buffer[..count].iter().all(|b| *b == 0);
-            let written = if hole {
-                file.seek(SeekFrom::Current(count as i64)).map(|_| ())
-            } else {
-                file.write_all(&buffer[..count])
-            };
-            written.map_err(refused)?;
+            hole = count == ZEROS && buffer.iter().all(|b| *b == 0) || count == 0;
+            if hole {
+                skipped += count as u64;
+            }
+            let written = file.seek(SeekFrom::Current(skipped as i64));
+            written
+                .and_then(|_| if hole { Ok(()) } else { file.write_all(&buffer[..count]) })
+                .map_err(refused)?;
         }
         if hole {
             file.set_len(entry.size).map_err(refused)?;
@@ -301,6 +325,18 @@ impl Extractor<'_> {
         }
         Ok(())
     }
+}
+
+/// Reads up to the buffer's end, a hole, or the end of the data.
+fn fill(reader: &mut Reader<impl Read>, buffer: &mut [u8]) -> Result<usize> {
+    let mut count = 0;
+    while count < buffer.len() && reader.hole() == 0 {
+        match reader.data(&mut buffer[count..])? {
+            0 => break,
+            more => count += more,
+        }
+    }
+    Ok(count)
 }
 
 fn explain(error: &io::Error) -> String {

@@ -3,25 +3,36 @@
 //! Whatever comes in is hostile until it lies unpacked; see [`extract`]. What goes out has the
 //! same bytes for the same files, see [`pack`].
 
+mod acl;
+mod block;
+mod cache;
+mod compress;
 mod decode;
 mod extract;
 mod header;
+mod layer;
 mod pack;
 mod pax;
+mod plan;
 mod reader;
 mod shift;
 mod small;
+mod sparse;
+mod survey;
 mod tree;
+mod write;
 mod xz;
 
 use crate::Error;
 
+pub use cache::{BlockCache, Pruned};
 pub use decode::decoder;
 pub use extract::{Devices, ExtractOptions, Extracted, Ownership, extract};
-pub use pack::{FileGroup, PackOptions, Packed, pack, pack_members};
+pub use layer::extract_layer;
+pub use pack::{FileGroup, Layout, PackOptions, Packed, Sink, pack, pack_each, pack_members};
 pub use reader::{Entry, Kind, Reader};
 pub use small::{Member, read_small};
-pub use xz::{Bcj, Watch, XzOptions, XzWriter};
+pub use xz::{Bcj, Blocks, Watch, XzOptions, XzWriter};
 
 /// How an archive is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +75,8 @@ pub struct Limits {
     pub xattrs: usize,
     /// Bytes a decompressor may use.
     pub memory: u64,
+    /// Threads of a decompressor, each for a block of its own; as many as `memory` allows.
+    pub threads: usize,
 }
 
 impl Default for Limits {
@@ -75,6 +88,7 @@ impl Default for Limits {
             depth: 128,
             xattrs: 64,
             memory: 512 << 20,
+            threads: std::thread::available_parallelism().map_or(1, |count| count.get().min(8)),
         }
     }
 }

@@ -1,22 +1,25 @@
 //! Packs a directory into an archive in one pass, with the same bytes for the same files.
 //!
-//! Entries are ordered directories first, then files grouped by owning package, then the rest, so
-//! that an updated package touches one region; xz blocks may end between groups. Times are
-//! clamped, names of owners left out, everything else sorted.
+//! Directories come first, then packages' files, then the rest, in the order and the blocks of
+//! [`super::plan`]. Times are clamped, names of owners left out, everything else sorted. A file whose
+//! time is clamped was made while building, so it stands with the rest: packages' blocks stay what
+//! they were.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ffi::OsStr;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::header::BLOCK;
+use super::cache::BlockCache;
+use super::plan::shares;
 use super::small::Member;
-use super::xz::{Watch, XzOptions, XzWriter};
-use super::{Compression, archive_error, pax};
-use crate::digest::HashingWriter;
+use super::survey::{Survey, xattrs};
+use super::write::{Header, Stream, padding};
+use super::xz::{Blocks, Watch, XzOptions};
+use super::{Compression, archive_error, sparse};
 use crate::{Error, Result, Sha256Digest};
 
 /// Paths below the root that belong together, as a package's files do.
@@ -35,8 +38,10 @@ pub struct PackOptions {
     pub compression: Compression,
     /// Settings for xz; its level also serves gzip and zstd.
     pub xz: XzOptions,
-    /// Groups in the order they are packed.
+    /// Groups; the nearer their contents, the nearer they should stand.
     pub groups: Vec<FileGroup>,
+    /// Blocks of xz archives are taken from here and kept here.
+    pub block_cache: Option<Arc<BlockCache>>,
     /// Asked at every entry and while waiting for the compressor.
     pub watch: Watch,
 }
@@ -48,6 +53,7 @@ impl Default for PackOptions {
             compression: Compression::Xz,
             xz: XzOptions::default(),
             groups: Vec::new(),
+            block_cache: None,
             watch: Watch::default(),
         }
     }
@@ -66,31 +72,67 @@ pub struct Packed {
     pub size_uncompressed: u64,
     /// Entries.
     pub entries: u64,
+    /// How the blocks of an xz archive came about.
+    pub blocks: Blocks,
+}
+
+/// How an archive names the files of the root file system, and what it may say of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// At the archive's top.
+    #[default]
+    Plain,
+    /// Below `rootfs/`, as in unified images.
+    Rootfs,
+    /// At the top, for a writer of squashfs: times before 1970 become 1970, which is the first
+    /// that format has, and the root directory is left out, whose attributes the tool takes from
+    /// its options.
+    Squashfs,
+}
+
+/// One of several archives made in one pass.
+pub struct Sink<W> {
+    /// Where it goes.
+    pub out: W,
+    /// How it is compressed.
+    pub compression: Compression,
+    /// At which level; each compression has its own scale.
+    pub level: u32,
+    /// How files are named.
+    pub layout: Layout,
+    /// Files of its own, which come first.
+    pub lead: BTreeMap<PathBuf, Member>,
 }
 
 /// Packs everything below `root`, which must not change meanwhile.
 pub fn pack<W: Write>(root: &Path, out: W, options: &PackOptions) -> Result<(W, Packed)> {
-    let mut archive = Archive::new(out, options);
-    let (directories, files) = walk(root)?;
-    for path in &directories {
-        archive.add(root, path)?;
+    let stream = Stream::new(out, Layout::Plain, options);
+    let mut packed = Archive::new(vec![stream], options).tree(root)?.finish()?;
+    packed.pop().ok_or_else(|| archive_error("there is no archive to finish"))
+}
+
+/// Packs everything below `root` into several archives, reading it once. Compression and level
+/// are each archive's own; all else is as `options` say.
+pub fn pack_each<W: Write>(
+    root: &Path,
+    sinks: Vec<Sink<W>>,
+    options: &PackOptions,
+) -> Result<Vec<(W, Packed)>> {
+    let mut streams = Vec::new();
+    for sink in sinks {
+        let own = PackOptions {
+            compression: sink.compression,
+            xz: XzOptions { level: sink.level, ..options.xz },
+            watch: options.watch.clone(),
+            block_cache: options.block_cache.clone(),
+            epoch: options.epoch,
+            groups: Vec::new(),
+        };
+        let mut stream = Stream::new(sink.out, sink.layout, &own);
+        stream.members(&sink.lead, options.epoch)?;
+        streams.push(stream);
     }
-    archive.cut()?;
-    let mut packed = HashSet::new();
-    for group in &options.groups {
-        let mut paths: Vec<_> = group.paths.iter().filter(|path| files.contains(*path)).collect();
-        paths.sort();
-        for path in paths {
-            if packed.insert(path) {
-                archive.add(root, path)?;
-            }
-        }
-        archive.cut()?;
-    }
-    for path in files.iter().filter(|path| !packed.contains(path)) {
-        archive.add(root, path)?;
-    }
-    archive.finish()
+    Archive::new(streams, options).tree(root)?.finish()
 }
 
 /// Packs files held in memory, in the order of their names; time is the epoch.
@@ -99,82 +141,41 @@ pub fn pack_members<W: Write>(
     out: W,
     options: &PackOptions,
 ) -> Result<(W, Packed)> {
-    let mut archive = Archive::new(out, options);
-    let mut directories = HashSet::new();
-    for (path, member) in members {
-        let parents: Vec<_> = path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()).collect();
-        for parent in parents.into_iter().rev() {
-            if directories.insert(parent) {
-                let entry = Header { kind: b'5', mode: 0o755, mtime: options.epoch, ..Header::default() };
-                archive.header(&name(parent, true), &entry)?;
-            }
-        }
-        let size = member.data.len() as u64;
-        let entry = Header { kind: b'0', mode: member.mode, mtime: options.epoch, size, ..Header::default() };
-        archive.header(&name(path, false), &entry)?;
-        archive.data(&mut member.data.as_slice(), size).map_err(Error::io(path))?;
-    }
-    archive.finish()
+    let mut stream = Stream::new(out, Layout::Plain, options);
+    stream.members(members, options.epoch)?;
+    stream.finish()
 }
 
-type Files = BTreeSet<PathBuf>;
-
-/// All directories and all other files below `root`, sorted, relative.
-fn walk(root: &Path) -> Result<(Vec<PathBuf>, Files)> {
-    let mut directories = vec![PathBuf::new()];
-    let mut files = Files::new();
-    let mut at = 0;
-    while at < directories.len() {
-        let directory = directories[at].clone();
-        at += 1;
-        let full = root.join(&directory);
-        for item in fs::read_dir(&full).map_err(Error::io(&full))? {
-            let item = item.map_err(Error::io(&full))?;
-            let path = directory.join(item.file_name());
-            if item.file_type().map_err(Error::io(&full))?.is_dir() {
-                directories.push(path);
-            } else {
-                files.insert(path);
-            }
-        }
-    }
-    directories.sort();
-    Ok((directories, files))
-}
-
-#[derive(Default)]
-struct Header {
-    kind: u8,
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    size: u64,
-    mtime: i64,
-    nanos: i64,
-    link: Vec<u8>,
-    major: u32,
-    minor: u32,
-    xattrs: Vec<(String, Vec<u8>)>,
-}
-
+/// One tree on its way into one or several archives.
 struct Archive<'a, W: Write> {
-    out: HashingWriter<Compressor<HashingWriter<W>>>,
+    streams: Vec<Stream<W>>,
     options: &'a PackOptions,
     /// Where the first name of a file with several was packed.
-    links: HashMap<(u64, u64), Vec<u8>>,
-    entries: u64,
+    links: HashMap<(u64, u64), PathBuf>,
 }
 
 impl<'a, W: Write> Archive<'a, W> {
-    fn new(out: W, options: &'a PackOptions) -> Self {
-        let out = HashingWriter::new(Compressor::new(HashingWriter::new(out), options));
-        Self { out, options, links: HashMap::new(), entries: 0 }
+    fn new(streams: Vec<Stream<W>>, options: &'a PackOptions) -> Self {
+        Self { streams, options, links: HashMap::new() }
     }
 
-    fn cut(&mut self) -> Result<()> {
-        self.out.get_mut().cut().map_err(Error::io("archive"))
+    fn tree(mut self, root: &Path) -> Result<Self> {
+        let survey = Survey::of(root)?;
+        for path in &survey.directories {
+            self.add(root, path)?;
+        }
+        let block = self.options.xz.block_size.max(1) as u64;
+        let (owned, rest) = survey.units(&self.options.groups, self.options.epoch);
+        for share in shares(owned, block).into_iter().chain(shares(rest, block)) {
+            self.streams.iter_mut().try_for_each(|stream| stream.end_block(share.code))?;
+            for path in &share.files {
+                self.add(root, path)?;
+            }
+        }
+        Ok(self)
     }
 
+    /// Adds what is at `path` below `root`.
     fn add(&mut self, root: &Path, path: &Path) -> Result<()> {
         self.options.watch.check().map_err(Error::io("archive"))?;
         let full = root.join(path);
@@ -193,15 +194,13 @@ impl<'a, W: Write> Archive<'a, W> {
             xattrs: xattrs(&full)?,
             ..Header::default()
         };
-        let name = name(path, kind.is_dir());
         if !kind.is_dir() && meta.nlink() > 1 {
-            if let Some(first) = self.links.get(&(meta.dev(), meta.ino())) {
+            if let Some(first) = self.links.get(&(meta.dev(), meta.ino())).cloned() {
                 header.kind = b'1';
-                header.link.clone_from(first);
                 header.xattrs.clear();
-                return self.header(&name, &header);
+                return self.header(path, &header, Some(&first));
             }
-            self.links.insert((meta.dev(), meta.ino()), name.clone());
+            self.links.insert((meta.dev(), meta.ino()), path.to_path_buf());
         }
         header.kind = if kind.is_dir() {
             b'5'
@@ -218,197 +217,64 @@ impl<'a, W: Write> Archive<'a, W> {
             header.size = meta.size();
             b'0'
         };
-        self.header(&name, &header)?;
-        if header.size > 0 {
-            let mut file = File::open(&full).map_err(Error::io(&full))?;
-            self.data(&mut file, header.size).map_err(Error::io(&full))?;
+        if header.size == 0 {
+            return self.header(path, &header, None);
+        }
+        let mut file = File::open(&full).map_err(Error::io(&full))?;
+        if let Some(map) = sparse::find(&file, header.size).map_err(Error::io(&full))? {
+            return self.sparse(path, header, &map, &mut file);
+        }
+        self.header(path, &header, None)?;
+        self.data(&mut file, header.size).map_err(Error::io(&full))
+    }
+
+    /// A file with holes: a map, then what is between them.
+    fn sparse(&mut self, path: &Path, mut header: Header, map: &sparse::Map, file: &mut File) -> Result<()> {
+        let text = map.to_bytes();
+        header.sparse = Some(header.size);
+        header.size = text.len() as u64 + map.data();
+        self.header(path, &header, None)?;
+        let mut copy = || -> io::Result<()> {
+            Fan(&mut self.streams).write_all(&text)?;
+            for extent in &map.extents {
+                file.seek(SeekFrom::Start(extent.offset))?;
+                self.data(file, extent.size)?;
+            }
+            Ok(())
+        };
+        copy().map_err(Error::io(path))
+    }
+
+    /// An entry in every archive; `first` is what a hard link leads to.
+    fn header(&mut self, path: &Path, header: &Header, first: Option<&Path>) -> Result<()> {
+        for stream in &mut self.streams {
+            stream.entry(path, header.clone(), first)?;
         }
         Ok(())
     }
 
-    fn header(&mut self, name: &[u8], header: &Header) -> Result<()> {
-        let mut records = Vec::new();
-        if name.len() > 100 {
-            pax::push(&mut records, "path", name);
-        }
-        if header.link.len() > 100 {
-            pax::push(&mut records, "linkpath", &header.link);
-        }
-        for (key, id) in [("uid", header.uid), ("gid", header.gid)] {
-            if u64::from(id) > octal_max(8) {
-                pax::push(&mut records, key, id.to_string().as_bytes());
-            }
-        }
-        if header.size > octal_max(12) {
-            pax::push(&mut records, "size", header.size.to_string().as_bytes());
-        }
-        if header.nanos != 0 || header.mtime < 0 {
-            pax::push(&mut records, "mtime", pax_time(header.mtime, header.nanos).as_bytes());
-        }
-        for (key, value) in &header.xattrs {
-            pax::push(&mut records, &format!("{}{key}", pax::XATTR), value);
-        }
-        if !records.is_empty() {
-            let size = records.len() as u64;
-            let extension = Header { kind: b'x', mode: 0o644, size, ..Header::default() };
-            self.write(&block(b"././@PaxHeader", &extension))?;
-            self.data(&mut records.as_slice(), size).map_err(Error::io("archive"))?;
-        }
-        self.entries += 1;
-        self.write(&block(name, header))
-    }
-
-    /// Copies exactly `size` bytes and pads them.
+    /// Copies exactly `size` bytes into every archive and pads them.
     fn data(&mut self, reader: &mut dyn Read, size: u64) -> io::Result<()> {
-        let copied = io::copy(&mut reader.take(size), &mut self.out)?;
+        let mut all = Fan(&mut self.streams);
+        let copied = io::copy(&mut reader.take(size), &mut all)?;
         if copied != size {
             return Err(io::Error::other("the file shrank while it was packed"));
         }
-        let padding = (size.next_multiple_of(BLOCK as u64) - size) as usize;
-        self.out.write_all(&[0; BLOCK][..padding])
+        all.write_all(padding(size))
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.out.write_all(bytes).map_err(Error::io("archive"))
-    }
-
-    fn finish(mut self) -> Result<(W, Packed)> {
-        self.write(&[0; 2 * BLOCK])?;
-        let (compressor, sha256_uncompressed, size_uncompressed) = self.out.finish();
-        let out = compressor.finish().map_err(Error::io("archive"))?;
-        let (out, sha256, size) = out.finish();
-        Ok((out, Packed { sha256, size, sha256_uncompressed, size_uncompressed, entries: self.entries }))
+    fn finish(self) -> Result<Vec<(W, Packed)>> {
+        self.streams.into_iter().map(Stream::finish).collect()
     }
 }
 
-fn name(path: &Path, directory: bool) -> Vec<u8> {
-    let mut name = b"./".to_vec();
-    name.extend_from_slice(path.as_os_str().as_bytes());
-    if directory && name.len() > 2 {
-        name.push(b'/');
-    }
-    name
-}
+/// Writes to all archives alike.
+struct Fan<'s, W: Write>(&'s mut [Stream<W>]);
 
-/// A POSIX header block; fields that do not fit are in the extended header before it.
-fn block(name: &[u8], header: &Header) -> [u8; BLOCK] {
-    let mut block = [0; BLOCK];
-    let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, &name[..name.len().min(100)]);
-    put(157, &header.link[..header.link.len().min(100)]);
-    put(100, octal(header.mode.into(), 8).as_bytes());
-    put(108, octal(header.uid.into(), 8).as_bytes());
-    put(116, octal(header.gid.into(), 8).as_bytes());
-    put(124, octal(header.size, 12).as_bytes());
-    put(136, octal(u64::try_from(header.mtime).unwrap_or(0), 12).as_bytes());
-    put(148, b"        ");
-    put(156, &[header.kind]);
-    put(257, b"ustar\x0000");
-    if matches!(header.kind, b'3' | b'4') {
-        put(329, octal(header.major.into(), 8).as_bytes());
-        put(337, octal(header.minor.into(), 8).as_bytes());
-    }
-    let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
-    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    block
-}
-
-fn octal_max(width: u32) -> u64 {
-    (1 << (3 * (width - 1))) - 1
-}
-
-fn octal(value: u64, width: usize) -> String {
-    let value = if value > octal_max(width as u32) { 0 } else { value };
-    format!("{value:0digits$o}\0", digits = width - 1)
-}
-
-fn pax_time(seconds: i64, nanos: i64) -> String {
-    let text = match (seconds, nanos) {
-        (_, 0) => return seconds.to_string(),
-        (..0, _) => format!("-{}.{:09}", -(seconds + 1), 1_000_000_000 - nanos),
-        _ => format!("{seconds}.{nanos:09}"),
-    };
-    text.trim_end_matches('0').to_owned()
-}
-
-/// The attributes an image carries: capabilities, ACLs and what users set; not another host's
-/// labels.
-fn xattrs(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
-    let error = |e: rustix::io::Errno| Error::io(path)(e.into());
-    let mut names = vec![0; 64 << 10];
-    let size = match rustix::fs::llistxattr(path, &mut names) {
-        Err(rustix::io::Errno::OPNOTSUPP) => 0,
-        other => other.map_err(error)?,
-    };
-    let mut found = Vec::new();
-    for name in names[..size].split(|b| *b == 0).filter(|name| !name.is_empty()) {
-        let wanted = name == b"security.capability"
-            || name.starts_with(b"user.")
-            || name.starts_with(b"system.posix_acl_");
-        if !wanted {
-            continue;
-        }
-        let mut value = vec![0; 64 << 10];
-        let size = rustix::fs::lgetxattr(path, OsStr::from_bytes(name), &mut value).map_err(error)?;
-        value.truncate(size);
-        let name = std::str::from_utf8(name)
-            .map_err(|_| archive_error(format!("{}: attribute name is not UTF-8", path.display())))?;
-        found.push((name.to_owned(), value));
-    }
-    found.sort();
-    Ok(found)
-}
-
-enum Compressor<W: Write> {
-    None(W),
-    Gzip(flate2::write::GzEncoder<W>),
-    Zstd(zstd::Encoder<'static, W>),
-    Xz(XzWriter<W>),
-    /// A zstd encoder that could not be made; told at the first write.
-    Failed(io::Error),
-}
-
-impl<W: Write> Compressor<W> {
-    fn new(out: W, options: &PackOptions) -> Self {
-        let level = options.xz.level;
-        match options.compression {
-            Compression::None => Self::None(out),
-            // GzBuilder's defaults leave name and time out of the header.
-            Compression::Gzip => {
-                Self::Gzip(flate2::GzBuilder::new().write(out, flate2::Compression::new(level.min(9))))
-            }
-            Compression::Zstd => match zstd::Encoder::new(out, level as i32) {
-                Ok(encoder) => Self::Zstd(encoder),
-                Err(error) => Self::Failed(error),
-            },
-            Compression::Xz => Self::Xz(XzWriter::new(out, options.xz, options.watch.clone())),
-        }
-    }
-
-    fn cut(&mut self) -> io::Result<()> {
-        if let Self::Xz(xz) = self { xz.cut() } else { Ok(()) }
-    }
-
-    fn finish(self) -> io::Result<W> {
-        match self {
-            Self::None(out) => Ok(out),
-            Self::Gzip(encoder) => encoder.finish(),
-            Self::Zstd(encoder) => encoder.finish(),
-            Self::Xz(xz) => xz.finish(),
-            Self::Failed(error) => Err(error),
-        }
-    }
-}
-
-impl<W: Write> Write for Compressor<W> {
+impl<W: Write> Write for Fan<'_, W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::None(out) => out.write(data),
-            Self::Gzip(encoder) => encoder.write(data),
-            Self::Zstd(encoder) => encoder.write(data),
-            Self::Xz(xz) => xz.write(data),
-            Self::Failed(error) => Err(io::Error::other(error.to_string())),
-        }
+        self.0.iter_mut().try_for_each(|stream| stream.out.write_all(data))?;
+        Ok(data.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -6,7 +6,21 @@ use super::archive_error;
 use crate::Result;
 
 /// Prefix under which GNU tar, star and libarchive store extended attributes.
-pub(super) const XATTR: &str = "SCHILY.xattr.";
+const XATTR: &str = "SCHILY.xattr.";
+
+/// Characters of an attribute's name that keys hold in another form, as GNU tar writes them.
+const ESCAPES: [(&str, &str); 2] = [("%", "%25"), ("=", "%3D")];
+
+/// The key for an extended attribute.
+pub(super) fn attribute(name: &str) -> String {
+    XATTR.to_owned() + &ESCAPES.iter().fold(name.to_owned(), |name, (from, to)| name.replace(from, to))
+}
+
+/// The name of the extended attribute a key is for.
+pub(super) fn attribute_name(key: &str) -> Option<String> {
+    let name = key.strip_prefix(XATTR)?.to_owned();
+    Some(ESCAPES.iter().rev().fold(name, |name, (from, to)| name.replace(to, from)))
+}
 
 /// The records of one extended header; keys are text, values any bytes.
 pub(super) type Records = BTreeMap<String, Vec<u8>>;

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::header::{BLOCK, RawHeader};
-use super::{Limits, archive_error, entry_error, pax};
+use super::{Limits, acl, archive_error, entry_error, pax, sparse};
 use crate::Result;
 
 const MAX_PATH: usize = 4095;
@@ -57,9 +57,14 @@ pub struct Entry {
 pub struct Reader<R> {
     inner: R,
     limits: Limits,
-    /// Bytes of the present entry's data and padding not read yet.
+    /// Whether `.wh.` names, by which layers take away what lies below, are entries.
+    whiteouts: bool,
+    /// Bytes of the present entry's data and padding not read yet, and of the hole before them.
     left: u64,
     padding: u64,
+    hole: u64,
+    /// What follows: a hole and data each, the last first.
+    parts: Vec<(u64, u64)>,
     entries: u64,
     unpacked: u64,
 }
@@ -74,7 +79,22 @@ struct Extensions {
 impl<R: Read> Reader<R> {
     /// Reads an uncompressed archive.
     pub fn new(inner: R, limits: &Limits) -> Self {
-        Self { inner, limits: limits.clone(), left: 0, padding: 0, entries: 0, unpacked: 0 }
+        Self {
+            inner,
+            limits: limits.clone(),
+            whiteouts: false,
+            left: 0,
+            padding: 0,
+            hole: 0,
+            parts: Vec::new(),
+            entries: 0,
+            unpacked: 0,
+        }
+    }
+
+    /// Reads an uncompressed layer of an OCI image: whiteouts are entries like others.
+    pub(super) fn of_layer(inner: R, limits: &Limits) -> Self {
+        Self { whiteouts: true, ..Self::new(inner, limits) }
     }
 
     /// The next entry, or `None` at the archive's proper end, after which nothing may follow.
@@ -120,8 +140,39 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Reads the present entry's data.
+    /// Reads the present entry's data; holes are zeros.
     pub fn data(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        self.next_part();
+        if self.hole > 0 {
+            let count = buffer.len().min(usize::try_from(self.hole).unwrap_or(usize::MAX));
+            buffer[..count].fill(0);
+            self.hole -= count as u64;
+            return Ok(count);
+        }
+        self.stored(buffer)
+    }
+
+    /// Bytes of the hole that comes next in the present entry's data.
+    pub fn hole(&mut self) -> u64 {
+        self.next_part();
+        self.hole
+    }
+
+    /// Passes over the hole that comes next; returns its bytes.
+    pub fn skip_hole(&mut self) -> u64 {
+        self.next_part();
+        std::mem::take(&mut self.hole)
+    }
+
+    fn next_part(&mut self) {
+        while self.hole == 0 && self.left == 0 {
+            let Some(part) = self.parts.pop() else { return };
+            (self.hole, self.left) = part;
+        }
+    }
+
+    /// Reads data the archive holds.
+    fn stored(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let want = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if want == 0 {
             return Ok(0);
@@ -135,7 +186,12 @@ impl<R: Read> Reader<R> {
     }
 
     fn entry(&mut self, raw: RawHeader, extensions: Extensions) -> Result<Entry> {
-        let records = extensions.records.unwrap_or_default();
+        let mut records = extensions.records.unwrap_or_default();
+        let sparse = sparse::described(&mut records).map_err(|reason| entry_error(&raw.path, reason))?;
+        let real_size = sparse.map(|(name, size)| {
+            records.insert("path".into(), name);
+            size
+        });
         let long = |slot: Option<Vec<u8>>, key: &str, short: Vec<u8>| match (slot, records.get(key)) {
             (Some(_), Some(_)) => Err(archive_error(format!("two extended headers state a {key}"))),
             (Some(value), None) => Ok(value),
@@ -145,10 +201,10 @@ impl<R: Read> Reader<R> {
         let raw_path = long(extensions.path, "path", raw.path)?;
         let link = long(extensions.link, "linkpath", raw.link)?;
         let bad = |reason: String| entry_error(&raw_path, reason);
-        if let Some(key) = records.keys().find(|key| key.starts_with("GNU.sparse.")) {
-            return Err(bad(format!("sparse entries ({key}) are not accepted; pack without --sparse")));
-        }
         let path = clean_path(&raw_path, self.limits.depth).map_err(|reason| bad(reason.into()))?;
+        if !self.whiteouts && is_whiteout(&path) {
+            return Err(bad("it is a whiteout of another format".into()));
+        }
         let size = decimal(&records, "size", raw.size).map_err(bad)?;
         let size = u64::try_from(size).map_err(|_| bad("negative size".into()))?;
         let device = |n: i64| u32::try_from(n).map_err(|_| bad("bad device number".into()));
@@ -180,7 +236,7 @@ impl<R: Read> Reader<R> {
                 .filter(|id| *id != u32::MAX)
                 .ok_or_else(|| bad(format!("{key} {value} is out of range")))
         };
-        let entry = Entry {
+        let mut entry = Entry {
             uid: id("uid", raw.uid)?,
             gid: id("gid", raw.gid)?,
             mode: mode(raw.mode).ok_or_else(|| bad("absurd mode".into()))?,
@@ -192,14 +248,58 @@ impl<R: Read> Reader<R> {
             kind,
         };
         self.expect_data(size)?;
+        if let Some(real_size) = real_size {
+            self.sparse(&mut entry, &real_size)?;
+        }
         Ok(entry)
     }
 
-    fn expect_data(&mut self, size: u64) -> Result<()> {
+    /// The entry's data is a map, then what is between holes.
+    fn sparse(&mut self, entry: &mut Entry, real_size: &[u8]) -> Result<()> {
+        let bad = |reason: &str| entry_error(&entry.path, reason);
+        let records = pax::Records::from([("size".into(), real_size.to_vec())]);
+        let size = decimal(&records, "size", 0).map_err(|reason| bad(&reason))?;
+        let size = u64::try_from(size).map_err(|_| bad("negative size"))?;
+        if entry.kind != Kind::File {
+            return Err(bad("only files may have holes"));
+        }
+        self.account(size.saturating_sub(entry.size))?;
+        let map = sparse::Map::read(&entry.path, size, self.limits.header, || {
+            let mut block = [0; BLOCK];
+            let mut at = 0;
+            while at < BLOCK {
+                match self.stored(&mut block[at..])? {
+                    0 => return Err(archive_error("the map of a sparse file is cut off")),
+                    count => at += count,
+                }
+            }
+            Ok(block)
+        })?;
+        if map.data() != self.left {
+            return Err(bad("the map of a sparse file does not fit its data"));
+        }
+        self.left = 0;
+        let mut end = 0;
+        for extent in &map.extents {
+            self.parts.push((extent.offset - end, extent.size));
+            end = extent.offset + extent.size;
+        }
+        self.parts.push((size - end, 0));
+        self.parts.reverse();
+        entry.size = size;
+        Ok(())
+    }
+
+    fn account(&mut self, size: u64) -> Result<()> {
         self.unpacked = self.unpacked.saturating_add(size);
         if self.unpacked > self.limits.unpacked {
             return Err(archive_error(format!("more than {} bytes unpacked", self.limits.unpacked)));
         }
+        Ok(())
+    }
+
+    fn expect_data(&mut self, size: u64) -> Result<()> {
+        self.account(size)?;
         self.left = size;
         self.padding = size.next_multiple_of(BLOCK as u64) - size;
         Ok(())
@@ -244,7 +344,12 @@ impl<R: Read> Reader<R> {
 
     fn skip_data(&mut self) -> Result<()> {
         let mut buffer = [0; 8192];
-        while self.data(&mut buffer)? > 0 {}
+        self.next_part();
+        while self.hole > 0 || self.left > 0 {
+            self.hole = 0;
+            self.stored(&mut buffer)?;
+            self.next_part();
+        }
         let padding = std::mem::take(&mut self.padding) as usize;
         self.read_exact(&mut buffer[..padding])
     }
@@ -291,10 +396,11 @@ fn clean_path(path: &[u8], depth: usize) -> std::result::Result<Vec<u8>, &'stati
     if parts.len() > depth {
         return Err("it lies too deep");
     }
-    if parts.last().is_some_and(|name| name.starts_with(b".wh.")) {
-        return Err("it is a whiteout of another format");
-    }
     Ok(parts.join(&b'/'))
+}
+
+fn is_whiteout(path: &[u8]) -> bool {
+    path.rsplit(|b| *b == b'/').next().is_some_and(|name| name.starts_with(b".wh."))
 }
 
 fn symlink_target(link: &[u8]) -> std::result::Result<Vec<u8>, &'static str> {
@@ -347,16 +453,17 @@ fn time(records: &pax::Records, fallback: i64) -> std::result::Result<(i64, u32)
 fn xattrs(records: &pax::Records, limit: usize) -> std::result::Result<Vec<(String, Vec<u8>)>, String> {
     let mut xattrs = Vec::new();
     for (key, value) in records {
-        let Some(name) = key.strip_prefix(pax::XATTR) else { continue };
+        let Some(name) = pax::attribute_name(key) else { continue };
         let wanted = name == "security.capability"
             || name.starts_with("user.")
-            || matches!(name, "system.posix_acl_access" | "system.posix_acl_default");
+            || matches!(name.as_str(), "system.posix_acl_access" | "system.posix_acl_default");
         if wanted {
-            xattrs.push((name.to_owned(), value.clone()));
+            xattrs.push((name, value.clone()));
         } else if !name.starts_with("security.") || name.contains('\0') {
             return Err(format!("extended attribute {name:?} is not accepted"));
         }
     }
+    acl::attributes(records, &mut xattrs)?;
     if xattrs.len() > limit {
         return Err(format!("more than {limit} extended attributes"));
     }

@@ -17,12 +17,26 @@ const CACHE: usize = 256;
 pub(super) struct Tree {
     root: OwnedFd,
     parents: HashMap<Vec<u8>, OwnedFd>,
+    /// How links on the way are met.
+    links: ResolveFlags,
 }
 
 impl Tree {
     pub(super) fn open(target: &Path) -> io::Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        Ok(Self { root: fs::open(target, flags, Mode::empty())?, parents: HashMap::new() })
+        let links = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        Ok(Self { root: fs::open(target, flags, Mode::empty())?, parents: HashMap::new(), links })
+    }
+
+    /// Follows links of the tree from now on, as if the target were the root of everything.
+    pub(super) fn follow_links(mut self) -> Self {
+        self.links = ResolveFlags::IN_ROOT;
+        self
+    }
+
+    /// Forgets open parents, of which one has been removed.
+    pub(super) fn forget(&mut self) {
+        self.parents.clear();
     }
 
     pub(super) fn root(&self) -> BorrowedFd<'_> {
@@ -54,11 +68,10 @@ impl Tree {
     }
 
     pub(super) fn open_directory(&self, path: &[u8]) -> io::Result<OwnedFd> {
-        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let beneath = ResolveFlags::BENEATH
-            | ResolveFlags::NO_SYMLINKS
-            | ResolveFlags::NO_MAGICLINKS
-            | ResolveFlags::NO_XDEV;
+        let last =
+            if self.links.contains(ResolveFlags::IN_ROOT) { OFlags::empty() } else { OFlags::NOFOLLOW };
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | last;
+        let beneath = self.links | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
         Ok(fs::openat2(&self.root, path, flags, Mode::empty(), beneath)?)
     }
 }

@@ -12,13 +12,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use liblzma::stream::{Action, Check, Filters, LzmaOptions, MtStreamBuilder, Status};
-
-const HEADER: usize = 12;
-const FOOTER: usize = 12;
+use super::block::{Block, Coder, Record, STREAM_HEADER, stream_end};
+use super::cache::BlockCache;
 
 /// Filter that makes machine code compress better.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Bcj {
     /// x86 and amd64.
     X86,
@@ -31,33 +29,20 @@ pub enum Bcj {
 pub struct XzOptions {
     /// Preset, 0 to 9, as of the `xz` tool.
     pub level: u32,
-    /// Filter for machine code.
+    /// Filter for blocks that hold machine code.
     pub bcj: Option<Bcj>,
     /// Workers; each needs the preset's memory and about three times `block_size`.
     pub threads: usize,
-    /// Uncompressed bytes after which a block ends at the next cut.
+    /// Uncompressed bytes of a block. Where files are packed, blocks have between a quarter and one
+    /// and a half of it.
     pub block_size: usize,
 }
 
 impl Default for XzOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { level: 6, bcj: None, threads, block_size: 24 << 20 }
+        Self { level: 6, bcj: None, threads, block_size: 8 << 20 }
     }
-}
-
-/// Sizes of a block, as the stream's index records them.
-#[derive(Clone, Copy)]
-struct Record {
-    unpadded: u64,
-    uncompressed: u64,
-}
-
-struct Block {
-    /// The stream's first twelve bytes, alike for all blocks.
-    header: [u8; HEADER],
-    data: Vec<u8>,
-    record: Record,
 }
 
 /// Asked now and then while data is packed; an error from it stops the work.
@@ -70,7 +55,7 @@ impl Watch {
         Self(Some(Arc::new(check)))
     }
 
-    pub(super) fn check(&self) -> io::Result<()> {
+    pub(crate) fn check(&self) -> io::Result<()> {
         self.0.as_ref().map_or(Ok(()), |check| check())
     }
 }
@@ -81,15 +66,31 @@ impl std::fmt::Debug for Watch {
     }
 }
 
-type Job = (usize, Vec<u8>);
-type Done = (usize, io::Result<Block>);
+/// How blocks came about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Blocks {
+    /// Compressed.
+    pub compressed: u64,
+    /// Taken from the cache.
+    pub cached: u64,
+}
 
-/// Compresses what is written to it. Call [`XzWriter::cut`] where a block may end, and
+struct Job {
+    number: usize,
+    data: Vec<u8>,
+    coder: Coder,
+}
+
+/// A block, and whether it was in the cache.
+type Done = (usize, io::Result<(Block, bool)>);
+
+/// Compresses what is written to it. Call [`XzWriter::end_block`] where a block ends, and
 /// [`XzWriter::finish`] at the end.
 pub struct XzWriter<W> {
     out: W,
     options: XzOptions,
     watch: Watch,
+    code: bool,
     buffer: Vec<u8>,
     jobs: Option<Sender<Job>>,
     done: Receiver<Done>,
@@ -98,23 +99,24 @@ pub struct XzWriter<W> {
     received: usize,
     waiting: BTreeMap<usize, Block>,
     records: Vec<Record>,
-    header: [u8; HEADER],
+    blocks: Blocks,
 }
 
 impl<W: Write> XzWriter<W> {
-    /// Starts the workers.
-    pub fn new(out: W, options: XzOptions, watch: Watch) -> Self {
+    /// Starts the workers, which take blocks from `cache` where they can.
+    pub fn new(out: W, options: XzOptions, watch: Watch, cache: Option<&Arc<BlockCache>>) -> Self {
         let (jobs, queue) = channel::<Job>();
         let (results, done) = channel();
         let queue = Arc::new(Mutex::new(queue));
         let workers = (0..options.threads.max(1))
             .map(|_| {
-                let (queue, results) = (Arc::clone(&queue), results.clone());
+                let (queue, results, cache) = (Arc::clone(&queue), results.clone(), cache.cloned());
                 std::thread::spawn(move || {
                     loop {
                         let job = queue.lock().map(|queue| queue.recv());
-                        let Ok(Ok((number, data))) = job else { return };
-                        if results.send((number, compress_block(&data, options))).is_err() {
+                        let Ok(Ok(job)) = job else { return };
+                        let block = block(&job.data, job.coder, cache.as_deref());
+                        if results.send((job.number, block)).is_err() {
                             return;
                         }
                     }
@@ -125,6 +127,7 @@ impl<W: Write> XzWriter<W> {
             out,
             options,
             watch,
+            code: true,
             buffer: Vec::new(),
             jobs: Some(jobs),
             done,
@@ -133,19 +136,23 @@ impl<W: Write> XzWriter<W> {
             received: 0,
             waiting: BTreeMap::new(),
             records: Vec::new(),
-            header: [0; HEADER],
+            blocks: Blocks::default(),
         }
     }
 
-    /// Says that a block may end here; it does when it is large enough.
-    pub fn cut(&mut self) -> io::Result<()> {
-        if self.buffer.len() >= self.options.block_size { self.end_block() } else { Ok(()) }
+    /// Ends the block, if one was begun, and says whether machine code comes next.
+    pub fn end_block(&mut self, code: bool) -> io::Result<()> {
+        if !self.buffer.is_empty() {
+            self.compress()?;
+        }
+        self.code = code;
+        Ok(())
     }
 
     /// Compresses the rest and writes index and footer.
-    pub fn finish(mut self) -> io::Result<W> {
+    pub fn finish(mut self) -> io::Result<(W, Blocks)> {
         if !self.buffer.is_empty() || self.sent == 0 {
-            self.end_block()?;
+            self.compress()?;
         }
         drop(self.jobs.take());
         while self.received < self.sent {
@@ -154,40 +161,31 @@ impl<W: Write> XzWriter<W> {
         for worker in self.workers.drain(..) {
             let _ = worker.join();
         }
-        let mut index = vec![0];
-        varint(&mut index, self.records.len() as u64);
-        for record in &self.records {
-            varint(&mut index, record.unpadded);
-            varint(&mut index, record.uncompressed);
-        }
-        index.resize(index.len().next_multiple_of(4), 0);
-        let crc = crc32fast::hash(&index);
-        index.extend_from_slice(&crc.to_le_bytes());
-        let mut footer = Vec::new();
-        footer.extend_from_slice(&((index.len() / 4 - 1) as u32).to_le_bytes());
-        footer.extend_from_slice(&self.header[6..8]);
-        let crc = crc32fast::hash(&footer);
-        self.out.write_all(&index)?;
-        self.out.write_all(&crc.to_le_bytes())?;
-        self.out.write_all(&footer)?;
-        self.out.write_all(b"YZ")?;
-        Ok(self.out)
+        // The one block of an empty stream is none.
+        self.records.retain(|record| record.unpadded > 0);
+        self.out.write_all(&stream_end(&self.records))?;
+        Ok((self.out, self.blocks))
     }
 
-    fn end_block(&mut self) -> io::Result<()> {
+    fn compress(&mut self) -> io::Result<()> {
         // Bounds memory: at most two blocks a worker are under way.
         while self.sent - self.received >= 2 * self.options.threads.max(1) {
             self.receive()?;
         }
-        let data = std::mem::take(&mut self.buffer);
+        let bcj = self.options.bcj.filter(|_| self.code);
+        let job = Job {
+            number: self.sent,
+            data: std::mem::take(&mut self.buffer),
+            coder: Coder { level: self.options.level, bcj },
+        };
         let jobs = self.jobs.as_ref().ok_or_else(|| io::Error::other("the compressor has ended"))?;
-        jobs.send((self.sent, data)).map_err(|_| io::Error::other("the compressor's workers ended"))?;
+        jobs.send(job).map_err(|_| io::Error::other("the compressor's workers ended"))?;
         self.sent += 1;
         Ok(())
     }
 
     fn receive(&mut self) -> io::Result<()> {
-        let (number, block) = loop {
+        let (number, result) = loop {
             self.watch.check()?;
             match self.done.recv_timeout(Duration::from_millis(100)) {
                 Ok(done) => break done,
@@ -197,12 +195,14 @@ impl<W: Write> XzWriter<W> {
                 }
             }
         };
+        let (block, cached) = result?;
         self.received += 1;
-        self.waiting.insert(number, block?);
+        let count = if cached { &mut self.blocks.cached } else { &mut self.blocks.compressed };
+        *count += 1;
+        self.waiting.insert(number, block);
         while let Some(block) = self.waiting.remove(&self.records.len()) {
             if self.records.is_empty() {
-                self.header = block.header;
-                self.out.write_all(&block.header)?;
+                self.out.write_all(&STREAM_HEADER)?;
             }
             self.out.write_all(&block.data)?;
             self.records.push(block.record);
@@ -213,12 +213,12 @@ impl<W: Write> XzWriter<W> {
 
 impl<W: Write> Write for XzWriter<W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        // A block without a cut in reach ends by force, always at the same place.
-        let room = (2 * self.options.block_size).saturating_sub(self.buffer.len());
-        if room == 0 {
-            self.end_block()?;
-            return self.write(data);
+        // A block nobody ends does so by force, always at the same place.
+        let limit = (self.options.block_size + self.options.block_size / 2).max(1);
+        if self.buffer.len() >= limit {
+            self.compress()?;
         }
+        let room = limit - self.buffer.len();
         let count = data.len().min(room);
         self.buffer.extend_from_slice(&data[..count]);
         Ok(count)
@@ -229,70 +229,18 @@ impl<W: Write> Write for XzWriter<W> {
     }
 }
 
-fn compress_block(data: &[u8], options: XzOptions) -> io::Result<Block> {
-    let mut filters = Filters::new();
-    match options.bcj {
-        Some(Bcj::X86) => filters.x86(),
-        Some(Bcj::Arm64) => filters.arm64(),
-        None => &mut filters,
+/// From the cache, or compressed and kept there.
+fn block(data: &[u8], coder: Coder, cache: Option<&BlockCache>) -> io::Result<(Block, bool)> {
+    let Some(cache) = cache.filter(|_| !data.is_empty()) else {
+        return Ok((Block::compress(data, coder)?, false));
     };
-    filters.lzma2(&LzmaOptions::new_preset(options.level)?);
-    // liblzma's threaded encoder is the one that states sizes in block headers.
-    let mut builder = MtStreamBuilder::new();
-    builder.threads(1).block_size(data.len().max(1) as u64).check(Check::Crc64).filters(filters);
-    let mut stream = builder.encoder()?;
-    let mut out = Vec::with_capacity(data.len() / 3 + (64 << 10));
-    loop {
-        let at = stream.total_in() as usize;
-        if out.len() == out.capacity() {
-            out.reserve(1 << 20);
-        }
-        if stream.process_vec(&data[at..], &mut out, Action::Finish)? == Status::StreamEnd {
-            break;
-        }
+    let key = cache.key(data, coder)?;
+    if let Some(block) = cache.get(&key, data.len() as u64) {
+        return Ok((block, true));
     }
-    lift_block(&out, data.len() as u64).ok_or_else(|| io::Error::other("liblzma wrote an unexpected stream"))
-}
-
-/// Takes the block out of a stream that holds one.
-fn lift_block(stream: &[u8], uncompressed: u64) -> Option<Block> {
-    let footer = stream.len().checked_sub(FOOTER)?;
-    let backward = u32::from_le_bytes(stream[footer + 4..footer + 8].try_into().ok()?);
-    let index = footer.checked_sub((backward as usize + 1) * 4)?;
-    let header = stream.get(..HEADER)?.try_into().ok()?;
-    let data = stream.get(HEADER..index)?.to_vec();
-    let mut fields = &stream[index + 1..footer];
-    if data.is_empty() {
-        return Some(Block { header, data, record: Record { unpadded: 0, uncompressed: 0 } });
-    }
-    let (records, unpadded, size) =
-        (read_varint(&mut fields)?, read_varint(&mut fields)?, read_varint(&mut fields)?);
-    (records == 1 && size == uncompressed).then_some(Block {
-        header,
-        data,
-        record: Record { unpadded, uncompressed },
-    })
-}
-
-fn varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..63).step_by(7) {
-        let (first, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(first & 0x7f) << shift;
-        if first & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
+    let block = Block::compress(data, coder)?;
+    cache.put(&key, &block);
+    Ok((block, false))
 }
 
 #[cfg(test)]
@@ -305,12 +253,12 @@ mod tests {
 
     fn pack(data: &[u8], threads: usize, bcj: Option<Bcj>) -> Vec<u8> {
         let options = XzOptions { level: 1, bcj, threads, block_size: 100_000 };
-        let mut writer = XzWriter::new(Vec::new(), options, Watch::default());
-        for piece in data.chunks(33_333) {
+        let mut writer = XzWriter::new(Vec::new(), options, Watch::default(), None);
+        for piece in data.chunks(130_000) {
             writer.write_all(piece).unwrap();
-            writer.cut().unwrap();
+            writer.end_block(true).unwrap();
         }
-        writer.finish().unwrap()
+        writer.finish().unwrap().0
     }
 
     #[test]
@@ -336,11 +284,12 @@ mod tests {
     }
 
     #[test]
-    fn without_a_cut_blocks_end_by_force() {
+    fn blocks_nobody_ends_do_so_by_force() {
         let options = XzOptions { level: 0, bcj: None, threads: 2, block_size: 1000 };
-        let mut writer = XzWriter::new(Vec::new(), options, Watch::default());
+        let mut writer = XzWriter::new(Vec::new(), options, Watch::default(), None);
         writer.write_all(&sample()).unwrap();
-        let packed = writer.finish().unwrap();
+        let (packed, blocks) = writer.finish().unwrap();
+        assert_eq!(blocks.compressed, 800, "of 1500 bytes each");
         let mut out = Vec::new();
         let limits = super::super::Limits::default();
         io::Read::read_to_end(&mut super::super::decoder(&packed[..], &limits).unwrap(), &mut out).unwrap();

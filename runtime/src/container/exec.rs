@@ -7,8 +7,10 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
@@ -16,7 +18,10 @@ use super::attach;
 use super::name::ContainerName;
 use super::record::{Config, State};
 use super::runtime::Runtime;
-use crate::{Error, Result};
+use crate::{CancelToken, Error, Result};
+
+/// Most bytes kept of what a command prints.
+const CAPTURED: usize = 1 << 20;
 
 /// A command and how it runs. By default: as root, in root's home, with a plain environment,
 /// and with the caller's standard streams.
@@ -42,6 +47,51 @@ impl Runtime {
     /// for a signal; 127 when there is no such program, 126 when it cannot be executed. The command
     /// ends with the calling thread.
     pub fn exec(&self, name: &ContainerName, options: &ExecOptions) -> Result<i32> {
+        self.attach(name, options, |command| {
+            let mut child = command.spawn().map_err(Error::io(Self::program()))?;
+            child.wait().map_err(Error::io(Self::program()))
+        })
+    }
+
+    /// As [`exec`](Self::exec), with nothing on standard input, and returns also what the command
+    /// prints, on both streams, cut off after 1 MiB.
+    ///
+    /// # Errors
+    /// Also when it runs longer than `limit`, or by `cancel`; it is ended then.
+    pub fn exec_captured(
+        &self,
+        name: &ContainerName,
+        options: &ExecOptions,
+        limit: Duration,
+        cancel: &CancelToken,
+    ) -> Result<(i32, Vec<u8>)> {
+        let mut output = Vec::new();
+        let code = self.attach(name, options, |command| {
+            let (reader, writer) = io::pipe().map_err(Error::io("pipe"))?;
+            let errors = writer.try_clone().map_err(Error::io("pipe"))?;
+            let command = command.stdin(Stdio::null()).stdout(writer).stderr(errors);
+            let mut child = command.spawn().map_err(Error::io(Self::program()))?;
+            // Our own ends of the pipe, so that it closes when the command's do.
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+            let program = options.argv.first().cloned().unwrap_or_default();
+            let late = Error::Timeout { program, seconds: limit.as_secs() };
+            let collected = collect(reader, limit, cancel, &mut output);
+            if let Some(reason) = collected {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(if matches!(reason, Stop::Late) { late } else { Error::Cancelled });
+            }
+            child.wait().map_err(Error::io(Self::program()))
+        })?;
+        Ok((code, output))
+    }
+
+    fn attach(
+        &self,
+        name: &ContainerName,
+        options: &ExecOptions,
+        run: impl FnOnce(&mut Command) -> Result<ExitStatus>,
+    ) -> Result<i32> {
         let directory = self.existing(name)?;
         let state = State::read(&directory)?;
         let Some(running) = state.running.filter(super::record::Running::is_alive) else {
@@ -62,19 +112,51 @@ impl Runtime {
         let _raw =
             options.terminal.then(RawTerminal::enter).transpose().map_err(|e| failed(e.to_string()))?;
         let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-        let mut child = Command::new(Self::program())
-            .arg(attach::ARGUMENT)
-            .arg(path)
-            .env_clear()
-            .spawn()
-            .map_err(Error::io(Self::program()))?;
-        let status = child.wait().map_err(Error::io(Self::program()))?;
+        let mut command = Command::new(Self::program());
+        let status = run(command.arg(attach::ARGUMENT).arg(path).env_clear())?;
         let mut reason = String::new();
         let _ = file.rewind().and_then(|()| file.read_to_string(&mut reason));
         if !reason.is_empty() {
             return Err(failed(reason));
         }
         Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
+    }
+}
+
+/// Why a command was not waited for any longer.
+enum Stop {
+    Late,
+    Cancelled,
+}
+
+/// Reads until all writers are gone.
+fn collect(
+    mut reader: io::PipeReader,
+    limit: Duration,
+    cancel: &CancelToken,
+    output: &mut Vec<u8>,
+) -> Option<Stop> {
+    let begin = Instant::now();
+    let mut buffer = [0; 8 << 10];
+    loop {
+        if cancel.is_cancelled() {
+            return Some(Stop::Cancelled);
+        }
+        if begin.elapsed() >= limit {
+            return Some(Stop::Late);
+        }
+        let mut fds = [PollFd::new(&reader, PollFlags::IN)];
+        let wait = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        if matches!(poll(&mut fds, Some(&wait)), Ok(0) | Err(_)) {
+            continue;
+        }
+        match reader.read(&mut buffer) {
+            Ok(0) | Err(_) => return None,
+            Ok(count) => {
+                let room = CAPTURED.saturating_sub(output.len());
+                output.extend_from_slice(&buffer[..count.min(room)]);
+            }
+        }
     }
 }
 

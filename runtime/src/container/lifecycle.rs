@@ -49,13 +49,28 @@ impl Runtime {
     /// [`Error::Start`] when it could not be set up, or its init died at once. Nothing of it is
     /// left then but its files.
     pub fn start(&self, name: &ContainerName) -> Result<()> {
+        self.start_for(name, None)
+    }
+
+    /// As [`launch`](Self::launch), but the container does not outlive the calling process: it is
+    /// killed when that ends, even by a signal.
+    pub fn launch_owned(&self, name: &ContainerName, files: &ImageFiles, image: ImageUse) -> Result<()> {
+        let owner = Process::of(std::process::id() as i32).map_err(Error::io("/proc/self"))?;
+        self.create(name, files, image)?;
+        self.start_for(name, Some(owner)).inspect_err(|_| {
+            let _ = self.delete(name, true);
+        })
+    }
+
+    fn start_for(&self, name: &ContainerName, owner: Option<Process>) -> Result<()> {
         let directory = self.existing(name)?;
         let _lock = self.lock(name)?;
         if settle(name, &directory)?.is_some() {
             return Err(Error::Running { name: name.to_string() });
         }
         let mut config = Config::read(&directory)?;
-        let request = self.request(name, &directory, &config)?;
+        let mut request = self.request(name, &directory, &config)?;
+        request.owner = owner;
         let failed = |reason: String| Error::Start {
             name: name.to_string(),
             reason,
@@ -124,6 +139,7 @@ impl Runtime {
                 architecture: config.architecture.clone(),
                 ..Variables::default()
             },
+            owner: None,
         })
     }
 }

@@ -52,6 +52,9 @@ pub(crate) struct Request {
     pub layers: Layers,
     pub templates: Vec<Job>,
     pub variables: Variables,
+    /// A process the container must not outlive: it is killed when that one ends, however it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Process>,
 }
 
 /// What comes of it.
@@ -132,7 +135,7 @@ fn supervise(request: &Request, single: &SingleThread) -> i32 {
         starts.push(Instant::now());
         // Other occasions than a start do not come again.
         templates.retain(|job| job.trigger == "start");
-        let end = run.watch();
+        let end = run.watch(request.owner);
         if end.reboot && starts.len() < RESTARTS {
             continue;
         }
@@ -208,8 +211,8 @@ impl Run {
     }
 
     /// Keeps the console until init has ended.
-    fn watch(mut self) -> End {
-        let watched = self.watch_init();
+    fn watch(mut self, owner: Option<Process>) -> End {
+        let watched = self.watch_init(owner);
         if watched.is_err() {
             let _ = nix::sys::signal::kill(self.init, Signal::SIGKILL);
         }
@@ -226,7 +229,7 @@ impl Run {
         }
     }
 
-    fn watch_init(&mut self) -> io::Result<()> {
+    fn watch_init(&mut self, owner: Option<Process>) -> io::Result<()> {
         let pid = rustix::process::Pid::from_raw(self.init.as_raw()).ok_or(io::ErrorKind::NotFound)?;
         let init = pidfd_open(pid, PidfdFlags::empty())?;
         let mut terminate = SigSet::empty();
@@ -235,17 +238,29 @@ impl Run {
         // A console nobody has open reports an end again and again; so we have it open too.
         let _slave = rustix::pty::ioctl_tiocgptpeer(&self.console, OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
         rustix::io::ioctl_fionbio(&self.console, true)?;
+        let owned = owner.is_some();
+        // An owner that is gone already is seen as one that goes now.
+        let owner = owner.map(Process::open).transpose()?;
+        if owned && owner.as_ref().is_none_or(Option::is_none) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let owner = owner.flatten();
         loop {
-            let mut fds = [
+            let mut fds = vec![
                 PollFd::new(&init, PollFlags::IN),
                 PollFd::new(&self.console, PollFlags::IN),
                 PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
             ];
+            fds.extend(owner.as_ref().map(|owner| PollFd::new(owner, PollFlags::IN)));
             match poll(&mut fds, None) {
                 Err(rustix::io::Errno::INTR) => continue,
                 other => other?,
             };
-            let ready = fds.map(|fd| !fd.revents().is_empty());
+            let ready: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+            drop(fds);
+            if ready.get(3) == Some(&true) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
             if ready[1] {
                 self.read_console();
             }

@@ -7,6 +7,7 @@
 //! [`crate::init`]), so that callers may have threads.
 
 pub(crate) mod child;
+pub mod mounts;
 pub mod userns;
 
 use std::collections::BTreeMap;

@@ -18,13 +18,13 @@ use super::conditional::{not_modified, range_applies};
 use super::media::{self, Media, accepts_gzip};
 use super::path::{self, Target};
 use super::range::{self, Part};
-use super::site::{Opened, Site};
+use super::site::{Opened, Served};
 
 /// The page shows what is in the tree and nothing from elsewhere.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Answers with a file of the site.
-pub(super) async fn answer(State(site): State<Arc<Site>>, request: Request) -> Response {
+pub(super) async fn answer(State(served): State<Arc<Served>>, request: Request) -> Response {
     let head = request.method() == Method::HEAD;
     if !head && request.method() != Method::GET {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED);
@@ -39,7 +39,7 @@ pub(super) async fn answer(State(site): State<Arc<Site>>, request: Request) -> R
     let headers = request.headers().clone();
     let answered = tokio::task::spawn_blocking(move || {
         let media = media::of(&path);
-        Ok(match site.open(&path)? {
+        Ok(match served.site.open(&path)? {
             Some(opened) => Some(file(opened, media, &headers, head)?),
             None => None,
         })
@@ -54,6 +54,11 @@ pub(super) async fn answer(State(site): State<Arc<Site>>, request: Request) -> R
             response
         }
     }
+}
+
+/// A path with its percent signs resolved; `None` when it is none.
+pub(super) fn decode_path(path: &str) -> Option<String> {
+    path::decode(path)
 }
 
 /// Why a request failed: for the log, not for the client.
@@ -115,7 +120,7 @@ fn file(mut opened: Opened, media: Media, headers: &HeaderMap, head: bool) -> io
     Ok(response)
 }
 
-fn plain(status: StatusCode) -> Response {
+pub(super) fn plain(status: StatusCode) -> Response {
     let text = format!("{}\n", status.canonical_reason().unwrap_or("error"));
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, HttpBody};
-use axum::http::header::{REFERER, USER_AGENT};
+use axum::http::header::{CONTENT_LENGTH, REFERER, USER_AGENT};
 use axum::http::{HeaderName, Request, Response};
 use chrono::{DateTime, Utc};
 use hyper::body::{Frame, SizeHint};
@@ -33,6 +33,8 @@ pub struct Access {
     pub status: u16,
     /// Bytes of the body that were sent.
     pub bytes: u64,
+    /// Whether the whole body was sent.
+    pub complete: bool,
     /// From the request's head to the last byte.
     pub duration: Duration,
     /// `Referer`, or `-`.
@@ -56,6 +58,8 @@ impl fmt::Display for Access {
 pub(super) struct Pending {
     access: Access,
     started: Instant,
+    /// Bytes the body will have, when that is known.
+    length: Option<u64>,
     log: AccessLog,
 }
 
@@ -72,17 +76,20 @@ impl Pending {
             request: escape(line.as_bytes()),
             status: 0,
             bytes: 0,
+            complete: false,
             duration: Duration::ZERO,
             referer: header(REFERER),
             user_agent: header(USER_AGENT),
             failure: None,
         };
-        Self { access, started: Instant::now(), log }
+        Self { access, started: Instant::now(), length: None, log }
     }
 
     /// Follows the response's body to its end.
     pub(super) fn follow(mut self, response: Response<Body>) -> Response<Body> {
         self.access.status = response.status().as_u16();
+        let length = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        self.length = length.and_then(|length| length.parse().ok());
         self.access.failure = response.extensions().get::<Failure>().map(|failure| failure.0.to_string());
         response.map(|inner| Body::new(Logged { inner, pending: self }))
     }
@@ -107,8 +114,15 @@ impl HttpBody for Logged {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            self.pending.access.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                let Pending { access, length, .. } = &mut self.pending;
+                access.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                // A body of known size is not asked for its end.
+                access.complete = *length == Some(access.bytes);
+            }
+            Poll::Ready(None) => self.pending.access.complete = true,
+            _ => {}
         }
         polled
     }
@@ -124,7 +138,7 @@ impl HttpBody for Logged {
 
 impl Drop for Logged {
     fn drop(&mut self) {
-        let Pending { access, started, log } = &mut self.pending;
+        let Pending { access, started, log, .. } = &mut self.pending;
         access.duration = started.elapsed();
         log(access);
     }

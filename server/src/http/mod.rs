@@ -1,13 +1,17 @@
 //! The HTTP and HTTPS service: the files of one tree, read-only.
 //!
-//! [`path`] turns a request's path into a file below the root, [`conditional`] and [`range`] decide
-//! what of it is wanted, [`answer`] puts the response together, [`Server`] looks after connections.
+//! Files: [`path`] turns a request's path into a file below the root, [`conditional`] and [`range`] decide
+//! what of it is wanted, [`answer`] puts the response together. Images: [`offer`] knows what the tree
+//! offers, [`api`] speaks LXD's and Incus' API. [`metrics`] counts; [`Server`] looks after connections.
 
 mod answer;
+mod api;
 mod body;
 mod conditional;
 mod log;
 mod media;
+mod metrics;
+mod offer;
 mod path;
 mod range;
 mod server;

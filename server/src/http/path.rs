@@ -36,7 +36,7 @@ pub(super) fn parse(path: &str) -> Target {
 }
 
 /// Percent-decoding; `None` when it is broken or not UTF-8.
-fn decode(part: &str) -> Option<String> {
+pub(super) fn decode(part: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(part.len());
     let mut rest = part.bytes();
     while let Some(byte) = rest.next() {

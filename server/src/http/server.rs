@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response};
+use axum::routing::get;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -24,8 +25,11 @@ use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::answer::answer;
+use super::api;
 use super::log::{AccessLog, Pending};
-use super::site::Site;
+use super::metrics::{self, Connected, Metrics};
+use super::offer::Offers;
+use super::site::{Served, Site};
 use super::stall::{Progress, Watched};
 use crate::tls::{self, LocalAuthority};
 use crate::{Error, Result};
@@ -92,6 +96,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     app: Router,
+    served: Arc<Served>,
     tls: Option<Arc<ServerConfig>>,
     options: Options,
 }
@@ -103,13 +108,21 @@ impl Server {
     /// [`Error::Listen`] when the port is not to be had, [`Error::Tree`] when the root is no stream,
     /// [`Error::Tls`].
     pub async fn bind(options: Options) -> Result<Self> {
-        let site = Arc::new(Site::new(&options.root)?);
+        let site = Site::new(&options.root)?;
+        let served = Arc::new(Served { site, offers: Offers::default(), metrics: Metrics::default() });
         let listen = &options.listen;
         let listener = TcpListener::bind(listen).await.map_err(|error| unavailable(listen, &error))?;
         let address = listener.local_addr().map_err(|error| unavailable(listen, &error))?;
         let tls = certificate(&options.tls, address)?;
-        let app = Router::new().fallback(answer).with_state(site);
-        Ok(Self { listener, address, app, tls, options })
+        let api = get(api::answer).fallback(api::answer);
+        let app = Router::new()
+            .route(api::ROOT, api.clone())
+            .route(&format!("{}/{{*rest}}", api::ROOT), api)
+            .route("/healthz", get(metrics::health))
+            .route("/metrics", get(metrics::answer))
+            .fallback(answer)
+            .with_state(Arc::clone(&served));
+        Ok(Self { listener, address, app, served, tls, options })
     }
 
     /// Where it listens.
@@ -123,6 +136,13 @@ impl Server {
         let limits = self.options.limits;
         let permits = Arc::new(Semaphore::new(limits.connections));
         let (stopping, stopped) = watch::channel(false);
+        let (served, operator) = (Arc::clone(&self.served), self.options.access_log.take());
+        let log: AccessLog = Arc::new(move |access| {
+            served.metrics.observe(access);
+            if let Some(log) = &operator {
+                log(access);
+            }
+        });
         let mut check = interval(CERTIFICATE_CHECK);
         loop {
             let accepted = async {
@@ -149,15 +169,16 @@ impl Server {
                 service: Service {
                     peer,
                     app: TowerToHyperService::new(self.app.clone()),
-                    log: self.options.access_log.clone(),
+                    log: Arc::clone(&log),
                 },
                 limits,
                 stopped: stopped.clone(),
             };
             let tls = self.tls.clone().map(TlsAcceptor::from);
+            let connected = Connected::new(Arc::clone(&self.served));
             tokio::spawn(async move {
                 connection.accept(stream, tls).await;
-                drop(permit);
+                drop((permit, connected));
             });
         }
         drop(self.listener);
@@ -244,7 +265,7 @@ impl Connection {
 struct Service {
     peer: SocketAddr,
     app: TowerToHyperService<Router>,
-    log: Option<AccessLog>,
+    log: AccessLog,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Service {
@@ -253,14 +274,8 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Self::Error>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let pending = self.log.clone().map(|log| Pending::new(self.peer, &request, log));
+        let pending = Pending::new(self.peer, &request, self.log.clone());
         let answer = self.app.call(request);
-        Box::pin(async move {
-            let response = answer.await?;
-            Ok(match pending {
-                Some(pending) => pending.follow(response),
-                None => response,
-            })
-        })
+        Box::pin(async move { Ok(pending.follow(answer.await?)) })
     }
 }

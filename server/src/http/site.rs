@@ -11,12 +11,21 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 use rustix::io::Errno;
 
 use super::conditional::Validators;
+use super::metrics::Metrics;
+use super::offer::Offers;
 use crate::{Error, Result};
 
 /// A tree that is served. Its root is opened anew for each request, so that a tree put in its
 /// place is the one that is served.
 pub(super) struct Site {
     root: PathBuf,
+}
+
+/// What requests are answered from.
+pub(super) struct Served {
+    pub(super) site: Site,
+    pub(super) offers: Offers,
+    pub(super) metrics: Metrics,
 }
 
 /// A file of it.

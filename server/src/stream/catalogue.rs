@@ -1,30 +1,41 @@
 //! What a tree offers: the products of the last publication, read back from its own documents, so
 //! that adding an image never reads another image.
+//!
+//! Each distribution has a product document of its own. One is read when it is asked for, so that
+//! adding an image costs work for its distribution, not for the whole tree.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use millstream_image::manifest::Manifest;
 use millstream_image::openpgp::Keyring;
 use millstream_image::simplestreams::{
-    self, Freshness, IMAGES_PATH, INDEX_PATH, Index, Item, ProductEntry, Products, Version, signed_path,
+    Freshness, INDEX_PATH, Index, IndexEntry, Item, ProductEntry, Products, Version, signed_path,
 };
 use millstream_image::{Alias, Fingerprint, Product, Serial, Sha256Digest, lxc_index};
 
 use super::layout::{CURRENT, METADATA, ROOTFS};
 use crate::{Error, Result};
 
-/// The last publication.
+/// The last publication, and what the next one changes.
 pub(super) struct Catalogue {
-    /// Its products.
-    pub(super) products: Products,
-    /// `images.json` as published.
-    pub(super) bytes: Vec<u8>,
+    root: PathBuf,
     /// What the index says of itself; `None` before the first publication.
     pub(super) freshness: Option<Freshness>,
+    /// The entries of the index, by distribution.
+    pub(super) entries: BTreeMap<String, IndexEntry>,
+    /// Product documents as far as they were asked for, by distribution.
+    documents: BTreeMap<String, Document>,
+}
+
+/// A product document.
+pub(super) struct Document {
+    pub(super) products: Products,
+    /// Whether it is not as published.
+    pub(super) changed: bool,
 }
 
 /// An image that is ready to be listed.
@@ -35,30 +46,39 @@ pub(super) struct Listing {
     pub(super) items: BTreeMap<String, Item>,
 }
 
+/// The name of a distribution's document in the index.
+pub(super) fn content_id(distribution: &str) -> String {
+    format!("images:{distribution}")
+}
+
+/// Where a distribution's document stands in the tree.
+pub(super) fn document_path(distribution: &str) -> String {
+    format!("streams/v1/images-{distribution}.json")
+}
+
 impl Catalogue {
     /// Nothing yet.
-    pub(super) fn empty() -> Self {
-        Self { products: Products::empty(), bytes: Vec::new(), freshness: None }
+    pub(super) fn empty(root: &Path) -> Self {
+        let (entries, documents) = (BTreeMap::new(), BTreeMap::new());
+        Self { root: root.to_path_buf(), freshness: None, entries, documents }
     }
 
-    /// Reads the present publication. What was changed behind the key's back is not built upon.
+    /// Reads the present index. What was changed behind the key's back is not built upon.
     pub(super) fn load(root: &Path, keyring: &Keyring, now: SystemTime) -> Result<Self> {
-        let current = root.join(CURRENT);
-        let read = |path: &str| {
-            let file = current.join(path);
-            fs::read(&file).map(|bytes| (bytes, file.clone())).map_err(Error::io(&file))
-        };
-        let (message, file) = read(&signed_path(INDEX_PATH))?;
+        let file = root.join(CURRENT).join(signed_path(INDEX_PATH));
+        let message = fs::read(&file).map_err(Error::io(&file))?;
         let (text, _) = keyring.verify_cleartext(&message, now).map_err(Error::image(&file))?;
         let index = Index::parse(&text).map_err(Error::image(&file))?;
-        let (bytes, images) = read(IMAGES_PATH)?;
-        let stated = index.index.get("images").and_then(|entry| entry.sha256);
-        if stated != Some(Sha256Digest::of(&bytes)) {
-            return Err(Error::tree(&images, "not what the signed index says; find out who changed it"));
-        }
-        let products = Products::parse(&bytes).map_err(Error::image(&images))?;
         let freshness = index.millstream.ok_or_else(|| Error::tree(&file, "it states no generation"))?;
-        Ok(Self { products, bytes, freshness: Some(freshness) })
+        let mut catalogue = Self { freshness: Some(freshness), ..Self::empty(root) };
+        for (name, mut entry) in index.index {
+            let Some(distribution) = name.strip_prefix("images:") else {
+                return Err(Error::tree(&file, format!("it lists {name:?}, which is not ours")));
+            };
+            entry.path = document_path(distribution);
+            catalogue.entries.insert(distribution.to_owned(), entry);
+        }
+        Ok(catalogue)
     }
 
     /// The present generation; 0 before the first.
@@ -66,86 +86,152 @@ impl Catalogue {
         self.freshness.as_ref().map_or(0, |f| f.generation)
     }
 
-    /// One image of one product.
-    pub(super) fn version(&self, product: &Product, serial: Serial) -> Option<&Version> {
-        self.products.products.get(&product.to_string())?.versions.get(&serial.to_string())
+    /// Reads the document of a distribution; one that there is none of is empty.
+    pub(super) fn document(&mut self, distribution: &str) -> Result<&mut Document> {
+        if !self.documents.contains_key(distribution) {
+            let products = match self.entries.get(distribution) {
+                Some(entry) => self.read(entry)?,
+                None => Products::empty(content_id(distribution)),
+            };
+            self.documents.insert(distribution.to_owned(), Document { products, changed: false });
+        }
+        self.documents
+            .get_mut(distribution)
+            .ok_or_else(|| Error::tree(&self.root, format!("no document of {distribution}")))
     }
 
-    /// All images, by product and serial.
+    fn read(&self, entry: &IndexEntry) -> Result<Products> {
+        let file = self.root.join(CURRENT).join(&entry.path);
+        let bytes = fs::read(&file).map_err(Error::io(&file))?;
+        if entry.sha256 != Some(Sha256Digest::of(&bytes)) {
+            return Err(Error::tree(&file, "not what the signed index says; find out who changed it"));
+        }
+        Products::parse(&bytes).map_err(Error::image(&file))
+    }
+
+    /// Reads every document.
+    pub(super) fn read_all(&mut self) -> Result<()> {
+        let distributions: Vec<_> = self.entries.keys().cloned().collect();
+        distributions.iter().try_for_each(|distribution| self.document(distribution).map(drop))
+    }
+
+    /// Has every document written and signed anew.
+    pub(super) fn renew_all(&mut self) -> Result<()> {
+        self.read_all()?;
+        self.documents.values_mut().for_each(|document| document.changed = true);
+        Ok(())
+    }
+
+    /// The tree's root directory.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Distributions whose document is to be written.
+    pub(super) fn changed(&self) -> impl Iterator<Item = &String> {
+        self.documents.iter().filter(|(_, document)| document.changed).map(|(distribution, _)| distribution)
+    }
+
+    /// Documents that were read, by distribution.
+    pub(super) fn documents(&self) -> &BTreeMap<String, Document> {
+        &self.documents
+    }
+
+    /// Whether documents list the image in this directory, a path from the root.
+    pub(super) fn lists(&mut self, path: &Path) -> Result<bool> {
+        let Some(distribution) = path.iter().nth(1).and_then(|name| name.to_str()) else { return Ok(false) };
+        let document = self.document(distribution)?;
+        let mut images = images(&document.products);
+        Ok(images.any(|(product, serial, ..)| product.image_path(serial) == path))
+    }
+
+    /// One image of one product.
+    pub(super) fn version(&mut self, product: &Product, serial: Serial) -> Result<Option<&Version>> {
+        let products = &self.document(product.distribution())?.products.products;
+        Ok(products.get(&product.to_string()).and_then(|entry| entry.versions.get(&serial.to_string())))
+    }
+
+    /// All images of the documents that were read, by product and serial.
     pub(super) fn images(&self) -> impl Iterator<Item = Image<'_>> {
-        images(&self.products)
+        self.documents.values().flat_map(|document| images(&document.products))
     }
 
     /// Lists an image and returns the aliases it took over from other products.
     ///
     /// # Errors
-    /// With what is wrong when another image has the same fingerprint.
-    pub(super) fn insert(&mut self, listing: Listing) -> Result<Vec<(Alias, String)>, String> {
-        let Listing { manifest, items } = listing;
-        let fingerprints: Vec<_> =
-            METADATA.iter().filter_map(|name| items.get(*name)?.combined_sha256).collect();
-        for (product, serial, _, version) in self.images() {
-            let same = |item: &Item| item.combined_sha256.is_some_and(|f| fingerprints.contains(&f));
-            if version.items.values().any(same) {
-                return Err(format!(
-                    "{product} {serial} has the same fingerprint; two images cannot share one"
-                ));
-            }
-        }
-        let name = manifest.product.to_string();
-        let entry = self.products.products.entry(name.clone()).or_default();
-        let newest = entry.serials().max();
-        entry.versions.insert(manifest.serial.to_string(), Version { items });
-        if newest.is_some_and(|newest| newest > manifest.serial) {
-            return Ok(Vec::new()); // A late comer does not say what the product is called.
-        }
-        describe(entry, &manifest);
-        Ok(self.take_over_aliases(&name, manifest.product.architecture().debian()))
+    /// With what is wrong when another image of the distribution has the same fingerprint.
+    pub(super) fn insert(&mut self, listing: Listing) -> Result<Result<Vec<(Alias, String)>, String>> {
+        let document = self.document(listing.manifest.product.distribution())?;
+        let inserted = insert(&mut document.products, listing);
+        document.changed |= inserted.is_ok();
+        Ok(inserted)
     }
 
     /// Lists an image no more; a product without images leaves with its last one.
-    pub(super) fn remove(&mut self, product: &Product, serial: Serial) {
+    pub(super) fn remove(&mut self, product: &Product, serial: Serial) -> Result<()> {
+        let document = self.document(product.distribution())?;
         let name = product.to_string();
-        if let Some(entry) = self.products.products.get_mut(&name) {
-            entry.versions.remove(&serial.to_string());
+        if let Some(entry) = document.products.products.get_mut(&name) {
+            document.changed |= entry.versions.remove(&serial.to_string()).is_some();
             if entry.versions.is_empty() {
-                self.products.products.remove(&name);
+                document.products.products.remove(&name);
             }
         }
-    }
-
-    /// An alias leads to one product of an architecture: the one that claimed it last.
-    fn take_over_aliases(&mut self, name: &str, arch: &str) -> Vec<(Alias, String)> {
-        let claimed: Vec<Alias> =
-            self.products.products[name].alias_list().filter_map(|alias| alias.parse().ok()).collect();
-        let mut taken = Vec::new();
-        for (other, entry) in &mut self.products.products {
-            if other == name || entry.arch != arch {
-                continue;
-            }
-            let (lost, kept): (Vec<_>, Vec<_>) =
-                entry.alias_list().partition(|alias| claimed.iter().any(|claim| claim.as_str() == *alias));
-            if !lost.is_empty() {
-                taken.extend(lost.iter().filter_map(|a| Some((a.parse().ok()?, other.clone()))));
-                entry.aliases = kept.join(",");
-            }
-        }
-        taken
-    }
-
-    /// The document of products as it will be published at `created`.
-    pub(super) fn render(&mut self, created: DateTime<Utc>) -> Result<(), millstream_image::Error> {
-        self.products.updated = created.to_rfc2822();
-        self.bytes = simplestreams::to_bytes(&self.products)?;
         Ok(())
+    }
+
+    /// Dates what changed: it is published at `created`.
+    pub(super) fn date(&mut self, created: DateTime<Utc>) {
+        for document in self.documents.values_mut().filter(|document| document.changed) {
+            document.products.updated = created.to_rfc2822();
+        }
     }
 }
 
+fn insert(products: &mut Products, listing: Listing) -> Result<Vec<(Alias, String)>, String> {
+    let Listing { manifest, items } = listing;
+    let fingerprints: Vec<_> = METADATA.iter().filter_map(|name| items.get(*name)?.combined_sha256).collect();
+    for (product, serial, _, version) in images(products) {
+        let same = |item: &Item| item.combined_sha256.is_some_and(|f| fingerprints.contains(&f));
+        if version.items.values().any(same) {
+            return Err(format!("{product} {serial} has the same fingerprint; two images cannot share one"));
+        }
+    }
+    let name = manifest.product.to_string();
+    let entry = products.products.entry(name.clone()).or_default();
+    let newest = entry.serials().max();
+    entry.versions.insert(manifest.serial.to_string(), Version { items });
+    if newest.is_some_and(|newest| newest > manifest.serial) {
+        return Ok(Vec::new()); // A late comer does not say what the product is called.
+    }
+    describe(entry, &manifest);
+    Ok(take_over_aliases(products, &name, manifest.product.architecture().debian()))
+}
+
+/// An alias leads to one product of an architecture: the one that claimed it last.
+fn take_over_aliases(products: &mut Products, name: &str, arch: &str) -> Vec<(Alias, String)> {
+    let claimed: Vec<Alias> =
+        products.products[name].alias_list().filter_map(|alias| alias.parse().ok()).collect();
+    let mut taken = Vec::new();
+    for (other, entry) in &mut products.products {
+        if other == name || entry.arch != arch {
+            continue;
+        }
+        let (lost, kept): (Vec<_>, Vec<_>) =
+            entry.alias_list().partition(|alias| claimed.iter().any(|claim| claim.as_str() == *alias));
+        if !lost.is_empty() {
+            taken.extend(lost.iter().filter_map(|a| Some((a.parse().ok()?, other.clone()))));
+            entry.aliases = kept.join(",");
+        }
+    }
+    taken
+}
+
 /// An image with what documents say of its product and of itself.
-pub(super) type Image<'a> = (Product, Serial, &'a ProductEntry, &'a Version);
+pub(crate) type Image<'a> = (Product, Serial, &'a ProductEntry, &'a Version);
 
 /// All images of a document.
-pub(super) fn images(products: &Products) -> impl Iterator<Item = Image<'_>> {
+pub(crate) fn images(products: &Products) -> impl Iterator<Item = Image<'_>> {
     products.products.iter().flat_map(|(name, entry)| {
         let product: Option<Product> = name.parse().ok();
         entry.versions.iter().filter_map(move |(serial, version)| {

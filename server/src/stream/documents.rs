@@ -1,19 +1,26 @@
 //! The files of one publication, each with its signatures, held in memory until they are written.
+//!
+//! What is as it was stands in the next publication as a second name for the same file.
 
-use std::time::SystemTime;
+use std::collections::BTreeMap;
+use std::fs;
 
 use millstream_image::lxc_index::COMPAT_LEVEL;
 use millstream_image::openpgp::SigningKey;
 use millstream_image::simplestreams::{
-    self, Freshness, IMAGES_PATH, INDEX_PATH, Index, IndexEntry, signed_path,
+    self, Freshness, INDEX_PATH, Index, IndexEntry, Products, signed_path,
 };
 use millstream_image::{Error, Result, Sha256Digest};
 
-use super::catalogue::{Catalogue, lxc_index};
-use super::layout::BY_HASH;
+use super::Signing;
+use super::catalogue::{Catalogue, content_id, document_path, lxc_index};
+use super::layout::{BY_HASH, CURRENT};
 
 /// The largest product document that is published. Readers refuse more than 25 MiB of signed text.
 const MAX_SIZE: usize = 24 << 20;
+
+/// LXC's index, of which all others are second names.
+const LXC_INDEX: &str = "meta/1.0/index-system";
 
 /// One publication.
 #[derive(Default)]
@@ -22,36 +29,80 @@ pub(super) struct Documents {
     pub(super) files: Vec<(String, Vec<u8>)>,
     /// A second name (left) for a file (right) of the publication.
     pub(super) links: Vec<(String, String)>,
+    /// Files of the publication before, which are in this one as well.
+    pub(super) kept: Vec<String>,
+    /// Documents by hash that the publication before listed and this one does not.
+    pub(super) replaced: Vec<String>,
 }
 
 impl Documents {
-    /// Renders and signs everything that `catalogue` offers.
+    /// Renders and signs what changed of `catalogue`, which then lists it, and what changes always.
     pub(super) fn render(
-        catalogue: &Catalogue,
+        catalogue: &mut Catalogue,
         freshness: &Freshness,
-        key: &SigningKey,
-        now: SystemTime,
-    ) -> Result<Self> {
+        signing: &Signing<'_>,
+    ) -> crate::Result<Self> {
+        let root = catalogue.root().to_path_buf();
+        let bad = |error: Error| crate::Error::image(&root)(error);
         let mut documents = Self::default();
-        let images = &catalogue.bytes;
-        if images.len() > MAX_SIZE {
-            return Err(Error::Document {
-                document: IMAGES_PATH.into(),
-                reason: format!(
-                    "{} bytes are more than the {MAX_SIZE} readers accept; remove old images",
-                    images.len()
-                ),
-            });
+        let lxc = lxc_text(catalogue, signing)?;
+        let changed: Vec<_> = catalogue.changed().cloned().collect();
+        for distribution in &changed {
+            let before = catalogue.entries.remove(distribution);
+            let products = &catalogue.document(distribution)?.products;
+            let after = (!products.products.is_empty())
+                .then(|| documents.products(distribution, products, signing))
+                .transpose()
+                .map_err(bad)?;
+            let by_hash = |entry: &IndexEntry| entry.by_hash.clone();
+            let (old, new) = (before.as_ref().and_then(by_hash), after.as_ref().and_then(by_hash));
+            documents.replaced.extend(old.filter(|old| new.as_ref() != Some(old)));
+            catalogue.entries.extend(after.map(|entry| (distribution.clone(), entry)));
         }
-        let by_hash = format!("{BY_HASH}/{}.json", Sha256Digest::of(images));
-        let index = index(catalogue, freshness, &by_hash);
-        documents.simplestreams(IMAGES_PATH, images.clone(), images, key, now)?;
-        documents.links.push((by_hash, IMAGES_PATH.into()));
-        let plain = simplestreams::to_bytes(&index)?;
-        let signed = simplestreams::to_bytes(&index.for_signed_readers())?;
-        documents.simplestreams(INDEX_PATH, plain, &signed, key, now)?;
-        documents.lxc(lxc_index(&catalogue.products), key, now)?;
+        for (_, entry) in catalogue.entries.iter().filter(|(name, _)| !changed.contains(name)) {
+            let path = &entry.path;
+            documents.kept.extend([path.clone(), format!("{path}.gpg"), signed_path(path)]);
+            documents.kept.extend(entry.by_hash.clone());
+        }
+        let index = index(catalogue, freshness);
+        let plain = simplestreams::to_bytes(&index).map_err(bad)?;
+        let signed = simplestreams::to_bytes(&index.for_signed_readers()).map_err(bad)?;
+        documents.simplestreams(INDEX_PATH, plain, &signed, signing).map_err(bad)?;
+        documents.lxc(lxc, signing).map_err(bad)?;
         Ok(documents)
+    }
+
+    /// The document of one distribution, and its entry in the index.
+    fn products(
+        &mut self,
+        distribution: &str,
+        products: &Products,
+        signing: &Signing<'_>,
+    ) -> Result<IndexEntry> {
+        let path = document_path(distribution);
+        let bytes = simplestreams::to_bytes(products)?;
+        if bytes.len() > MAX_SIZE {
+            let reason = format!(
+                "{} bytes are more than the {MAX_SIZE} readers accept; remove old images",
+                bytes.len()
+            );
+            return Err(Error::Document { document: path, reason });
+        }
+        let digest = Sha256Digest::of(&bytes);
+        let by_hash = format!("{BY_HASH}/{digest}.json");
+        let entry = IndexEntry {
+            datatype: products.datatype.clone(),
+            path: path.clone(),
+            format: products.format.clone(),
+            updated: products.updated.clone(),
+            products: products.products.keys().cloned().collect(),
+            sha256: Some(digest),
+            size: Some(bytes.len() as u64),
+            by_hash: Some(by_hash.clone()),
+        };
+        self.simplestreams(&path, bytes.clone(), &bytes, signing)?;
+        self.links.push((by_hash, path));
+        Ok(entry)
     }
 
     /// `NAME.json`, `NAME.json.gpg` and `NAME.sjson`.
@@ -60,8 +111,7 @@ impl Documents {
         path: &str,
         plain: Vec<u8>,
         signed: &[u8],
-        key: &SigningKey,
-        now: SystemTime,
+        &Signing { key, now, .. }: &Signing<'_>,
     ) -> Result<()> {
         let signature = key.sign_detached(plain.as_slice(), now)?;
         let text = std::str::from_utf8(signed)
@@ -74,8 +124,8 @@ impl Documents {
 
     /// LXC's index. Its template asks for `index-MODE.LEVEL` first; every image suits all levels
     /// and both modes (`meta.tar.xz` holds what differs), so all of them are one file.
-    fn lxc(&mut self, text: String, key: &SigningKey, now: SystemTime) -> Result<()> {
-        let first = "meta/1.0/index-system";
+    fn lxc(&mut self, text: String, &Signing { key, now, .. }: &Signing<'_>) -> Result<()> {
+        let first = LXC_INDEX;
         let signature = key.sign_detached(text.as_bytes(), now)?;
         self.files.push((first.into(), text.into_bytes()));
         self.files.push((format!("{first}.asc"), signature.into_bytes()));
@@ -95,22 +145,39 @@ pub(super) fn lxc_names() -> impl Iterator<Item = String> {
     names("system").chain(names("user"))
 }
 
-fn index(catalogue: &Catalogue, freshness: &Freshness, by_hash: &str) -> Index {
-    let products = &catalogue.products;
-    let entry = IndexEntry {
-        datatype: products.datatype.clone(),
-        path: IMAGES_PATH.into(),
-        format: products.format.clone(),
-        updated: products.updated.clone(),
-        products: products.products.keys().cloned().collect(),
-        sha256: Some(Sha256Digest::of(&catalogue.bytes)),
-        size: Some(catalogue.bytes.len() as u64),
-        by_hash: Some(by_hash.into()),
-    };
+fn index(catalogue: &Catalogue, freshness: &Freshness) -> Index {
+    let entries = catalogue.entries.iter();
     Index {
         format: "index:1.0".into(),
-        index: [(products.content_id.clone(), entry)].into(),
+        index: entries.map(|(distribution, entry)| (content_id(distribution), entry.clone())).collect(),
         updated: freshness.created.to_rfc2822(),
         millstream: Some(freshness.clone()),
     }
+}
+
+/// LXC's index: new lines for what changed, the published ones for the rest. Where those cannot be
+/// believed, all documents are read.
+fn lxc_text(catalogue: &mut Catalogue, signing: &Signing<'_>) -> crate::Result<String> {
+    let published = published_lxc(catalogue, signing.key, signing.now);
+    if published.is_none() {
+        catalogue.read_all()?;
+    }
+    let mut lines: BTreeMap<&str, String> = BTreeMap::new();
+    for line in published.iter().flat_map(|text| text.lines()) {
+        let distribution = line.split(';').next().unwrap_or_default();
+        let text = lines.entry(distribution).or_default();
+        text.push_str(line);
+        text.push('\n');
+    }
+    for (distribution, document) in catalogue.documents() {
+        lines.insert(distribution, lxc_index(&document.products));
+    }
+    Ok(lines.into_values().collect())
+}
+
+fn published_lxc(catalogue: &Catalogue, key: &SigningKey, now: std::time::SystemTime) -> Option<String> {
+    let path = catalogue.root().join(CURRENT).join(LXC_INDEX);
+    let (text, signature) = (fs::read(&path).ok()?, fs::read(path.with_added_extension("asc")).ok()?);
+    key.keyring().verify_detached(text.as_slice(), &signature, now).ok()?;
+    String::from_utf8(text).ok()
 }

@@ -43,7 +43,12 @@ pub(super) fn publish(root: &Path, number: u64, documents: &Documents, now: Syst
         create_parent(&name)?;
         fs::hard_link(dir.join(target), &name).map_err(Error::io(&name))?;
     }
-    carry_over(root, &dir, now)?;
+    for path in &documents.kept {
+        let (from, to) = (root.join(CURRENT).join(path), dir.join(path));
+        create_parent(&to)?;
+        fs::hard_link(&from, &to).map_err(Error::io(&from))?;
+    }
+    carry_over(root, &dir, &documents.replaced, now)?;
     sync_directories(&dir)?;
     let link = root.join(CURRENT);
     atomic::symlink(Path::new(&number.to_string()), &link).map_err(Error::image(&link))
@@ -78,8 +83,8 @@ pub(super) fn collect(root: &Path, current: u64) -> Result<()> {
 }
 
 /// Links the product documents of earlier publications into a new one while readers of an earlier
-/// index may still ask for them. A document was replaced when the next one was written.
-fn carry_over(root: &Path, dir: &Path, now: SystemTime) -> Result<()> {
+/// index may still ask for them. The time of a replaced document says when it was replaced.
+fn carry_over(root: &Path, dir: &Path, replaced: &[String], now: SystemTime) -> Result<()> {
     let old = root.join(CURRENT).join(BY_HASH);
     let listing = match fs::read_dir(&old) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -88,21 +93,27 @@ fn carry_over(root: &Path, dir: &Path, now: SystemTime) -> Result<()> {
     let mut found = Vec::new();
     for item in listing {
         let item = item.map_err(Error::io(&old))?;
-        let written = item.metadata().and_then(|m| m.modified()).map_err(Error::io(item.path()))?;
-        found.push((written, item.file_name()));
+        let name = Path::new(BY_HASH).join(item.file_name());
+        if dir.join(&name).exists() {
+            continue; // Listed now.
+        }
+        if replaced.iter().any(|replaced| Path::new(replaced) == name) {
+            let file = File::options().append(true).open(item.path());
+            file.and_then(|file| file.set_modified(now)).map_err(Error::io(item.path()))?;
+            found.push((now, name));
+            continue;
+        }
+        let since = item.metadata().and_then(|m| m.modified()).map_err(Error::io(item.path()))?;
+        if now.duration_since(since).is_ok_and(|age| age > GRACE) {
+            continue;
+        }
+        found.push((since, name));
     }
     found.sort_by(|a, b| b.cmp(a));
-    let mut replaced = now;
-    for (written, name) in found.into_iter().take(KEPT) {
-        if now.duration_since(replaced).is_ok_and(|age| age > GRACE) {
-            break;
-        }
-        replaced = written;
-        let path = dir.join(BY_HASH).join(&name);
-        match fs::hard_link(old.join(&name), &path) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(Error::io(&path)(error)),
-            _ => {}
-        }
+    for (_, name) in found.into_iter().take(KEPT) {
+        let path = dir.join(&name);
+        create_parent(&path)?;
+        fs::hard_link(root.join(CURRENT).join(&name), &path).map_err(Error::io(&path))?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use millstream_image::digest::HashingWriter;
 use millstream_image::manifest::Manifest;
 use millstream_image::metadata::Metadata;
 use millstream_image::simplestreams::Item;
+use millstream_image::squashfs::Superblock;
 use millstream_image::sums::Sums;
 use millstream_image::{Architecture, Sha256Digest};
 
@@ -71,6 +72,17 @@ pub(super) fn metadata(source: &Path, dir: &Path, architecture: Architecture) ->
         }
     }
     Ok(())
+}
+
+/// A root file system as squashfs must be a whole one.
+pub(super) fn squashfs(source: &Path, dir: &Path) -> Result<()> {
+    let path = dir.join(SQUASHFS);
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(Error::io(&path))?,
+    };
+    let size = file.metadata().map_err(Error::io(&path))?.len();
+    Superblock::read(file, size).map(drop).map_err(Error::image(source.join(SQUASHFS)))
 }
 
 /// Hashes every file once, the root file systems into the combined digests as well, and describes

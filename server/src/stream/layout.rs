@@ -4,6 +4,7 @@
 //! streams    -> .documents/current/streams     what readers see; none of these links ever changes
 //! meta       -> .documents/current/meta
 //! index.html -> .documents/current/index.html
+//! pages      -> .documents/current/pages        a page a distribution
 //! images/DIST/RELEASE/ARCH/VARIANT/SERIAL/     whole images, renamed into place
 //! key.asc                                      the public key
 //! .documents/N/                                one directory a publication
@@ -30,10 +31,11 @@ pub(super) const KEY: &str = "key.asc";
 /// Images.
 pub(super) const IMAGES: &str = "images";
 /// What readers see of a publication, and where it leads.
-pub(super) const LINKS: [(&str, &str); 3] = [
+pub(super) const LINKS: [(&str, &str); 4] = [
     ("streams", ".documents/current/streams"),
     ("meta", ".documents/current/meta"),
     ("index.html", ".documents/current/index.html"),
+    ("pages", ".documents/current/pages"),
 ];
 /// Product documents by hash, within a publication.
 pub(super) const BY_HASH: &str = "streams/v1/by-hash";
@@ -44,6 +46,10 @@ pub(super) const METADATA: [&str; 2] = ["lxd.tar.xz", "incus.tar.xz"];
 pub(super) const ROOTFS: &str = "rootfs.tar.xz";
 /// The root file system as squashfs, when there is one.
 pub(super) const SQUASHFS: &str = "rootfs.squashfs";
+/// Item type of a delta from an earlier [`ROOTFS`]; of our own, so passed over by other clients.
+pub(super) const DELTA: &str = "root.tar.xz.delta";
+/// Item type of a delta from an earlier [`SQUASHFS`].
+pub(super) const VCDIFF: &str = "squashfs.vcdiff";
 /// LXC's metadata.
 pub(super) const META: &str = "meta.tar.xz";
 /// Digests of an image's files.

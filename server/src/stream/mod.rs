@@ -5,6 +5,7 @@
 //! it left half done. Adding an image reads that image and the present documents, nothing else.
 
 mod catalogue;
+mod deltas;
 mod documents;
 mod generation;
 mod inspect;
@@ -17,6 +18,7 @@ mod retention;
 mod retire;
 mod select;
 mod show;
+mod vcdiff;
 mod verify;
 
 use std::fs::{self, DirBuilder, Permissions};
@@ -33,10 +35,12 @@ use serde::Serialize;
 
 use crate::{Error, Result};
 use catalogue::Catalogue;
+pub(crate) use catalogue::images;
 use documents::Documents;
 use lock::Lock;
 use place::Staged;
 
+pub use deltas::{Deltas, Outcome};
 pub use repair::Repaired;
 pub use retention::{GRACE, Pruned, Retention};
 pub use select::Selector;
@@ -79,6 +83,8 @@ pub struct Added {
     pub new: bool,
     /// Aliases it took over, and the products that had them.
     pub moved_aliases: Vec<(Alias, String)>,
+    /// Deltas from earlier images, and why others were left out.
+    pub deltas: Vec<Outcome>,
 }
 
 /// An image of a stream.
@@ -171,6 +177,11 @@ impl Stream {
     /// [`Error::Refused`] when the image is damaged, incomplete or contradicts the stream; then
     /// the tree is as before.
     pub fn add(&self, dir: &Path, signing: &Signing<'_>) -> Result<Added> {
+        self.add_with(dir, signing, &Deltas::NONE)
+    }
+
+    /// The same, with deltas from images before.
+    pub fn add_with(&self, dir: &Path, signing: &Signing<'_>, deltas: &Deltas) -> Result<Added> {
         let (_lock, mut catalogue) = self.write(signing)?;
         let manifest = place::read_manifest(dir)?;
         let (product, serial) = (manifest.product.clone(), manifest.serial);
@@ -182,9 +193,10 @@ impl Stream {
             fingerprint: None,
             new: false,
             moved_aliases: Vec::new(),
+            deltas: Vec::new(),
         };
         let refused = |reason: String| Error::Refused { dir: dir.to_path_buf(), reason };
-        if let Some(version) = catalogue.version(&added.product, serial) {
+        if let Some(version) = catalogue.version(&added.product, serial)? {
             if place::read_manifest(&added.path)?.files != manifest.files {
                 return Err(refused(format!(
                     "the stream has another image as {} {serial}; build it with another --serial",
@@ -194,37 +206,41 @@ impl Stream {
             added.fingerprint = catalogue::fingerprint(version);
             return Ok(added);
         }
-        let (staged, listing) = Staged::take(&self.root, dir, manifest, signing.key, signing.now)?;
-        added.moved_aliases = catalogue.insert(listing).map_err(refused)?;
+        let (staged, mut listing) = Staged::take(&self.root, dir, manifest, signing.key, signing.now)?;
+        catalogue.document(added.product.distribution())?;
+        added.deltas = deltas::make(&self.root, staged.path(), &catalogue, &mut listing, deltas)?;
+        added.moved_aliases = catalogue.insert(listing)?.map_err(refused)?;
         staged.place(&self.root, &target)?;
-        added.fingerprint = catalogue.version(&added.product, serial).and_then(catalogue::fingerprint);
+        added.fingerprint = catalogue.version(&added.product, serial)?.and_then(catalogue::fingerprint);
         added.new = true;
         self.publish_next(&mut catalogue, signing)?;
         place::settled(&self.root)?;
-        self.collect_retired(&catalogue, signing.now.into())?;
+        self.collect_retired(&mut catalogue, signing.now.into())?;
         Ok(added)
     }
 
     /// Publishes the same images again: fresh signatures, a new expiry. Returns when they expire.
     pub fn sign(&self, signing: &Signing<'_>) -> Result<DateTime<Utc>> {
-        let (_lock, catalogue) = self.write(signing)?;
+        let (_lock, mut catalogue) = self.write(signing)?;
+        catalogue.renew_all()?;
         let freshness = self.next(&catalogue, signing)?;
-        self.publish(&catalogue, &freshness, signing)?;
+        self.publish(&mut catalogue, &freshness, signing)?;
         Ok(freshness.expires)
     }
 
     /// All images, by product, newest first.
     pub fn list(&self, now: SystemTime) -> Result<Vec<Listed>> {
-        Ok(listed(&Catalogue::load(&self.root, &self.keyring()?, now)?))
+        let mut catalogue = Catalogue::load(&self.root, &self.keyring()?, now)?;
+        catalogue.read_all()?;
+        Ok(listed(&catalogue))
     }
 
     /// Takes the lock, clears away what was left half done, and reads what is published.
     fn write(&self, signing: &Signing<'_>) -> Result<(Lock, Catalogue)> {
         let lock = Lock::exclusive(&self.root)?;
         self.check_key(signing.key)?;
-        let catalogue = Catalogue::load(&self.root, &signing.key.keyring(), signing.now)?;
-        let listed = |path: &Path| catalogue.images().any(|(p, serial, ..)| p.image_path(serial) == path);
-        place::heal(&self.root, listed)?;
+        let mut catalogue = Catalogue::load(&self.root, &signing.key.keyring(), signing.now)?;
+        place::heal(&self.root, |path| catalogue.lists(path))?;
         generation::collect(&self.root, catalogue.generation())?;
         generation::link(&self.root)?;
         remove_temporary(&self.root)?;
@@ -257,7 +273,7 @@ impl Stream {
         let path = root.join(layout::KEY);
         let public = signing.key.to_armored_public().map_err(Error::image(&path))?;
         atomic::write(&path, public.as_bytes()).map_err(Error::image(&path))?;
-        self.publish_next(&mut Catalogue::empty(), signing)?;
+        self.publish_next(&mut Catalogue::empty(root), signing)?;
         generation::link(root)
     }
 
@@ -286,15 +302,13 @@ impl Stream {
     /// Publishes a changed catalogue.
     fn publish_next(&self, catalogue: &mut Catalogue, signing: &Signing<'_>) -> Result<()> {
         let freshness = self.next(catalogue, signing)?;
-        catalogue.render(freshness.created).map_err(Error::image(&self.root))?;
+        catalogue.date(freshness.created);
         self.publish(catalogue, &freshness, signing)
     }
 
-    fn publish(&self, catalogue: &Catalogue, freshness: &Freshness, signing: &Signing<'_>) -> Result<()> {
-        let mut documents = Documents::render(catalogue, freshness, signing.key, signing.now)
-            .map_err(Error::image(&self.root))?;
-        let page = page::render(catalogue, freshness, &signing.key.fingerprint())?;
-        documents.files.push(("index.html".into(), page.into_bytes()));
+    fn publish(&self, catalogue: &mut Catalogue, freshness: &Freshness, signing: &Signing<'_>) -> Result<()> {
+        let mut documents = Documents::render(catalogue, freshness, signing)?;
+        page::render(catalogue, freshness, &signing.key.fingerprint(), &mut documents)?;
         generation::publish(&self.root, freshness.generation, &documents, signing.now)?;
         generation::collect(&self.root, freshness.generation)
     }

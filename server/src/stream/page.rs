@@ -1,17 +1,31 @@
-//! `index.html`: the images as a page for people, static, in the tree like any other document.
+//! The images as pages for people, static, in the tree like any other document: one of each
+//! distribution, and `index.html`, which lists all images while they are few enough for one page.
 
 use millstream_image::Product;
 use millstream_image::openpgp::KeyFingerprint;
-use millstream_image::simplestreams::{Freshness, Version};
+use millstream_image::simplestreams::{Freshness, Products, Version};
 use serde::Serialize;
 use tera::{Context, Tera};
 
-use super::catalogue::{Catalogue, fingerprint, size};
+use super::catalogue::{Catalogue, fingerprint, images, size};
+use super::documents::Documents;
+use super::layout::CURRENT;
 use crate::{Error, Result};
 
 /// The name's ending is what makes tera escape whatever is inserted.
 const NAME: &str = "index.html";
 const TEMPLATE: &str = include_str!("../../../web/index.html");
+
+/// So many products at most stand on one page; more are a page a distribution.
+const ON_ONE_PAGE: usize = 200;
+
+/// A distribution with a page of its own.
+#[derive(Serialize)]
+struct Group {
+    name: String,
+    products: usize,
+    page: String,
+}
 
 #[derive(Serialize)]
 struct Row {
@@ -33,29 +47,83 @@ struct Build {
     files: Vec<String>,
 }
 
-/// Renders the page.
-pub(super) fn render(catalogue: &Catalogue, freshness: &Freshness, key: &KeyFingerprint) -> Result<String> {
-    let bad = |error: tera::Error| {
-        let chain = std::iter::successors(std::error::Error::source(&error), |e| e.source());
-        let causes: Vec<_> = chain.map(ToString::to_string).collect();
-        Error::tree(NAME, format!("{error}: {}", causes.join(": ")))
-    };
-    let mut tera = Tera::default();
-    tera.add_raw_template(NAME, TEMPLATE).map_err(bad)?;
-    let rows = rows(catalogue);
-    let mut context = Context::new();
-    context.insert("example", &rows.first().map_or("debian/bookworm", |row| row.name.as_str()));
-    context.insert("lxc", &rows.first().map(|row| (&row.release, &row.arch, &row.variant)));
-    context.insert("dist", &rows.first().and_then(|row| row.name.split('/').next()));
-    context.insert("rows", &rows);
-    context.insert("updated", &freshness.created.format("%Y-%m-%d %H:%M UTC").to_string());
-    context.insert("key", &grouped(key.as_str()));
-    tera.render(NAME, &context).map_err(bad)
+/// Renders the pages of what changed and the first page, or keeps what is as it was.
+pub(super) fn render(
+    catalogue: &mut Catalogue,
+    freshness: &Freshness,
+    key: &KeyFingerprint,
+    documents: &mut Documents,
+) -> Result<()> {
+    let pages = Pages::new(freshness, key)?;
+    let total: usize = catalogue.entries.values().map(|entry| entry.products.len()).sum();
+    if total <= ON_ONE_PAGE {
+        catalogue.read_all()?;
+    }
+    let distributions: Vec<_> = catalogue.entries.keys().cloned().collect();
+    let mut all = Vec::new();
+    for distribution in distributions {
+        let path = path(&distribution);
+        let changed = catalogue.changed().any(|name| *name == distribution);
+        if !changed && catalogue.root().join(CURRENT).join(&path).exists() {
+            documents.kept.push(path);
+        } else {
+            let rows = rows(&catalogue.document(&distribution)?.products);
+            documents.files.push((path, pages.render(&rows, &[], "../")?.into_bytes()));
+        }
+        if total <= ON_ONE_PAGE {
+            all.extend(rows(&catalogue.document(&distribution)?.products));
+        }
+    }
+    let groups = catalogue.entries.iter().filter(|_| total > ON_ONE_PAGE);
+    let groups: Vec<_> = groups
+        .map(|(name, entry)| Group { name: name.clone(), products: entry.products.len(), page: path(name) })
+        .collect();
+    documents.files.push((NAME.into(), pages.render(&all, &groups, "")?.into_bytes()));
+    Ok(())
 }
 
-fn rows(catalogue: &Catalogue) -> Vec<Row> {
+fn path(distribution: &str) -> String {
+    format!("pages/{distribution}.html")
+}
+
+/// What all pages of a publication have in common.
+struct Pages {
+    tera: Tera,
+    context: Context,
+}
+
+impl Pages {
+    fn new(freshness: &Freshness, key: &KeyFingerprint) -> Result<Self> {
+        let mut tera = Tera::default();
+        tera.add_raw_template(NAME, TEMPLATE).map_err(|e| bad(&e))?;
+        let mut context = Context::new();
+        context.insert("updated", &freshness.created.format("%Y-%m-%d %H:%M UTC").to_string());
+        context.insert("key", &grouped(key.as_str()));
+        Ok(Self { tera, context })
+    }
+
+    /// A page with these images, or with these distributions; `base` leads to the root of the tree.
+    fn render(&self, rows: &[Row], groups: &[Group], base: &str) -> Result<String> {
+        let mut context = self.context.clone();
+        context.insert("example", &rows.first().map_or("debian/bookworm", |row| row.name.as_str()));
+        context.insert("lxc", &rows.first().map(|row| (&row.release, &row.arch, &row.variant)));
+        context.insert("dist", &rows.first().and_then(|row| row.name.split('/').next()));
+        context.insert("rows", rows);
+        context.insert("groups", groups);
+        context.insert("base", base);
+        self.tera.render(NAME, &context).map_err(|e| bad(&e))
+    }
+}
+
+fn bad(error: &tera::Error) -> Error {
+    let chain = std::iter::successors(std::error::Error::source(error), |e| e.source());
+    let causes: Vec<_> = chain.map(ToString::to_string).collect();
+    Error::tree(NAME, format!("{error}: {}", causes.join(": ")))
+}
+
+fn rows(products: &Products) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
-    let mut images: Vec<_> = catalogue.images().collect();
+    let mut images: Vec<_> = images(products).collect();
     images.sort_by(|a, b| (&a.0, b.1).cmp(&(&b.0, a.1)));
     for (product, serial, entry, version) in images {
         let path = product.image_path(serial).display().to_string();

@@ -36,7 +36,7 @@ pub(super) fn read_manifest(dir: &Path) -> Result<Manifest> {
         .and_then(|file| CappedReader::new(file, MAX_MANIFEST).read_to_end(&mut bytes))
         .map_err(|error| match error.kind() {
             ErrorKind::NotFound => {
-                refused(dir, "it has no manifest.json; give a directory that millstream build made")
+                refused(dir, "it has no manifest.json; give a directory that millstream build or pack made")
             }
             _ => Error::io(&path)(error),
         })?;
@@ -67,10 +67,16 @@ impl Staged {
         }
         inspect::sums(source, dir.path(), &manifest)?;
         inspect::metadata(source, dir.path(), manifest.product.architecture())?;
+        inspect::squashfs(source, dir.path())?;
         let items = inspect::items(source, dir.path(), &manifest)?;
         sign(dir.path(), key, now)?;
         finish(dir.path())?;
         Ok((Self { dir }, Listing { manifest, items }))
+    }
+
+    /// Where it lies.
+    pub(super) fn path(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Renames the image to `target`, a path from the root. Until [`settled`] says that documents
@@ -96,13 +102,13 @@ pub(super) fn settled(root: &Path) -> Result<()> {
 
 /// Clears away what a publisher that was cut off left in staging, and an image it placed when
 /// `listed` does not know it.
-pub(super) fn heal(root: &Path, listed: impl Fn(&Path) -> bool) -> Result<()> {
+pub(super) fn heal(root: &Path, listed: impl FnOnce(&Path) -> Result<bool>) -> Result<()> {
     let staging = root.join(STAGING);
     if let Ok(text) = fs::read_to_string(root.join(PENDING)) {
         let target = PathBuf::from(text);
         let inside = target.starts_with(IMAGES)
             && target.components().all(|part| matches!(part, Component::Normal(_)));
-        if inside && !listed(&target) {
+        if inside && !listed(&target)? {
             discard(root, &target)?;
         }
         settled(root)?;
@@ -138,7 +144,10 @@ pub(super) fn discard(root: &Path, target: &Path) -> Result<()> {
 fn files(source: &Path, manifest: &Manifest) -> Result<Vec<String>> {
     for needed in [ROOTFS, META].iter().chain(&METADATA) {
         if !manifest.files.contains_key(*needed) {
-            return Err(refused(source, format!("its manifest does not list {needed}; build it anew")));
+            return Err(refused(
+                source,
+                format!("its manifest does not list {needed}; build it with image among the formats"),
+            ));
         }
     }
     for name in manifest.files.keys() {

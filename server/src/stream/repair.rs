@@ -51,7 +51,9 @@ impl Stream {
         stream.restore_key(signing)?;
         let keyring = signing.key.keyring();
         let mut repaired = Repaired::default();
-        let mut catalogue = if let Ok(catalogue) = Catalogue::load(root, &keyring, signing.now) {
+        let published = Catalogue::load(root, &keyring, signing.now)
+            .and_then(|mut catalogue| catalogue.renew_all().map(|()| catalogue));
+        let mut catalogue = if let Ok(catalogue) = published {
             catalogue
         } else {
             repaired.rebuilt = true;
@@ -59,9 +61,8 @@ impl Stream {
             catalogue.start_at(stream.last_generation()?, signing.now.into());
             catalogue
         };
-        let listed = |path: &Path| catalogue.images().any(|(p, serial, ..)| p.image_path(serial) == path);
-        place::heal(root, listed)?;
-        stream.drop_damaged(&mut catalogue, &keyring, signing, &mut repaired.dropped);
+        place::heal(root, |path| catalogue.lists(path))?;
+        stream.drop_damaged(&mut catalogue, &keyring, signing, &mut repaired.dropped)?;
         repaired.images = catalogue.images().count();
         stream.publish_next(&mut catalogue, signing)?;
         generation::link(root)?;
@@ -107,12 +108,14 @@ impl Stream {
             }
         }
         manifests.sort_by_key(|manifest| manifest.serial);
-        let mut catalogue = Catalogue::empty();
+        let mut catalogue = Catalogue::empty(&self.root);
         for manifest in manifests {
             let path = manifest.product.image_path(manifest.serial);
             let dir = self.root.join(&path);
-            let listing = inspect::items(&dir, &dir, &manifest).map(|items| Listing { manifest, items });
-            let inserted = listing.map_err(|e| e.to_string()).and_then(|listing| catalogue.insert(listing));
+            let inserted = match inspect::items(&dir, &dir, &manifest) {
+                Ok(items) => catalogue.insert(Listing { manifest, items })?,
+                Err(error) => Err(error.to_string()),
+            };
             if let Err(reason) = inserted {
                 dropped.push(Problem { path, reason });
             }
@@ -154,7 +157,7 @@ impl Stream {
         keyring: &Keyring,
         signing: &Signing<'_>,
         dropped: &mut Vec<Problem>,
-    ) {
+    ) -> Result<()> {
         let images: Vec<_> = catalogue.images().collect();
         let check = Check::new(&self.root, keyring, signing.now);
         check.images(&images);
@@ -170,9 +173,10 @@ impl Stream {
             .filter(|(product, serial)| damaged.contains_key(&product.image_path(*serial)))
             .collect();
         for (product, serial) in gone {
-            catalogue.remove(&product, serial);
+            catalogue.remove(&product, serial)?;
         }
         dropped.extend(damaged.into_values());
+        Ok(())
     }
 }
 

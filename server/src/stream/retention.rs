@@ -68,7 +68,7 @@ impl Stream {
         let known: BTreeSet<_> = listed.iter().map(|image| image.path.clone()).collect();
         let before = Retired::load(self.root())?;
         let orphans = self.orphans(&known, &before)?;
-        let removed = before.due(now.into(), |path| known.contains(path));
+        let removed = before.due(now.into(), |path| Ok(known.contains(path)))?;
         let freed = removed.iter().map(|path| retire::bytes(&self.root().join(path))).sum();
         Ok(Pruned { retired, orphans, removed, freed })
     }
@@ -79,7 +79,8 @@ impl Stream {
     /// # Errors
     /// As [`Stream::add`]; what was done until then stays done.
     pub fn prune(&self, retention: Retention, grace: Duration, signing: &Signing<'_>) -> Result<Pruned> {
-        let (_lock, catalogue) = self.write(signing)?;
+        let (_lock, mut catalogue) = self.write(signing)?;
+        catalogue.read_all()?;
         let listed = super::listed(&catalogue);
         let known: BTreeSet<_> = listed.iter().map(|image| image.path.clone()).collect();
         let orphans = self.orphans(&known, &Retired::load(self.root())?)?;
@@ -98,7 +99,8 @@ impl Stream {
         grace: Duration,
         signing: &Signing<'_>,
     ) -> Result<Pruned> {
-        let (_lock, catalogue) = self.write(signing)?;
+        let (_lock, mut catalogue) = self.write(signing)?;
+        images.iter().try_for_each(|(product, _)| catalogue.document(product.distribution()).map(drop))?;
         let listed = super::listed(&catalogue);
         let mut retired = Vec::new();
         for (product, serial) in images {
@@ -129,11 +131,11 @@ impl Stream {
         }
         if !retired.is_empty() {
             for image in &retired {
-                catalogue.remove(&image.product, image.serial);
+                catalogue.remove(&image.product, image.serial)?;
             }
             self.publish_next(&mut catalogue, signing)?;
         }
-        let removed = self.collect_retired(&catalogue, now)?;
+        let removed = self.collect_retired(&mut catalogue, now)?;
         let freed = removed.iter().map(|(_, bytes)| bytes).sum();
         Ok(Pruned { retired, orphans, removed: removed.into_iter().map(|(path, _)| path).collect(), freed })
     }
@@ -141,12 +143,10 @@ impl Stream {
     /// Removes the files of retired images whose time has come.
     pub(super) fn collect_retired(
         &self,
-        catalogue: &Catalogue,
+        catalogue: &mut Catalogue,
         now: DateTime<Utc>,
     ) -> Result<Vec<(PathBuf, u64)>> {
-        let listed: BTreeSet<_> =
-            catalogue.images().map(|(product, serial, ..)| product.image_path(serial)).collect();
-        Retired::load(self.root())?.collect(self.root(), now, |path| listed.contains(path))
+        Retired::load(self.root())?.collect(self.root(), now, |path| catalogue.lists(path))
     }
 
     /// Image directories that nothing knows.

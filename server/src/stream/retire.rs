@@ -51,9 +51,18 @@ impl Retired {
     }
 
     /// Images whose time has come, by what documents list now.
-    pub(super) fn due(&self, now: DateTime<Utc>, listed: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
-        let due = self.0.iter().filter(|(path, due)| **due <= now && !listed(path));
-        due.map(|(path, _)| path.clone()).collect()
+    pub(super) fn due(
+        &self,
+        now: DateTime<Utc>,
+        mut listed: impl FnMut(&Path) -> Result<bool>,
+    ) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for (path, _) in self.0.iter().filter(|(_, due)| **due <= now) {
+            if !listed(path)? {
+                found.push(path.clone());
+            }
+        }
+        Ok(found)
     }
 
     /// Removes what is due and forgets what is listed again or gone. Returns what was removed, with
@@ -62,17 +71,24 @@ impl Retired {
         mut self,
         root: &Path,
         now: DateTime<Utc>,
-        listed: impl Fn(&Path) -> bool,
+        mut listed: impl FnMut(&Path) -> Result<bool>,
     ) -> Result<Vec<(PathBuf, u64)>> {
         let mut removed = Vec::new();
-        for path in self.due(now, &listed) {
+        for path in self.due(now, &mut listed)? {
             let bytes = bytes(&root.join(&path));
             place::discard(root, &path)?;
             removed.push((path, bytes));
         }
-        let before = self.0.len();
-        self.0.retain(|path, _| !listed(path) && root.join(path).exists());
-        if self.0.len() < before {
+        let mut settled = Vec::new();
+        for path in self.0.keys() {
+            if !root.join(path).exists() || listed(path)? {
+                settled.push(path.clone());
+            }
+        }
+        for path in &settled {
+            self.0.remove(path);
+        }
+        if !settled.is_empty() {
             self.save(root)?;
         }
         Ok(removed)

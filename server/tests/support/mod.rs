@@ -2,16 +2,19 @@
 
 #![allow(dead_code, reason = "no test uses all of it")]
 
+pub mod serving;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use millstream_image::Sha256Digest;
 use millstream_image::archive::{Member, PackOptions, Packed, pack, pack_members};
 use millstream_image::manifest::{self, Manifest};
 use millstream_image::openpgp::{Algorithm, SigningKey};
 use millstream_image::sums::Sums;
-use millstream_server::stream::{Added, Signing, Stream};
+use millstream_server::stream::{Added, Deltas, Signing, Stream};
 
 /// What to build.
 #[derive(Clone, Debug)]
@@ -21,6 +24,10 @@ pub struct Image {
     pub release_aliases: Vec<String>,
     /// Makes the root file system differ.
     pub content: String,
+    /// A larger file in it.
+    pub data: Vec<u8>,
+    /// Bytes of `rootfs.squashfs`; none when empty.
+    pub squashfs: Vec<u8>,
     /// What `metadata.yaml` says; the product's when empty.
     pub kernel_architecture: String,
     /// Contents of LXC's `config`.
@@ -34,6 +41,8 @@ impl Image {
             serial: serial.into(),
             release_aliases: Vec::new(),
             content: format!("{product} {serial}"),
+            data: Vec::new(),
+            squashfs: Vec::new(),
             kernel_architecture: String::new(),
             config: "lxc.arch = linux64\n".into(),
         }
@@ -45,6 +54,7 @@ impl Image {
         let root = dir.join("root");
         fs::create_dir_all(root.join("etc")).unwrap();
         fs::write(root.join("etc/issue"), &self.content).unwrap();
+        fs::write(root.join("etc/data"), &self.data).unwrap();
         let product: millstream_image::Product = self.product.parse().unwrap();
         let architecture = match self.kernel_architecture.as_str() {
             "" => product.architecture().kernel(),
@@ -71,6 +81,16 @@ impl Image {
             files.insert(name.to_owned(), listed(&pack_members(&members, out(name), &options).unwrap().1));
         }
         fs::remove_dir_all(&root).unwrap();
+        if !self.squashfs.is_empty() {
+            fs::write(dir.join("rootfs.squashfs"), &self.squashfs).unwrap();
+            let file = manifest::File {
+                size: self.squashfs.len() as u64,
+                sha256: Sha256Digest::of(&self.squashfs),
+                sha256_uncompressed: None,
+                size_uncompressed: None,
+            };
+            files.insert("rootfs.squashfs".to_owned(), file);
+        }
         let sums = Sums(files.iter().map(|(name, file)| (name.clone(), file.sha256)).collect());
         let manifest = Manifest {
             version: 1,
@@ -86,6 +106,7 @@ impl Image {
             packages: Vec::new(),
             files,
             durations: Vec::new(),
+            inputs: None,
         };
         fs::write(dir.join("SHA256SUMS"), sums.to_text()).unwrap();
         fs::write(dir.join("manifest.json"), manifest.to_bytes().unwrap()).unwrap();
@@ -133,6 +154,11 @@ impl Fixture {
 
     pub fn add(&self, image: &Image) -> millstream_server::Result<Added> {
         self.stream.add(&self.build(image), &signing(&self.key))
+    }
+
+    /// With deltas from the images before.
+    pub fn add_with(&self, image: &Image, deltas: &Deltas) -> Added {
+        self.stream.add_with(&self.build(image), &signing(&self.key), deltas).unwrap()
     }
 
     /// Everything wrong with the tree, one a line.

@@ -60,7 +60,7 @@ impl Tree {
 
     pub fn empty() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { dir, key: key(), generation: 0, products: Products::empty() }
+        Self { dir, key: key(), generation: 0, products: Products::empty("images".into()) }
     }
 
     pub fn root(&self) -> &Path {

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use millstream_image::Sha256Digest;
-use millstream_image::simplestreams::{IMAGES_PATH, INDEX_PATH, Index, Products, signed_path};
+use millstream_image::simplestreams::{INDEX_PATH, Index, IndexEntry, Products, signed_path};
 
 use super::Check;
-use crate::stream::catalogue::lxc_index;
+use crate::stream::catalogue::{document_path, lxc_index};
 use crate::stream::documents::lxc_names;
 use crate::stream::layout::{BY_HASH, LINKS};
 
@@ -24,17 +24,11 @@ impl Check<'_> {
         }
     }
 
-    /// Checks all documents; the products when they can be read.
-    pub(super) fn documents(&self) -> Option<Products> {
+    /// Checks all documents; gives the product documents that can be read.
+    pub(super) fn documents(&self) -> Vec<Products> {
         let index_path = signed_path(INDEX_PATH);
         let plain = self.detached(INDEX_PATH, &format!("{INDEX_PATH}.gpg"));
         let signed = self.cleartext(&index_path);
-        let products = self.detached(IMAGES_PATH, &format!("{IMAGES_PATH}.gpg"));
-        if let (Some(text), Some(products)) = (self.cleartext(&signed_path(IMAGES_PATH)), &products)
-            && text != *products
-        {
-            self.problem(signed_path(IMAGES_PATH), format!("its text is not that of {IMAGES_PATH}"));
-        }
         let index = plain.and_then(|bytes| self.or_problem(INDEX_PATH, Index::parse(&bytes)));
         if let (Some(index), Some(text)) = (&index, signed)
             && let Some(signed) = self.or_problem(&index_path, Index::parse(&text))
@@ -42,16 +36,18 @@ impl Check<'_> {
         {
             self.problem(&index_path, format!("it says something else than {INDEX_PATH}"));
         }
-        let products = products?;
-        if let Some(index) = index {
-            self.index(&index, &products);
+        let Some(index) = index else { return Vec::new() };
+        self.freshness(&index);
+        let entries = || index.index.iter();
+        let products: Vec<_> = entries().filter_map(|(name, entry)| self.products(name, entry)).collect();
+        self.by_hash(&entries().filter_map(|(_, entry)| entry.by_hash.clone()).collect::<Vec<_>>());
+        if products.len() == index.index.len() {
+            self.lxc(&products);
         }
-        let products = self.or_problem(IMAGES_PATH, Products::parse(&products))?;
-        self.lxc(&products);
-        Some(products)
+        products
     }
 
-    fn index(&self, index: &Index, products: &[u8]) {
+    fn freshness(&self, index: &Index) {
         match &index.millstream {
             None => self.problem(INDEX_PATH, "it states no generation and no expiry"),
             Some(freshness) if freshness.path != INDEX_PATH => {
@@ -64,22 +60,45 @@ impl Check<'_> {
             }
             Some(_) => {}
         }
-        let Some(entry) = index.index.get("images") else {
-            return self.problem(INDEX_PATH, format!("it does not list {IMAGES_PATH}"));
-        };
-        let digest = Sha256Digest::of(products);
-        if entry.sha256 != Some(digest) || entry.size != Some(products.len() as u64) {
-            self.problem(IMAGES_PATH, "size or SHA-256 is not what the index says");
-        }
-        if entry.by_hash != Some(format!("{BY_HASH}/{digest}.json")) {
-            self.problem(INDEX_PATH, format!("by_hash does not name {IMAGES_PATH} by its hash"));
-        }
-        self.by_hash(entry.by_hash.as_deref());
     }
 
-    /// Every document named by its hash has that hash, and the present one is among them.
-    fn by_hash(&self, present: Option<&str>) {
-        let Some(listing) = self.or_problem(BY_HASH, fs::read_dir(self.root.join(BY_HASH))) else { return };
+    /// One product document, in all its forms.
+    fn products(&self, name: &str, entry: &IndexEntry) -> Option<Products> {
+        let path = &entry.path;
+        let expected = name.strip_prefix("images:").map(document_path);
+        if expected.as_ref() != Some(path) {
+            self.problem(INDEX_PATH, format!("it lists {path:?} as {name:?}"));
+            return None;
+        }
+        let bytes = self.detached(path, &format!("{path}.gpg"));
+        let signed = signed_path(path);
+        if let (Some(text), Some(bytes)) = (self.cleartext(&signed), &bytes)
+            && text != *bytes
+        {
+            self.problem(&signed, format!("its text is not that of {path}"));
+        }
+        let bytes = bytes?;
+        let digest = Sha256Digest::of(&bytes);
+        if entry.sha256 != Some(digest) || entry.size != Some(bytes.len() as u64) {
+            self.problem(path, "size or SHA-256 is not what the index says");
+        }
+        if entry.by_hash != Some(format!("{BY_HASH}/{digest}.json")) {
+            self.problem(INDEX_PATH, format!("by_hash does not name {path} by its hash"));
+        }
+        let products = self.or_problem(path, Products::parse(&bytes))?;
+        if !products.products.keys().eq(&entry.products) {
+            self.problem(INDEX_PATH, format!("it lists other products than {path} holds"));
+        }
+        Some(products)
+    }
+
+    /// Every document named by its hash has that hash, and the present ones are among them.
+    fn by_hash(&self, present: &[String]) {
+        let dir = self.root.join(BY_HASH);
+        if present.is_empty() && !dir.exists() {
+            return; // A stream without images.
+        }
+        let Some(listing) = self.or_problem(BY_HASH, fs::read_dir(dir)) else { return };
         let mut names = BTreeSet::new();
         for item in listing.flatten() {
             let name = format!("{BY_HASH}/{}", item.file_name().to_string_lossy());
@@ -90,17 +109,17 @@ impl Check<'_> {
             }
             names.insert(name);
         }
-        if let Some(present) = present.filter(|present| !names.contains(*present)) {
+        for present in present.iter().filter(|present| !names.contains(*present)) {
             self.problem(present, "missing, and the index lists it");
         }
     }
 
-    fn lxc(&self, products: &Products) {
-        let expected = lxc_index(products);
+    fn lxc(&self, products: &[Products]) {
+        let expected: String = products.iter().map(lxc_index).collect();
         for path in lxc_names() {
             let text = self.detached(&path, &format!("{path}.asc"));
             if text.is_some_and(|text| text != expected.as_bytes()) {
-                self.problem(&path, format!("it does not list the newest images of {IMAGES_PATH}"));
+                self.problem(&path, "it does not list the newest images");
             }
         }
     }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use millstream_image::delta;
 use millstream_image::manifest::Manifest;
-use millstream_image::simplestreams::{Item, Version};
+use millstream_image::simplestreams::{Item, ProductEntry, Version};
 use millstream_image::sums::Sums;
 use millstream_image::{Product, Serial};
 
@@ -15,7 +16,7 @@ use super::Check;
 use crate::Error;
 use crate::stream::catalogue::Image;
 use crate::stream::inspect::{expected_sums, hash};
-use crate::stream::layout::{MANIFEST, METADATA, ROOTFS, SIGNED, SQUASHFS, SUMS};
+use crate::stream::layout::{DELTA, MANIFEST, METADATA, ROOTFS, SIGNED, SQUASHFS, SUMS, VCDIFF};
 
 impl Check<'_> {
     /// Checks images on all processors, the next one to whoever is free.
@@ -33,7 +34,7 @@ impl Check<'_> {
         });
     }
 
-    fn image(&self, (product, serial, _, version): &Image<'_>) {
+    fn image(&self, (product, serial, entry, version): &Image<'_>) {
         let dir = product.image_path(*serial);
         let prefixes: Vec<_> = METADATA.iter().map(|name| self.root.join(&dir).join(name)).collect();
         for item in version.items.values() {
@@ -42,6 +43,9 @@ impl Check<'_> {
                 continue;
             }
             self.item(item, version, &prefixes);
+            if is_delta(item) {
+                self.delta(item, entry, version);
+            }
         }
         for name in [ROOTFS, METADATA[0], METADATA[1], MANIFEST] {
             let path = dir.join(name);
@@ -98,6 +102,36 @@ impl Check<'_> {
         }
     }
 
+    /// A delta of ours states what documents say of its base and of its result.
+    fn delta(&self, item: &Item, product: &ProductEntry, version: &Version) {
+        let uncompressed = |version: &Version| {
+            version
+                .items
+                .values()
+                .find(|item| item.path.ends_with(ROOTFS))
+                .and_then(|i| i.sha256_uncompressed)
+        };
+        let Some(base) = &item.delta_base else {
+            return self.problem(&item.path, "a delta from nothing: documents name no base");
+        };
+        if item.ftype != DELTA {
+            return;
+        }
+        let file = self.or_problem(&item.path, File::open(self.root.join(&item.path)));
+        let header = file.and_then(|mut file| {
+            self.or_problem(&item.path, delta::Header::read(&mut file, &delta::Limits::default()))
+        });
+        let Some(header) = header else { return };
+        if Some(header.result.sha256) != uncompressed(version) {
+            self.problem(&item.path, "it makes something else than this image");
+        }
+        // A base that was taken out of the stream may still be in clients' stores.
+        let base = product.versions.get(base).and_then(uncompressed);
+        if base.is_some_and(|base| base != header.base.sha256) {
+            self.problem(&item.path, "it starts from something else than the base that documents name");
+        }
+    }
+
     /// The manifest and `SHA256SUMS` say what the documents say.
     fn beside(&self, dir: &Path, product: &Product, serial: Serial, version: &Version) {
         let path = dir.join(MANIFEST);
@@ -108,7 +142,7 @@ impl Check<'_> {
         if (&manifest.product, manifest.serial) != (product, serial) {
             self.problem(&path, format!("it is the manifest of {} {}", manifest.product, manifest.serial));
         }
-        for item in version.items.values().filter(|item| item.ftype != MANIFEST) {
+        for item in version.items.values().filter(|item| item.ftype != MANIFEST && !is_delta(item)) {
             let name = item.path.rsplit('/').next().unwrap_or_default();
             if manifest.files.get(name).map(|file| file.sha256) != item.sha256 {
                 self.problem(&path, format!("its digest of {name} is not that of the documents"));
@@ -134,4 +168,8 @@ impl Check<'_> {
             }
         }
     }
+}
+
+fn is_delta(item: &Item) -> bool {
+    [DELTA, VCDIFF].contains(&item.ftype.as_str())
 }

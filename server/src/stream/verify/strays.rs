@@ -1,6 +1,6 @@
 //! Files that no document knows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -27,16 +27,27 @@ impl Check<'_> {
                 self.problem(name, "nothing knows this file");
             }
         }
-        let listed: BTreeSet<_> =
-            images.iter().map(|(product, serial, ..)| product.image_path(*serial)).collect();
+        // Each image's directory, and the files in it that documents list.
+        let listed: BTreeMap<_, _> = images
+            .iter()
+            .map(|(product, serial, _, version)| {
+                let paths = version.items.values().map(|item| PathBuf::from(&item.path));
+                (product.image_path(*serial), paths.collect::<BTreeSet<_>>())
+            })
+            .collect();
         self.stray_images(Path::new(IMAGES), &listed, &retired_paths(self.root));
     }
 
-    fn stray_images(&self, dir: &Path, listed: &BTreeSet<PathBuf>, retired: &dyn Fn(&Path) -> bool) {
+    fn stray_images(
+        &self,
+        dir: &Path,
+        listed: &BTreeMap<PathBuf, BTreeSet<PathBuf>>,
+        retired: &dyn Fn(&Path) -> bool,
+    ) {
         for name in self.names(dir) {
             let path = dir.join(&name);
-            if listed.contains(&path) {
-                self.stray_files(&path);
+            if let Some(files) = listed.get(&path) {
+                self.stray_files(&path, files);
             } else if retired(&path) {
                 // On its way out.
             } else if self.root.join(&path).is_dir() && path.components().count() < 6 {
@@ -47,7 +58,7 @@ impl Check<'_> {
         }
     }
 
-    fn stray_files(&self, image: &Path) {
+    fn stray_files(&self, image: &Path, listed: &BTreeSet<PathBuf>) {
         let manifest = fs::read(self.root.join(image).join(MANIFEST)).ok();
         let Some(manifest) = manifest.and_then(|bytes| Manifest::parse(&bytes).ok()) else {
             return; // Reported with the image.
@@ -55,6 +66,7 @@ impl Check<'_> {
         for name in self.names(image) {
             let signed = name.strip_suffix(".asc").is_some_and(|name| SIGNED.contains(&name));
             let known = [MANIFEST, LOG, SUMS].contains(&name.as_str()) || manifest.files.contains_key(&name);
+            let known = known || listed.contains(&image.join(&name));
             if !signed && !known {
                 self.problem(image.join(name), "its manifest does not list it");
             }

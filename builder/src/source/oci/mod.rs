@@ -1,0 +1,158 @@
+//! `docker-http`: images of registries and of OCI layouts, layer by layer. Archives of such images
+//! that other downloaders meet are taken apart here too.
+
+mod layout;
+mod reference;
+mod registry;
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use millstream_image::archive::{ExtractOptions, Limits, extract_layer};
+use millstream_image::oci::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, media_type};
+use millstream_image::{Architecture, manifest};
+use millstream_runtime::CancelToken;
+
+use self::reference::Reference;
+use super::{Context, Origin, archive};
+use crate::script::Scripts;
+use crate::{Error, Result};
+
+pub(super) use layout::{is_image, unpack_directory};
+
+/// Which image of several is wanted.
+pub(super) struct Wanted<'a> {
+    /// For this architecture.
+    pub(super) architecture: Architecture,
+    /// With this name.
+    pub(super) tag: Option<&'a str>,
+    /// Ends the work.
+    pub(super) cancel: &'a CancelToken,
+}
+
+/// An image whose parts are here, verified.
+struct Image {
+    digest: Digest,
+    /// The configuration's bytes.
+    config: Vec<u8>,
+    /// Files of the layers, lowest first.
+    layers: Vec<PathBuf>,
+}
+
+pub(super) fn unpack(context: &Context<'_>, scripts: &mut Scripts<'_>) -> Result<Origin> {
+    let resolved = context.resolved;
+    let url = resolved.definition.source.url.as_str();
+    if url.is_empty() {
+        return Err(Error::Refused(
+            "source.url: docker-http needs an image, as in registry.example/debian:bookworm or oci:PATH:TAG"
+                .into(),
+        ));
+    }
+    let default = context.host.mirrors.get("docker").map(String::as_str);
+    let architecture = resolved.architecture;
+    let cancel = context.fetcher.cancel;
+    let (digest, name) = match Reference::parse(url, default, context.recipe_dir)? {
+        Reference::Registry(remote) => {
+            let platform = Platform::linux(architecture);
+            let image = context.fetcher.run(registry::fetch(context, &remote, &platform))?;
+            apply(&image, context.root, architecture, cancel)?;
+            (image.digest, format!("{}/{}", remote.registry, remote.repository))
+        }
+        Reference::Layout { path, tag } => {
+            let wanted = Wanted { architecture, tag: tag.as_deref(), cancel };
+            let digest = layout::unpack(&path, context.root, &wanted)?;
+            (digest, "oci:".to_owned())
+        }
+    };
+    scripts.note(&format!("source: {url} is {digest}"))?;
+    if !resolved.definition.source.keys.is_empty() {
+        scripts.note("warning: source.keys: images have no OpenPGP signatures; pin one with @sha256:")?;
+    }
+    let date = archive::newest_time(context.root)?;
+    scripts.env.entry("SOURCE_DATE_EPOCH".into()).or_insert_with(|| date.to_string());
+    let source = manifest::Source { url: name, name: url.to_owned(), sha256: digest.0 };
+    Ok(Origin { sources: vec![source], date, installed: None })
+}
+
+/// The manifest for a platform.
+fn select<'i>(index: &'i Index, platform: &Platform, what: &str) -> Result<&'i Descriptor> {
+    index.select(platform).ok_or_else(|| {
+        let mut known: Vec<_> = index
+            .manifests
+            .iter()
+            .filter_map(|m| m.platform.as_ref())
+            .filter(|p| p.os == "linux")
+            .map(|p| p.architecture.clone() + p.variant.as_deref().unwrap_or_default())
+            .collect();
+        known.sort();
+        known.dedup();
+        Error::Refused(format!(
+            "{what}: there is no image for {} (there: {}); check image.architecture",
+            platform.architecture,
+            known.join(", ")
+        ))
+    })
+}
+
+/// Refuses what is no image of a root file system, or is far too large.
+fn check(manifest: &Manifest) -> Result<()> {
+    const LAYERS: [&str; 5] = [
+        media_type::LAYER,
+        media_type::LAYER_GZIP,
+        media_type::LAYER_ZSTD,
+        media_type::DOCKER_LAYER,
+        media_type::DOCKER_LAYER_GZIP,
+    ];
+    if let Some(layer) = manifest.layers.iter().find(|layer| !LAYERS.contains(&layer.media_type.as_str())) {
+        return Err(Error::Refused(format!(
+            "the image has a layer of type {:?}, which is no part of a root file system",
+            layer.media_type
+        )));
+    }
+    let total = manifest.layers.iter().fold(0_u64, |sum, layer| sum.saturating_add(layer.size));
+    let limit = Limits::default().unpacked;
+    if total > limit {
+        return Err(Error::Refused(format!(
+            "the image's layers have {total} bytes, more than the {limit} allowed"
+        )));
+    }
+    Ok(())
+}
+
+/// Unpacks the layers of an image in their order into the empty directory `root`.
+fn apply(image: &Image, root: &Path, architecture: Architecture, cancel: &CancelToken) -> Result<()> {
+    let config = ImageConfig::parse(&image.config)?;
+    let own = Platform { architecture: config.architecture, os: config.os, variant: config.variant };
+    if !own.serves(&Platform::linux(architecture)) {
+        return Err(Error::Refused(format!(
+            "image {} is for {} {}, not for {architecture}; check image.architecture",
+            image.digest, own.os, own.architecture
+        )));
+    }
+    if config.rootfs.diff_ids.len() != image.layers.len() {
+        let reason = format!(
+            "its configuration counts {} layers, its manifest {}",
+            config.rootfs.diff_ids.len(),
+            image.layers.len()
+        );
+        return Err(Error::Untrusted { what: format!("image {}", image.digest), reason });
+    }
+    fs::set_permissions(root, PermissionsExt::from_mode(0o755)).map_err(Error::io(root))?;
+    let mut limits = Limits::default();
+    for (layer, expected) in image.layers.iter().zip(&config.rootfs.diff_ids) {
+        cancel.check()?;
+        let file = File::open(layer).map_err(Error::io(layer))?;
+        let options = ExtractOptions { limits: limits.clone(), ..ExtractOptions::default() };
+        let extracted = extract_layer(file, root, &options)?;
+        if extracted.sha256 != expected.0 {
+            return Err(Error::Untrusted {
+                what: format!("image {}", image.digest),
+                reason: format!("a layer unpacks to {}, its configuration says {expected}", extracted.sha256),
+            });
+        }
+        limits.entries = limits.entries.saturating_sub(extracted.entries);
+        limits.unpacked = limits.unpacked.saturating_sub(extracted.size);
+    }
+    Ok(())
+}

@@ -1,0 +1,3 @@
+//! What tests of archives share.
+
+pub mod listing;
