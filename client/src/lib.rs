@@ -40,6 +40,7 @@ pub mod store;
 mod suggest;
 mod tree;
 mod trust;
+mod upkeep;
 
 pub use catalogue::{Catalogue, CatalogueImage};
 pub use client::{Client, ClientConfig, Resolved};
@@ -51,3 +52,4 @@ pub use query::{Filter, ImageName, ImageRef, Place};
 pub use remotes::{Remote, RemoteName, Remotes, Trust};
 pub use store::{Store, StoredImage};
 pub use tree::TreePath;
+pub use upkeep::{CACHE_EXPIRY, Refreshed};
