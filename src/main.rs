@@ -11,13 +11,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use cli::lxc_template::LxcTemplate;
 use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     // This very program, started again, is the inside of its sandboxes.
     millstream_runtime::init();
-    let cli = Cli::parse();
-    match run(&cli) {
+    let result = if LxcTemplate::is_called() { commands::lxc_template::run() } else { run(&Cli::parse()) };
+    match result {
         Ok(code) => code,
         Err(error) => {
             output::say(false, &format!("millstream: {}", describe(&error)));

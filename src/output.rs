@@ -75,6 +75,12 @@ pub fn say(quiet: bool, line: &str) {
     }
 }
 
+/// Lines of text from outside, for a terminal that they must not steer.
+pub fn text(text: &str) -> String {
+    let line = |line: &str| line.split('\t').map(printable).collect::<Vec<_>>().join("\t") + "\n";
+    text.lines().map(line).collect()
+}
+
 /// Text from outside must not steer the terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()

@@ -22,8 +22,7 @@ impl Paths {
             let dir = PathBuf::from(dir);
             return Self { config: dir.join("config"), data: dir.join("data"), cache: dir.join("cache") };
         }
-        // Root of a build's own user namespace is still that user.
-        if rustix::process::geteuid().is_root() && !userns::inside() {
+        if is_system() {
             return Self {
                 config: "/etc/millstream".into(),
                 data: "/var/lib/millstream".into(),
@@ -66,4 +65,19 @@ impl Paths {
     pub fn stream(&self) -> PathBuf {
         self.data.join("stream")
     }
+}
+
+/// Whether this is root, and so uses the system's directories. Root of a build's own user namespace
+/// is still the user who started it; and whoever has another id in a namespace that root made, for
+/// a container of LXC's, is still root.
+fn is_system() -> bool {
+    let id = rustix::process::geteuid();
+    if id.is_root() {
+        return !userns::inside();
+    }
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.lines().any(|line| {
+        let numbers: Vec<u32> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        matches!(numbers[..], [inside, 0, count] if count > 0 && inside == id.as_raw())
+    })
 }

@@ -16,6 +16,7 @@ use crate::tree::TreePath;
 use crate::{Error, Result};
 
 const METADATA: [&str; 2] = ["lxd.tar.xz", "incus.tar.xz"];
+const MANIFEST: &str = "manifest.json";
 
 /// Kinds of root file system archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +88,8 @@ pub struct CatalogueImage {
     pub rootfs: RemoteFile,
     /// Its kind.
     pub root_kind: RootKind,
+    /// `manifest.json`, on our own streams.
+    pub manifest: Option<RemoteFile>,
     /// Whether it is the product's newest.
     pub newest: bool,
 }
@@ -337,6 +340,7 @@ fn image(
         metadata: file(metadata)?,
         rootfs: file(root)?,
         root_kind,
+        manifest: of_type(MANIFEST).map(file).transpose()?,
         newest: false,
     }))
 }

@@ -9,11 +9,13 @@ use millstream_image::{Alias, Architecture};
 
 use crate::cache::DocumentCache;
 use crate::catalogue::{Catalogue, CatalogueImage};
+use crate::detect;
 use crate::documents::{self, Reader};
 use crate::fetch::{self, Keep};
 use crate::http::HttpOptions;
+use crate::lxc;
 use crate::query::{ImageName, ImageRef, Place, names_product};
-use crate::remotes::{self, Remote, RemoteName, Remotes};
+use crate::remotes::{self, Protocol, Remote, RemoteName, Remotes};
 use crate::store::{Store, StoredImage};
 use crate::tree::Tree;
 use crate::trust::TrustFile;
@@ -30,6 +32,8 @@ pub struct ClientConfig {
     pub store: PathBuf,
     /// Documents that never change; may be deleted at any time.
     pub documents: PathBuf,
+    /// Images of servers that have LXC's index only; may be deleted at any time.
+    pub lxc: PathBuf,
     /// Further authorities, pace of servers.
     pub http: HttpOptions,
     /// Architecture that names without one mean.
@@ -44,6 +48,7 @@ impl ClientConfig {
             trust: data.join("trust"),
             store: data.join("images"),
             documents: cache.join("documents"),
+            lxc: cache.join("lxc"),
             http: HttpOptions::default(),
             architecture: Architecture::host(),
         }
@@ -96,15 +101,44 @@ impl Client {
         documents::offered_key(&tree).await
     }
 
-    /// Adds a remote after reading its catalogue, so that a wrong URL or key fails here and now.
-    /// The first remote becomes the default. Returns what it offers.
-    pub async fn add_remote(&self, name: &RemoteName, remote: Remote) -> Result<Catalogue> {
+    /// Adds a remote after finding out how it is read and reading its catalogue, so that a wrong
+    /// URL or key fails here and now. The first remote becomes the default. Returns how many
+    /// products it offers.
+    pub async fn add_remote(&self, name: &RemoteName, mut remote: Remote) -> Result<usize> {
         self.remotes()?.expect_free(name)?;
         // What an earlier remote of this name has shown must not be held against this one.
         self.trust_file(name).remove()?;
-        let catalogue = self.read(name, &remote).await?;
+        let tree = self.tree(&remote)?;
+        remote.protocol = detect::protocol(&tree, remote.is_signed()).await?;
+        let products = match remote.protocol {
+            Protocol::Simplestreams => self.read(name, &remote).await?.newest().count(),
+            Protocol::Lxc => {
+                let trust = self.trust_file(name);
+                lxc::index(&self.reader(&remote, &tree, &trust), lxc::Mode::here()).await?.len()
+            }
+        };
         Remotes::update(&self.config.remotes, |remotes| remotes.insert(name.clone(), remote))?;
-        Ok(catalogue)
+        Ok(products)
+    }
+
+    /// The remote that a user means who types its name, its host (with a port, if it has one) or its
+    /// URL.
+    pub fn find_remote(&self, text: &str) -> Result<Option<RemoteName>> {
+        let remotes = self.remotes()?;
+        if let Ok(name) = text.parse::<RemoteName>()
+            && remotes.remotes.contains_key(&name)
+        {
+            return Ok(Some(name));
+        }
+        let url = if text.contains("://") || text.starts_with('/') {
+            text.to_owned()
+        } else {
+            format!("https://{text}")
+        };
+        let url = remotes::parse_url(&url)?;
+        let same = |name: &&RemoteName| remotes.remotes[*name].url == url;
+        let preferred = remotes.default.as_ref().filter(same);
+        Ok(preferred.or_else(|| remotes.remotes.keys().find(same)).cloned())
     }
 
     /// Removes a remote and what was seen of it. Images that came from it stay.
@@ -176,7 +210,7 @@ impl Client {
         progress: &dyn Progress,
     ) -> Result<StoredImage> {
         let remotes = self.remotes()?;
-        let tree = remotes.get(name)?.tree(&self.config.http)?;
+        let tree = self.tree(remotes.get(name)?)?;
         fetch::image(&*self.store()?, &tree, name.as_str(), image, keep, progress).await
     }
 
@@ -203,13 +237,35 @@ impl Client {
     }
 
     async fn read(&self, name: &RemoteName, remote: &Remote) -> Result<Catalogue> {
-        let tree: Tree = remote.tree(&self.config.http)?;
-        let (trust, cache) = (self.trust_file(name), DocumentCache(&self.config.documents));
-        let reader = Reader { remote, tree: &tree, trust: &trust, cache, now: SystemTime::now() };
-        Ok(Catalogue::new(reader.read().await?))
+        if remote.protocol == Protocol::Lxc {
+            let reason = "this server has LXC's index only, whose images have no fingerprints; use it \
+                          with lxc-create -t millstream";
+            return Err(Error::remote(name, reason));
+        }
+        let (tree, trust) = (self.tree(remote)?, self.trust_file(name));
+        let documents = self.reader(remote, &tree, &trust).read().await?;
+        Ok(Catalogue::new(documents))
     }
 
-    fn trust_file(&self, name: &RemoteName) -> TrustFile {
+    pub(crate) fn tree(&self, remote: &Remote) -> Result<Tree> {
+        remote.tree(&self.config.http)
+    }
+
+    pub(crate) fn reader<'a>(
+        &'a self,
+        remote: &'a Remote,
+        tree: &'a Tree,
+        trust: &'a TrustFile,
+    ) -> Reader<'a> {
+        let cache = DocumentCache(&self.config.documents);
+        Reader { remote, tree, trust, cache, now: SystemTime::now() }
+    }
+
+    pub(crate) fn lxc_cache(&self) -> &Path {
+        &self.config.lxc
+    }
+
+    pub(crate) fn trust_file(&self, name: &RemoteName) -> TrustFile {
         TrustFile::new(&self.config.trust, name)
     }
 }

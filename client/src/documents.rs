@@ -96,7 +96,7 @@ impl Reader<'_> {
         Ok((text, Sight { signers: verified.signers, created, generation: None, sha256 }))
     }
 
-    fn compare(&self, before: &Sights, path: &TreePath, sight: &Sight) -> Result<()> {
+    pub(crate) fn compare(&self, before: &Sights, path: &TreePath, sight: &Sight) -> Result<()> {
         let Some(before) = before.get(path.as_str()) else { return Ok(()) };
         sight.follows(before).map_err(|reason| Error::Rollback { url: self.tree.url(path), reason })
     }

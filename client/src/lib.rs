@@ -27,10 +27,12 @@
 mod cache;
 pub mod catalogue;
 mod client;
+mod detect;
 mod documents;
 mod error;
 mod fetch;
 pub mod http;
+pub mod lxc;
 pub mod progress;
 pub mod query;
 pub mod remotes;
@@ -38,6 +40,7 @@ pub mod store;
 mod suggest;
 mod tree;
 mod trust;
+mod upkeep;
 
 pub use catalogue::{Catalogue, CatalogueImage};
 pub use client::{Client, ClientConfig, Resolved};
@@ -49,3 +52,4 @@ pub use query::{Filter, ImageName, ImageRef, Place};
 pub use remotes::{Remote, RemoteName, Remotes, Trust};
 pub use store::{Store, StoredImage};
 pub use tree::TreePath;
+pub use upkeep::{CACHE_EXPIRY, Refreshed};

@@ -85,6 +85,9 @@ pub enum Protocol {
     /// A stream tree with `streams/v1/index.json`.
     #[default]
     Simplestreams,
+    /// A tree with `meta/1.0/index-system`, as LXC's templates read it: its images have no
+    /// fingerprints, and only `lxc-create` can use them.
+    Lxc,
 }
 
 /// What makes a remote's documents believable.

@@ -70,6 +70,14 @@ impl Tree {
         }
     }
 
+    /// How the tree itself is named in messages.
+    pub(crate) fn base(&self) -> String {
+        match self {
+            Self::Http { base, .. } => base.clone(),
+            Self::Directory(root) => root.display().to_string(),
+        }
+    }
+
     /// Reads a document of at most `cap` bytes.
     pub(crate) async fn document(&self, path: &TreePath, cap: u64) -> Result<Vec<u8>> {
         match self {
@@ -83,6 +91,25 @@ impl Tree {
                     result.map(|_| bytes).map_err(Error::io(&file))
                 };
                 spawn_blocking(read).await.map_err(|e| Error::Setup(e.to_string()))?
+            }
+        }
+    }
+
+    /// Brings a file of at most `cap` bytes to `dest`, of which nobody has stated size and hash. After
+    /// an error there may be a part of it.
+    pub(crate) async fn download_unstated(
+        &self,
+        path: &TreePath,
+        dest: &Path,
+        cap: u64,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        match self {
+            Self::Http { client, .. } => client.fetch(&self.url(path), dest, cap, progress).await.map(drop),
+            Self::Directory(root) => {
+                let (from, to) = (root.join(path.as_str()), dest.to_owned());
+                let copied = spawn_blocking(move || copy_unstated(&from, &to, cap)).await;
+                copied.map_err(|e| Error::Setup(e.to_string()))?
             }
         }
     }
@@ -114,6 +141,17 @@ impl Tree {
             }
         }
     }
+}
+
+/// Copies a file of at most `cap` bytes.
+fn copy_unstated(from: &Path, to: &Path, cap: u64) -> Result<()> {
+    let source = File::open(from).map_err(Error::io(from))?;
+    let dir = to.parent().unwrap_or(Path::new("."));
+    let mut temp = tempfile::NamedTempFile::new_in(dir).map_err(Error::io(dir))?;
+    io::copy(&mut CappedReader::new(source, cap), &mut temp).map_err(Error::io(from))?;
+    temp.as_file().sync_all().map_err(Error::io(to))?;
+    temp.persist(to).map_err(|e| Error::io(to)(e.error))?;
+    Ok(())
 }
 
 /// Copies a file of this size and hash.

@@ -123,6 +123,40 @@ Examples:
         #[arg(value_name = "DIR", default_value = ".", hide_default_value = true)]
         dir: PathBuf,
     },
+    /// Set properties of an image of the local store
+    Set {
+        /// Image
+        image: String,
+        /// Properties: an empty value is a value
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        properties: Vec<String>,
+    },
+    /// Take properties of an image of the local store away
+    Unset {
+        /// Image
+        image: String,
+        /// Their names
+        #[arg(required = true, value_name = "KEY")]
+        keys: Vec<String>,
+    },
+    /// Fetch newer serials of images: of those copied with --auto-update, or of those named
+    ///
+    /// A newer image takes over the names of the old one, which goes unless a container was made from
+    /// it. The systemd timer in dist/systemd does this every six hours.
+    Refresh {
+        /// Aliases, fingerprints, or 6 and more digits of one
+        #[arg(value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+    /// Delete images that came only because something was started from them, and lie unused
+    Prune {
+        /// Unused for so many days
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        days: u32,
+        /// Only say which
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Hash the images of the local store again, all of them or those named
     Verify {
         /// Aliases, fingerprints, or 6 and more digits of one
@@ -144,6 +178,9 @@ pub struct CopyImage {
     /// Give it the remote's names as well
     #[arg(long)]
     pub copy_aliases: bool,
+    /// Let `image refresh` follow newer serials of it
+    #[arg(long)]
+    pub auto_update: bool,
 }
 
 #[derive(Subcommand)]
@@ -154,6 +191,13 @@ pub enum Alias {
         alias: String,
         /// Image of the local store
         image: String,
+    },
+    /// Give a name another name
+    Rename {
+        /// The name
+        from: String,
+        /// What it is to be
+        to: String,
     },
     /// List names
     #[command(visible_alias = "ls")]

@@ -4,6 +4,7 @@ pub mod build;
 pub mod client;
 pub mod files;
 pub mod instance;
+pub mod lxc_template;
 pub mod pack;
 pub mod server;
 pub mod settings;

@@ -1,13 +1,15 @@
 //! `millstream image`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use millstream_client::catalogue::Catalogue;
 use millstream_client::{
     CatalogueImage, Client, Filter, ImageName, ImageRef, Keep, Place, Resolved, StoredImage,
 };
-use millstream_image::{Alias as Name, Architecture};
+use millstream_image::{Alias as Name, Architecture, Fingerprint};
+use millstream_runtime::Runtime;
 use serde::Serialize;
 use serde_json::json;
 
@@ -15,6 +17,7 @@ use crate::cli::Output;
 use crate::cli::client::{Alias, CopyImage, Image};
 use crate::commands::client;
 use crate::output::{self, Format};
+use crate::paths::Paths;
 use crate::progress::Bar;
 
 pub fn run(command: &Image, quiet: bool) -> anyhow::Result<()> {
@@ -27,6 +30,12 @@ pub fn run(command: &Image, quiet: bool) -> anyhow::Result<()> {
         Image::Alias(command) => alias(&client, command),
         Image::Export { image, dir } => export(&client, &image.parse()?, dir, quiet),
         Image::Verify { images } => verify(&client, images, quiet),
+        Image::Set { image, properties } => set(&client, image, properties),
+        Image::Unset { image, keys } => change(&client, image, |properties| {
+            properties.retain(|key, _| !keys.contains(key));
+        }),
+        Image::Refresh { images } => refresh(&client, images, quiet),
+        Image::Prune { days, dry_run } => prune(&client, *days, *dry_run),
     }
 }
 
@@ -197,7 +206,8 @@ fn copy(client: &Client, command: &CopyImage, quiet: bool) -> anyhow::Result<()>
             let size = size(image.size());
             bar.stage(&format!("fetching {remote}:{} {} ({size})", image.product, image.serial));
         }
-        client.fetch_image(&remote, &image, Keep::default(), &bar).await
+        let keep = Keep { cached: false, auto_update: command.auto_update };
+        client.fetch_image(&remote, &image, keep, &bar).await
     });
     bar.finish();
     let image = image??;
@@ -237,6 +247,7 @@ fn alias(client: &Client, command: &Alias) -> anyhow::Result<()> {
             let image = store.resolve(&local(image)?)?;
             Ok(store.add_alias(&alias.parse()?, image.fingerprint, false)?)
         }
+        Alias::Rename { from, to } => Ok(store.rename_alias(&from.parse()?, &to.parse()?)?),
         Alias::List { output } => {
             let line = |(alias, fingerprint): (Name, millstream_image::Fingerprint)| AliasLine {
                 alias: alias.to_string(),
@@ -265,6 +276,73 @@ fn export(client: &Client, name: &ImageName, dir: &Path, quiet: bool) -> anyhow:
     let image = image??;
     let files = client.store()?.export(&image, dir)?;
     files.iter().try_for_each(|file| output::print(&format!("{}\n", file.display())))
+}
+
+fn set(client: &Client, name: &str, pairs: &[String]) -> anyhow::Result<()> {
+    let pair = |text: &String| text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let pairs = pairs.iter().map(|text| pair(text).filter(|(key, _)| !key.is_empty()).context(text.clone()));
+    let pairs: Vec<_> = pairs.collect::<Result<_, _>>().context("properties are written KEY=VALUE")?;
+    change(client, name, |properties| properties.extend(pairs))
+}
+
+fn change(
+    client: &Client,
+    name: &str,
+    change: impl FnOnce(&mut BTreeMap<String, String>),
+) -> anyhow::Result<()> {
+    let store = client.store()?;
+    let image = store.resolve(&local(name)?)?;
+    Ok(store.change_properties(image.fingerprint, change)?)
+}
+
+fn refresh(client: &Client, names: &[String], quiet: bool) -> anyhow::Result<()> {
+    let store = client.store()?;
+    let images: Vec<StoredImage> = if names.is_empty() {
+        store.list()?.into_iter().filter(|image| image.auto_update).collect()
+    } else {
+        names.iter().map(|name| Ok(store.resolve(&local(name)?)?)).collect::<anyhow::Result<_>>()?
+    };
+    let in_use = in_use()?;
+    let bar = Bar::new(quiet);
+    let done = client::block_on(client.refresh(images, &in_use, &bar));
+    bar.finish();
+    let mut failed = 0;
+    for refreshed in done?? {
+        let old = refreshed.image.fingerprint.short();
+        match refreshed.newer {
+            Ok(Some(newer)) => output::print(&format!("{old} -> {}\n", newer.fingerprint.short()))?,
+            Ok(None) => output::say(quiet, &format!("{old} is the newest")),
+            Err(error) => {
+                failed += 1;
+                output::say(false, &format!("{old}: {error}"));
+            }
+        }
+    }
+    if failed > 0 {
+        bail!("{failed} images could not be refreshed; they stay as they are");
+    }
+    Ok(())
+}
+
+fn prune(client: &Client, days: u32, dry_run: bool) -> anyhow::Result<()> {
+    let store = client.store()?;
+    let unused = store.expired(&in_use()?, chrono::TimeDelta::days(days.into()), chrono::Utc::now())?;
+    for image in unused {
+        if !dry_run {
+            store.delete(image.fingerprint)?;
+        }
+        output::print(&format!("{}\n", image.fingerprint))?;
+    }
+    Ok(())
+}
+
+/// Images that containers were made from. Only root has containers.
+fn in_use() -> anyhow::Result<BTreeSet<Fingerprint>> {
+    let dir = Paths::from_env().containers();
+    if !rustix::process::geteuid().is_root() || !dir.exists() {
+        return Ok(BTreeSet::new());
+    }
+    Ok(Runtime::open(&dir)?.list()?.into_iter().map(|info| info.image).collect())
 }
 
 fn verify(client: &Client, names: &[String], quiet: bool) -> anyhow::Result<()> {

@@ -5,6 +5,7 @@ pub mod client;
 pub mod image;
 pub mod instance;
 pub mod key;
+pub mod lxc_template;
 pub mod manifest;
 pub mod pack;
 pub mod recipe;

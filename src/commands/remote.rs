@@ -5,6 +5,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use millstream_client::remotes::Protocol;
 use millstream_client::{Client, Remote as Server, RemoteName, Trust};
 use millstream_image::openpgp::{KeyFingerprint, Keyring};
 use serde::Serialize;
@@ -19,7 +20,16 @@ pub fn run(command: &Remote, quiet: bool) -> anyhow::Result<()> {
         Remote::Add { name, url, key, ca, insecure_no_signature } => {
             let ca = ca.as_deref().map(read_text).transpose()?;
             let add = Add { url, key: key.as_deref(), ca: ca.as_ref(), insecure: *insecure_no_signature };
-            add.run(&client, &name.parse()?, quiet)
+            let name = name.parse()?;
+            let remote = add.run(&client, &name, quiet)?;
+            if !quiet && remote.protocol == Protocol::Simplestreams {
+                eprintln!("type: millstream image list {name}:");
+            } else if !quiet {
+                eprintln!(
+                    "it has LXC's index only; type: lxc-create -t millstream -n NAME -- --server {name}"
+                );
+            }
+            Ok(())
         }
         Remote::List { output } => list(&client, *output),
         Remote::Show { name, output } => {
@@ -36,26 +46,27 @@ pub fn run(command: &Remote, quiet: bool) -> anyhow::Result<()> {
     }
 }
 
-struct Add<'a> {
-    url: &'a str,
-    key: Option<&'a str>,
-    ca: Option<&'a String>,
-    insecure: bool,
+/// A remote to add.
+pub(super) struct Add<'a> {
+    pub url: &'a str,
+    /// A file or a fingerprint; without it the key offered is shown and confirmed.
+    pub key: Option<&'a str>,
+    pub ca: Option<&'a String>,
+    /// Signatures are waived.
+    pub insecure: bool,
 }
 
 impl Add<'_> {
-    fn run(&self, client: &Client, name: &RemoteName, quiet: bool) -> anyhow::Result<()> {
+    pub(super) fn run(&self, client: &Client, name: &RemoteName, quiet: bool) -> anyhow::Result<Server> {
         let trust = if self.insecure { Trust::InsecureNoSignature } else { self.trust(client)? };
         let remote = Server::new(self.url, trust, self.ca.cloned())?;
         let signed = remote.is_signed();
-        let catalogue = client::block_on(client.add_remote(name, remote))??;
-        if quiet {
-            return Ok(());
+        let products = client::block_on(client.add_remote(name, remote))??;
+        if !quiet {
+            let how = if signed { "verified" } else { "NOT SIGNED, as you allowed" };
+            eprintln!("{name}: {products} products, {how}");
         }
-        let how = if signed { "verified" } else { "NOT SIGNED, as you allowed" };
-        eprintln!("{name}: {} products, {how}", catalogue.newest().count());
-        eprintln!("type: millstream image list {name}:");
-        Ok(())
+        Ok(client.remotes()?.get(name)?.clone())
     }
 
     fn trust(&self, client: &Client) -> anyhow::Result<Trust> {
@@ -106,7 +117,7 @@ impl Add<'_> {
 struct Shown<'a> {
     name: &'a RemoteName,
     url: &'a str,
-    protocol: millstream_client::remotes::Protocol,
+    protocol: Protocol,
     default: bool,
     signed: bool,
     keys: &'a [KeyFingerprint],

@@ -5,8 +5,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod images;
 mod instances;
 mod lxc;
+mod lxc_template;
 mod lxd;
 mod newcomer;
 mod run;

@@ -15,7 +15,7 @@ usage: cargo xtask COMMAND
                 ARGS go to `cargo test`
   check         format and lints only
   bench [NAMES] set up the peers and compare: prints a ratio for each pair; lists them without names
-  install       build and install to /usr/local/bin";
+  install       build and install to /usr/local/bin, and as LXC's template where LXC is";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -79,7 +79,14 @@ fn bench(args: &[String]) -> Result<(), String> {
 fn install() -> Result<(), String> {
     setup::need_root("it writes to /usr/local/bin", "install")?;
     cargo(&["build", "--release", "--bin", "millstream"])?;
-    run(Command::new("install").args(["-m755", "target/release/millstream", "/usr/local/bin/millstream"]))
+    run(Command::new("install").args(["-m755", "target/release/millstream", "/usr/local/bin/millstream"]))?;
+    for templates in ["/usr/share/lxc/templates", "/usr/local/share/lxc/templates"] {
+        if Path::new(templates).is_dir() {
+            let link = format!("{templates}/lxc-millstream");
+            run(Command::new("ln").args(["-sfn", "/usr/local/bin/millstream", &link]))?;
+        }
+    }
+    Ok(())
 }
 
 fn cargo(args: &[&str]) -> Result<(), String> {

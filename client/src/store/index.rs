@@ -176,6 +176,19 @@ impl Index {
             .map(|count| count > 0)
     }
 
+    /// Gives an alias another name; `false` when there is none of the old one.
+    pub(super) fn rename_alias(&self, from: &Alias, to: &Alias) -> Result<bool> {
+        let query = "UPDATE aliases SET name = ?2 WHERE name = ?1";
+        self.run(|db| db.execute(query, [from.as_str(), to.as_str()])).map(|count| count > 0)
+    }
+
+    /// Replaces what is said of an image that is here.
+    pub(super) fn update(&self, record: &Record) -> Result<()> {
+        let text = serde_json::to_string(record).map_err(|e| Error::document("image record", e))?;
+        let query = "UPDATE images SET record = ?2 WHERE fingerprint = ?1";
+        self.run(|db| db.execute(query, params![record.fingerprint.to_string(), text])).map(drop)
+    }
+
     pub(super) fn aliases(&self) -> Result<BTreeMap<Alias, Fingerprint>> {
         self.run(|db| Ok(aliases(db)?.into_iter().collect()))
     }

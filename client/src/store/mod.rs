@@ -196,6 +196,19 @@ impl Store {
         stored.ok_or_else(|| self.damaged("an image that was just stored is gone; try again"))
     }
 
+    /// Keeps a small file beside an image, which its fingerprint does not cover; it goes with the
+    /// image. The caller has checked it. Returns where it is.
+    pub fn attach(&self, fingerprint: Fingerprint, name: &str, contents: &[u8]) -> Result<PathBuf> {
+        let path = self.path(fingerprint).join(name);
+        atomic::write(&path, contents)?;
+        Ok(path)
+    }
+
+    /// A file that [`Store::attach`] put there.
+    pub fn attachment(&self, fingerprint: Fingerprint, name: &str) -> Option<PathBuf> {
+        Some(self.path(fingerprint).join(name)).filter(|path| path.is_file())
+    }
+
     /// Removes an image and its aliases.
     pub fn delete(&self, fingerprint: Fingerprint) -> Result<()> {
         let dir = self.path(fingerprint);
@@ -232,6 +245,39 @@ impl Store {
         let known = self.aliases()?;
         let hint = suggest::hint(alias.as_str(), known.keys().map(Alias::as_str));
         Err(Error::name(alias.as_str(), format!("there is no such alias{hint}")))
+    }
+
+    /// Gives an alias another name, which must be free.
+    pub fn rename_alias(&self, from: &Alias, to: &Alias) -> Result<()> {
+        let known = self.aliases()?;
+        if let Some(other) = known.get(to).filter(|_| from != to) {
+            let reason = format!("the alias means {} already; delete it first", other.short());
+            return Err(Error::name(to.as_str(), reason));
+        }
+        if self.index().rename_alias(from, to)? {
+            return Ok(());
+        }
+        let hint = suggest::hint(from.as_str(), known.keys().map(Alias::as_str));
+        Err(Error::name(from.as_str(), format!("there is no such alias{hint}")))
+    }
+
+    /// Changes an image's properties. What the image itself says of its architecture stays: names
+    /// are resolved by it.
+    pub fn change_properties(
+        &self,
+        fingerprint: Fingerprint,
+        change: impl FnOnce(&mut BTreeMap<String, String>),
+    ) -> Result<()> {
+        let absent = || Error::image(&fingerprint, "it is not in the local store");
+        let (mut record, _) = self.index().get(fingerprint)?.ok_or_else(absent)?;
+        let architecture = record.properties.get("architecture").cloned();
+        change(&mut record.properties);
+        if record.properties.get("architecture") != architecture.as_ref() {
+            return Err(Error::image(&fingerprint, "its architecture cannot be changed"));
+        }
+        let text = serde_json::to_vec_pretty(&record).map_err(|e| Error::document(RECORD, e))?;
+        atomic::write(&self.path(fingerprint).join(RECORD), &text)?;
+        self.index().update(&record)
     }
 
     /// All names and what they mean.

@@ -96,6 +96,50 @@ fn names_find_images() {
 }
 
 #[test]
+fn names_and_properties_change() {
+    let (_dir, store) = open();
+    let (image, other) = (add(&store, "root"), add(&store, "other"));
+    let [a, b, c]: [Alias; 3] = ["a", "b", "c"].map(|name| name.parse().unwrap());
+    store.add_alias(&a, image.fingerprint, false).unwrap();
+    store.add_alias(&b, other.fingerprint, false).unwrap();
+    assert!(store.rename_alias(&a, &b).unwrap_err().to_string().contains("delete it first"));
+    store.rename_alias(&a, &c).unwrap();
+    assert_eq!(store.aliases().unwrap(), [(c, image.fingerprint), (b.clone(), other.fingerprint)].into());
+    assert!(store.rename_alias(&a, &b).is_err() && store.rename_alias(&a, &a).is_err());
+
+    let set = |key: &str, value: &str| {
+        let change =
+            |properties: &mut BTreeMap<_, _>| drop(properties.insert(key.to_owned(), value.to_owned()));
+        store.change_properties(image.fingerprint, change)
+    };
+    set("os", "Mine").unwrap();
+    assert!(set("architecture", "arm64").is_err());
+    assert_eq!(store.get(image.fingerprint).unwrap().unwrap().properties["os"], "Mine");
+    // The row is lost, as after a kill: the directory says the same.
+    store.index().remove(image.fingerprint).unwrap();
+    let healed = Store::open(store.dir()).unwrap().get(image.fingerprint).unwrap().unwrap();
+    assert_eq!(healed.properties["os"], "Mine");
+    store.verify(&healed).unwrap();
+}
+
+#[test]
+fn only_cached_unused_nameless_images_expire() {
+    let (_dir, store) = open();
+    let images = ["kept", "named", "used", "running", "old"].map(|text| add(&store, text));
+    let [_, named, used, running, old] = &images;
+    for image in [named, used, running, old] {
+        store.set_flags(image.fingerprint, true, false).unwrap();
+    }
+    store.add_alias(&"mine".parse().unwrap(), named.fingerprint, false).unwrap();
+    let now = old.stored + crate::CACHE_EXPIRY + chrono::TimeDelta::hours(1);
+    store.touch(used.fingerprint, now - chrono::TimeDelta::days(9)).unwrap();
+    let in_use = [running.fingerprint].into();
+    let expired = store.expired(&in_use, crate::CACHE_EXPIRY, now).unwrap();
+    assert_eq!(expired.iter().map(|image| image.fingerprint).collect::<Vec<_>>(), [old.fingerprint]);
+    assert!(store.expired(&in_use, crate::CACHE_EXPIRY, old.stored).unwrap().is_empty());
+}
+
+#[test]
 fn flags_and_use_are_kept() {
     let (_dir, store) = open();
     let image = add(&store, "root");

@@ -13,4 +13,5 @@ mod mix_and_match;
 mod path_escape;
 mod rollback;
 mod unknown_key;
+mod updates;
 mod wrong_software;

@@ -1,0 +1,101 @@
+//! Keeping the store up to date and small: newer serials in, unused images out.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use millstream_image::Fingerprint;
+
+use crate::catalogue::{Catalogue, CatalogueImage};
+use crate::client::Client;
+use crate::fetch::Keep;
+use crate::store::{Origin, Store, StoredImage};
+use crate::{Error, Progress, RemoteName, Result};
+
+/// How long an image that only came because something was started from it stays unused.
+pub const CACHE_EXPIRY: TimeDelta = TimeDelta::days(10);
+
+/// An image that newer serials were looked for.
+#[derive(Debug)]
+pub struct Refreshed {
+    /// The image as it was.
+    pub image: StoredImage,
+    /// The newer one that took its place, `None` where it is the newest; or why nobody knows.
+    pub newer: Result<Option<StoredImage>>,
+}
+
+impl Client {
+    /// Looks for newer serials of images, and brings them here with the aliases and flags of
+    /// the old ones, which go unless something is made from them. Each image stands for itself: a
+    /// remote that fails keeps none of another from its update. May be stopped at any moment.
+    pub async fn refresh(
+        &self,
+        images: Vec<StoredImage>,
+        in_use: &BTreeSet<Fingerprint>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Refreshed>> {
+        let store = self.store()?;
+        let mut done = Vec::new();
+        for image in images {
+            let newer = self.refresh_one(&store, &image, in_use, progress).await;
+            done.push(Refreshed { image, newer });
+        }
+        Ok(done)
+    }
+
+    async fn refresh_one(
+        &self,
+        store: &Store,
+        image: &StoredImage,
+        in_use: &BTreeSet<Fingerprint>,
+        progress: &dyn Progress,
+    ) -> Result<Option<StoredImage>> {
+        let Some(origin) = &image.origin else {
+            return Err(Error::image(&image.fingerprint, "it came from no remote"));
+        };
+        let remote: RemoteName = origin.remote.parse()?;
+        let catalogue = self.catalogue(&remote).await?;
+        let newest = newest(&catalogue, origin)
+            .ok_or_else(|| Error::image(&origin.product, "the remote no longer offers it"))?;
+        if newest.fingerprint == image.fingerprint || newest.serial <= origin.serial {
+            return Ok(None);
+        }
+        let keep = Keep { cached: image.cached, auto_update: image.auto_update };
+        let newer = self.fetch_image(&remote, newest, keep, progress).await?;
+        // Names first: while both are here, each name means one of them.
+        for alias in &image.aliases {
+            store.add_alias(alias, newer.fingerprint, true)?;
+        }
+        if in_use.contains(&image.fingerprint) {
+            // It is kept for what was made from it, and is not looked after any more.
+            store.set_flags(image.fingerprint, true, false)?;
+        } else {
+            store.delete(image.fingerprint)?;
+        }
+        store.get(newer.fingerprint)
+    }
+}
+
+fn newest<'a>(catalogue: &'a Catalogue, origin: &Origin) -> Option<&'a CatalogueImage> {
+    catalogue.newest().find(|image| image.product == origin.product)
+}
+
+impl Store {
+    /// The images that may go: cached, without a name, unused for `expiry`, and nothing made from
+    /// them.
+    pub fn expired(
+        &self,
+        in_use: &BTreeSet<Fingerprint>,
+        expiry: TimeDelta,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<StoredImage>> {
+        let mut images = self.list()?;
+        images.retain(|image| {
+            let used = image.last_used.unwrap_or(image.stored).max(image.stored);
+            image.cached
+                && image.aliases.is_empty()
+                && !in_use.contains(&image.fingerprint)
+                && now.signed_duration_since(used) > expiry
+        });
+        Ok(images)
+    }
+}

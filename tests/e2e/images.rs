@@ -1,0 +1,46 @@
+//! Images of the store under other names and properties, refreshed and pruned.
+
+use crate::support::{ALIAS, Home, Published, succeed};
+
+#[test]
+fn images_are_named_described_refreshed_and_pruned() {
+    let published = Published::new();
+    let (home, key) = (Home::new(), published.key());
+    home.run(&["remote", "add", "disk", published.root.to_str().unwrap(), "--key", key.to_str().unwrap()]);
+    let source = format!("disk:{ALIAS}");
+    let fingerprint = home.run(&["image", "copy", &source, "--alias", "one", "--auto-update"]);
+    home.run(&["image", "alias", "rename", "one", "two"]);
+    assert!(home.fail(&["image", "alias", "rename", "one", "three"]).contains("no such alias"));
+    home.run(&["image", "set", "two", "note=a=b", "os=Mine"]);
+    assert!(home.fail(&["image", "set", "two", "architecture=arm64"]).contains("architecture"));
+    assert!(home.fail(&["image", "set", "two", "nonsense"]).contains("KEY=VALUE"));
+    assert!(home.run(&["image", "info", "two"]).contains("note: a=b"));
+    assert!(home.run(&["image", "list", "os=mine"]).contains("two"));
+    home.run(&["image", "unset", "two", "note"]);
+    assert!(!home.run(&["image", "info", "two"]).contains("note:"));
+
+    assert_eq!(home.run(&["image", "refresh"]), "", "it is the newest");
+    assert_eq!(home.run(&["image", "prune", "--days", "0"]), "", "it was copied, not cached");
+    home.run(&["image", "verify", fingerprint.trim()]);
+    std::fs::rename(&published.root, published.root.with_extension("away")).unwrap();
+    assert!(home.fail(&["image", "refresh"]).contains("stay as they are"));
+}
+
+/// What the timer starts exists, by the names it is started with.
+#[test]
+fn the_shipped_units_run_commands_that_exist() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/systemd/");
+    let service = std::fs::read_to_string(format!("{dir}millstream-refresh.service")).unwrap();
+    let home = Home::new();
+    let mut commands = 0;
+    for line in service.lines().filter(|line| line.starts_with("ExecStart")) {
+        let mut words = line.split_once('=').unwrap().1.split(' ');
+        assert_eq!(words.next(), Some("/usr/local/bin/millstream"), "where `cargo xtask install` puts it");
+        succeed(&mut home.command(&words.collect::<Vec<_>>()));
+        commands += 1;
+    }
+    assert_eq!(commands, 2);
+    assert!(
+        std::fs::read_to_string(format!("{dir}millstream-refresh.timer")).unwrap().contains("OnCalendar")
+    );
+}
