@@ -5,6 +5,7 @@ pub(crate) mod debootstrap;
 mod http;
 mod layouts;
 mod oci;
+mod remote;
 mod rootfs;
 mod sums;
 mod trust;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use millstream_image::{Sha256Digest, manifest};
 
 use super::trust::Trust;
-use super::{Context, Origin, archive, http, oci, sums};
+use super::{Context, Origin, archive, oci, remote, sums};
 use crate::script::Scripts;
 use crate::{Error, Result, output};
 
@@ -122,7 +122,7 @@ async fn fetch(
     place: &Place,
     pinned: Option<&sums::Checksum>,
     trust: &Trust,
-) -> Result<http::Fetched> {
+) -> Result<remote::Fetched> {
     let name = place.name();
     if let Place::Remote(url) = place
         && pinned.is_none()
@@ -141,7 +141,7 @@ async fn fetch(
     };
     let expected = pinned.or(published.as_ref());
     let fetched = match place {
-        Place::Remote(url) => http::fetch(context, url, expected).await?,
+        Place::Remote(url) => remote::fetch(context, url, expected).await?,
         Place::Local(path) => local(path, &name, expected)?,
     };
     if trust.has_keys() && !signed_sums {
@@ -203,7 +203,7 @@ async fn archive_signature(
     })
 }
 
-fn local(path: &Path, name: &str, expected: Option<&sums::Checksum>) -> Result<http::Fetched> {
+fn local(path: &Path, name: &str, expected: Option<&sums::Checksum>) -> Result<remote::Fetched> {
     let file = fs::File::open(path).map_err(Error::io(path))?;
     let (sha256, _) = Sha256Digest::of_reader(file).map_err(Error::io(path))?;
     let what = path.display().to_string();
@@ -212,7 +212,7 @@ fn local(path: &Path, name: &str, expected: Option<&sums::Checksum>) -> Result<h
     }
     // The place on this machine is nobody's business.
     let source = manifest::Source { url: "file:".into(), name: name.to_owned(), sha256 };
-    Ok(http::Fetched { path: path.to_owned(), source })
+    Ok(remote::Fetched { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
