@@ -266,3 +266,17 @@ fn anchors_and_merged_mappings_are_read() {
         files.iter().map(|f| (f.path.as_str(), f.content.as_str(), f.mode.as_str())).collect();
     assert_eq!(shown, [("/a", "same", "0600"), ("/b", "same", "0600"), ("/c", "same", "0600")]);
 }
+
+#[test]
+fn a_distribution_without_releases_is_current() {
+    let recipe = |downloader: &str| {
+        format!("image:\n  distribution: x\n  architecture: amd64\nsource:\n  downloader: {downloader}\n")
+    };
+    let fallback = Fallback { release: "bookworm", serial: "20260101_0000" };
+    let release = |downloader: &str| {
+        let recipe = Recipe::parse(&recipe(downloader), "r.yaml").unwrap();
+        recipe.resolve(&[], Kind::Container, &fallback).unwrap().definition.image.release
+    };
+    assert_eq!(release("archlinux-http"), "current");
+    assert_eq!(release("debootstrap"), "bookworm");
+}

@@ -27,6 +27,11 @@ impl Kind {
     }
 }
 
+/// The release of a distribution that has none.
+const ROLLING: &str = "current";
+/// Downloaders of such distributions: this host's release would mean nothing to them.
+const ROLLING_SOURCES: [&str; 4] = ["archlinux-http", "funtoo-http", "gentoo-http", "voidlinux-http"];
+
 /// What holds where neither the recipe nor an override says it.
 #[derive(Clone, Copy, Debug)]
 pub struct Fallback<'a> {
@@ -91,13 +96,14 @@ fn defaults(
     fallback: &Fallback<'_>,
 ) -> std::result::Result<Architecture, (&'static str, String)> {
     let native = natively(&definition.source.downloader);
+    let rolling = ROLLING_SOURCES.contains(&definition.source.downloader.as_str());
     let image = &mut definition.image;
     let fill = |field: &mut String, default: &str| {
         if field.is_empty() {
             default.clone_into(field);
         }
     };
-    fill(&mut image.release, fallback.release);
+    fill(&mut image.release, if rolling { ROLLING } else { fallback.release });
     fill(&mut image.serial, fallback.serial);
     let host = Architecture::host();
     fill(&mut image.architecture, if native { host.debian() } else { host.kernel() });
