@@ -81,6 +81,10 @@ fn refusal(downloader: &str) -> Error {
             "the distribution publishes installation media only, which are not taken apart here; \
              use rootfs-http with an archive of its root file system"
         }
+        "plamolinux-http" | "slackware-http" => {
+            "its mirrors have single packages, which are not put together here; \
+             use rootfs-http with an archive of a root file system"
+        }
         "busybox" => {
             "it means compiling C sources on this host, which is not done here; \
              use rootfs-http with an archive that holds busybox, or docker-http with the image busybox"
