@@ -12,6 +12,14 @@ use crate::{Error, Result};
 /// A directory without a lock is younger than this when its builder is just about to take it.
 const YOUNG: Duration = Duration::from_mins(1);
 
+/// Says so when there is something at `out` already, which is never written over.
+pub(crate) fn must_be_new(out: &Path) -> Result<()> {
+    if out.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    Err(Error::Refused(format!("{} exists already; choose another --out or remove it", out.display())))
+}
+
 /// A directory that is locked while its builder lives.
 pub struct Staging {
     dir: tempfile::TempDir,

@@ -8,6 +8,7 @@ pub mod cancel;
 pub mod check;
 pub mod container;
 mod error;
+mod mounting;
 pub mod sandbox;
 
 pub use cancel::CancelToken;

@@ -38,7 +38,7 @@ use crate::recipe::Resolved;
 use crate::rootfs::Rootfs;
 use crate::script::Scripts;
 use crate::source::{self, Origin};
-use crate::staging::Staging;
+use crate::staging::{self, Staging};
 use crate::{Error, Result, emulation, inventory, leftovers, manager};
 
 use boot::BootTest;
@@ -112,12 +112,7 @@ pub struct Built {
 /// Whatever fails first; nothing stays behind but what later builds use again, and the log.
 pub fn build(resolved: &Resolved, options: &BuildOptions<'_>) -> Result<Built> {
     let out = options.out;
-    if out.symlink_metadata().is_ok() {
-        return Err(Error::Refused(format!(
-            "{} exists already; choose another --out or remove it",
-            out.display()
-        )));
-    }
+    staging::must_be_new(out)?;
     options.formats.check_host()?;
     if let Some(test) = options.test {
         test.prepare()?;

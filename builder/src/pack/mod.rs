@@ -18,7 +18,7 @@ use crate::output::{self, Output};
 use crate::recipe::Resolved;
 use crate::rootfs::Rootfs;
 use crate::source::Origin;
-use crate::staging::Staging;
+use crate::staging::{self, Staging};
 use crate::{Error, Result};
 
 /// How to pack.
@@ -51,12 +51,7 @@ pub struct PackOptions<'a> {
 /// When the source is no root file system, its description is incomplete, or packing fails.
 pub fn pack(source: &Path, options: &PackOptions<'_>) -> Result<Built> {
     let out = options.out;
-    if out.symlink_metadata().is_ok() {
-        return Err(Error::Refused(format!(
-            "{} exists already; choose another --out or remove it",
-            out.display()
-        )));
-    }
+    staging::must_be_new(out)?;
     options.formats.check_host()?;
     let source_path = fs::canonicalize(source).map_err(Error::io(source))?;
     let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns, unshare};
-use rustix::fs::{CWD, Mode, OFlags, open};
+use rustix::fs::CWD;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
     fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount,
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::idmap::IdMap;
 use super::sys::{self, SingleThread};
 use super::user_namespace;
+use crate::mounting::{directory, log};
 
 /// A layer that is never written to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,20 +142,4 @@ fn mapped(path: &Path, user_namespace: BorrowedFd<'_>) -> Step<OwnedFd> {
     move_mount(&mount, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(|e| format!("{}: {e}", path.display()))?;
     Ok(mount)
-}
-
-fn directory(path: &Path) -> Step<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    open(path, flags, Mode::empty()).map_err(|e| format!("{}: {e}", path.display()))
-}
-
-/// What the kernel noted about a failed mount.
-fn log(context: BorrowedFd<'_>) -> String {
-    let mut text = String::new();
-    let mut line = [0; 1024];
-    while let Ok(count @ 1..) = rustix::io::read(context, &mut line) {
-        text += "; ";
-        text += String::from_utf8_lossy(&line[..count]).trim();
-    }
-    text
 }

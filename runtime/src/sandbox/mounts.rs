@@ -1,11 +1,11 @@
 //! Mounts only this process and its children see, and the overlay a build works on.
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
-use rustix::fs::{CWD, Mode, OFlags, XattrFlags, open, removexattr, setxattr};
+use rustix::fs::{CWD, XattrFlags, removexattr, setxattr};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
@@ -13,6 +13,7 @@ use rustix::mount::{
     unmount,
 };
 
+use crate::mounting::{directory, log};
 use crate::{Error, Result};
 
 /// Says that this process has a mount namespace of its own: what it mounts is not in the host's
@@ -137,20 +138,4 @@ fn mount(lower: &Path, upper: &Path, work: &Path, target: &Path, notes: Notes) -
     let attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
     let mounted = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(failed)?;
     move_mount(&mounted, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(failed)
-}
-
-fn directory(path: &Path) -> Result<OwnedFd, String> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    open(path, flags, Mode::empty()).map_err(|e| format!("{}: {e}", path.display()))
-}
-
-/// What the kernel noted about a failed mount.
-fn log(context: BorrowedFd<'_>) -> String {
-    let mut text = String::new();
-    let mut line = [0; 1024];
-    while let Ok(count @ 1..) = rustix::io::read(context, &mut line) {
-        text += "; ";
-        text += String::from_utf8_lossy(&line[..count]).trim();
-    }
-    text
 }

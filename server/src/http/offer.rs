@@ -93,12 +93,18 @@ impl Offer {
 
     /// Every alias: by itself for the image it leads to here, and with each architecture.
     pub(super) fn aliases(&self, preferred: &[Architecture]) -> BTreeMap<String, &Offered> {
-        let mut found = BTreeMap::new();
+        let rank = |image: &Offered| {
+            let architecture = image.product.architecture();
+            preferred.iter().position(|preferred| *preferred == architecture).unwrap_or(preferred.len())
+        };
+        let mut found: BTreeMap<String, &Offered> = BTreeMap::new();
         for image in self.images() {
             for alias in &image.aliases {
                 found.insert(format!("{alias}/{}", image.product.architecture()), image);
-                if let Some(first) = self.alias(alias, preferred) {
-                    found.insert(alias.clone(), first);
+                // As `alias` chooses, without looking through all images for each.
+                let chosen = found.entry(alias.clone()).or_insert(image);
+                if rank(image) < rank(chosen) {
+                    *chosen = image;
                 }
             }
         }
