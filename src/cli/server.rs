@@ -198,12 +198,16 @@ under way may finish for 30 seconds.
     curl --cacert CA https://127.0.0.1:8443/
     SSL_CERT_FILE=CA lxd ...        (LXD reads CAs when it starts)")]
 pub struct Serve {
+    /// Settings, TOML; what the command line says comes first [default: server.toml in the
+    /// configuration directory, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// The stream to serve [default: the one of `millstream up`]
     #[arg(long, value_name = "ROOT")]
     pub root: Option<PathBuf>,
-    /// Address and port to listen on
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8443")]
-    pub listen: String,
+    /// Address and port to listen on [default: 127.0.0.1:8443]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
     /// A further name that clients call this server by, for its certificate
     #[arg(long, value_name = "NAME", conflicts_with = "tls_cert")]
     pub name: Vec<String>,

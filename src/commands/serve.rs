@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use anyhow::bail;
+use millstream_server::config::Config;
 use millstream_server::http::{self, Access, Limits, Options, Server, Tls};
 use millstream_server::tls::LocalAuthority;
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,6 +11,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::server::Serve;
 use crate::output::say;
 use crate::paths::Paths;
+
+/// Where the server listens when nobody says otherwise: for this machine alone.
+const LISTEN: &str = "127.0.0.1:8443";
 
 pub fn run(command: &Serve, quiet: bool) -> anyhow::Result<()> {
     run_and_say(command, quiet, &|_| Ok(()))
@@ -32,16 +37,19 @@ async fn serve(
     let paths = Paths::from_env();
     let authority = LocalAuthority::new(paths.tls());
     let ca = authority.ca_path();
-    let tls = match (&command.tls_cert, &command.tls_key) {
+    let service = config(command, &paths)?.serve;
+    let tls_cert = command.tls_cert.clone().or(service.tls_cert);
+    let tls = match (tls_cert, command.tls_key.clone().or(service.tls_key)) {
         _ if command.plain_http => Tls::Off,
-        (Some(cert), Some(key)) => Tls::Files(cert.clone(), key.clone()),
-        _ => Tls::Local(authority, command.name.clone()),
+        (Some(cert), Some(key)) => Tls::Files(cert, key),
+        (None, None) => Tls::Local(authority, [command.name.clone(), service.names].concat()),
+        _ => bail!("the configuration has one of tls_cert and tls_key; it takes both or none"),
     };
     let local = matches!(tls, Tls::Local(..));
-    let root = command.root.clone().unwrap_or_else(|| paths.stream());
+    let root = command.root.clone().or(service.root).unwrap_or_else(|| paths.stream());
     let options = Options {
         root: root.clone(),
-        listen: command.listen.clone(),
+        listen: command.listen.clone().or(service.listen).unwrap_or_else(|| LISTEN.into()),
         tls,
         limits: Limits::default(),
         access_log: (!quiet).then(|| Arc::new(|access: &Access| say(false, &access.to_string())) as _),
@@ -65,4 +73,14 @@ async fn serve(
     };
     server.run(stop).await;
     Ok(())
+}
+
+/// The configuration named, or the user's own where there is one.
+fn config(command: &Serve, paths: &Paths) -> anyhow::Result<Config> {
+    let own = paths.config.join("server.toml");
+    match &command.config {
+        Some(path) => Ok(Config::read(path)?),
+        None if own.exists() => Ok(Config::read(&own)?),
+        None => Ok(Config::default()),
+    }
 }

@@ -36,8 +36,9 @@ pub fn run(command: &Up, quiet: bool) -> anyhow::Result<()> {
     runner.run(&recipe.build(), &[&root])?;
     drop(work);
     let serve = Serve {
+        config: None,
         root: Some(root.clone()),
-        listen: command.listen.clone(),
+        listen: Some(command.listen.clone()),
         name: Vec::new(),
         tls_cert: None,
         tls_key: None,

@@ -1,0 +1,19 @@
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// `[serve]`: what `millstream serve` takes from the command line as well, which comes first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Service {
+    /// The stream's root directory.
+    pub root: Option<PathBuf>,
+    /// Address and port, `127.0.0.1:8443` without it.
+    pub listen: Option<String>,
+    /// Further names for the local authority's certificate.
+    pub names: Vec<String>,
+    /// Certificate chain, PEM, instead of the local authority's.
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub tls_key: Option<PathBuf>,
+}
