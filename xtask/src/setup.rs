@@ -44,6 +44,8 @@ pub const TESTS: &[Need] = &[
     ("/usr/bin/rpmbuild", "rpm", "makes packages for dnf and zypper"),
     ("/usr/bin/createrepo_c", "createrepo-c", "makes their repositories"),
     ("/usr/bin/xdelta3", "xdelta3", "makes and applies the deltas that LXD and Incus read"),
+    ("/usr/bin/chromium", "chromium", "shows the pages"),
+    ("/usr/bin/chromedriver", "chromium-driver", "clicks and types in them"),
     ("/usr/bin/ps", "procps", "shows that no process stays behind"),
     ("/usr/bin/sqfs2tar", "squashfs-tools-ng", "reads root file systems that come as squashfs"),
     ("/usr/bin/unshare", "util-linux", "gives a test a mount namespace of its own"),

@@ -24,6 +24,9 @@ pub(super) fn of(path: &str) -> Media {
     let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
     let (content_type, text) = match extension {
         "json" => ("application/json", true),
+        "svg" => ("image/svg+xml", true),
+        "css" => ("text/css; charset=utf-8", true),
+        "js" => ("text/javascript; charset=utf-8", true),
         "html" => ("text/html; charset=utf-8", true),
         "asc" if name == "key.asc" => ("application/pgp-keys", true),
         "asc" | "gpg" => ("application/pgp-signature", true),

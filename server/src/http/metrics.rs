@@ -63,6 +63,12 @@ impl Metrics {
         }
     }
 
+    /// Root file systems sent whole since the server started, by product.
+    pub(super) fn downloads(&self) -> BTreeMap<String, u64> {
+        let downloads = self.downloads.lock().unwrap_or_else(PoisonError::into_inner);
+        downloads.iter().map(|(product, count)| (product.to_string(), *count)).collect()
+    }
+
     fn text(&self) -> String {
         let mut text = String::new();
         let mut metric = |name: &str, kind: &str, help: &str, values: &[(String, String)]| {
@@ -88,9 +94,9 @@ impl Metrics {
         metric("http_request_seconds_total", "counter", "Time spent on requests.", &one(busy));
         let connections = load(&self.connections).to_string();
         metric("http_connections", "gauge", "Connections open now.", &one(connections));
-        let downloads = self.downloads.lock().unwrap_or_else(PoisonError::into_inner);
-        let downloads: Vec<_> = downloads
-            .iter()
+        let downloads: Vec<_> = self
+            .downloads()
+            .into_iter()
             .map(|(product, count)| (format!("{{product=\"{product}\"}}"), count.to_string()))
             .collect();
         metric("image_downloads_total", "counter", "Root file systems sent whole, by product.", &downloads);

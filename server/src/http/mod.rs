@@ -17,6 +17,7 @@ mod range;
 mod server;
 mod site;
 mod stall;
+mod status;
 
 pub use log::{Access, AccessLog};
 pub use server::{Limits, Options, Server, Tls, raise_file_limit};

@@ -31,6 +31,7 @@ use super::metrics::{self, Connected, Metrics};
 use super::offer::Offers;
 use super::site::{Served, Site};
 use super::stall::{Progress, Watched};
+use super::status;
 use crate::tls::{self, LocalAuthority};
 use crate::{Error, Result};
 
@@ -120,6 +121,7 @@ impl Server {
             .route(&format!("{}/{{*rest}}", api::ROOT), api)
             .route("/healthz", get(metrics::health))
             .route("/metrics", get(metrics::answer))
+            .route("/status.json", get(status::answer))
             .fallback(answer)
             .with_state(Arc::clone(&served));
         Ok(Self { listener, address, app, served, tls, options })

@@ -251,12 +251,22 @@ pub(super) fn lxc_index(products: &Products) -> String {
 
 /// The fingerprint LXD and Incus know an image by.
 pub(super) fn fingerprint(version: &Version) -> Option<Fingerprint> {
-    METADATA.iter().find_map(|name| version.items.get(*name)?.combined_sha256).map(Fingerprint::new)
+    combined(&version.items)
+}
+
+/// The same, of its files.
+pub(super) fn combined(items: &BTreeMap<String, Item>) -> Option<Fingerprint> {
+    METADATA.iter().find_map(|name| items.get(*name)?.combined_sha256).map(Fingerprint::new)
 }
 
 /// Bytes of an image's root file system as it is downloaded.
 pub(super) fn size(version: &Version) -> u64 {
-    version.items.values().find(|item| item.path.ends_with(ROOTFS)).map_or(0, |item| item.size)
+    size_of(&version.items)
+}
+
+/// The same, of its files.
+pub(super) fn size_of(items: &BTreeMap<String, Item>) -> u64 {
+    items.values().find(|item| item.path.ends_with(ROOTFS)).map_or(0, |item| item.size)
 }
 
 fn describe(entry: &mut ProductEntry, manifest: &Manifest) {

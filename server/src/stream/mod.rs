@@ -11,7 +11,7 @@ mod generation;
 mod inspect;
 mod layout;
 mod lock;
-mod page;
+mod pages;
 mod place;
 mod repair;
 mod retention;
@@ -209,6 +209,7 @@ impl Stream {
         let (staged, mut listing) = Staged::take(&self.root, dir, manifest, signing.key, signing.now)?;
         catalogue.document(added.product.distribution())?;
         added.deltas = deltas::make(&self.root, staged.path(), &catalogue, &mut listing, deltas)?;
+        pages::write(staged.path(), &mut catalogue, &listing, &signing.key.fingerprint())?;
         added.moved_aliases = catalogue.insert(listing)?.map_err(refused)?;
         staged.place(&self.root, &target)?;
         added.fingerprint = catalogue.version(&added.product, serial)?.and_then(catalogue::fingerprint);
@@ -308,7 +309,7 @@ impl Stream {
 
     fn publish(&self, catalogue: &mut Catalogue, freshness: &Freshness, signing: &Signing<'_>) -> Result<()> {
         let mut documents = Documents::render(catalogue, freshness, signing)?;
-        page::render(catalogue, freshness, &signing.key.fingerprint(), &mut documents)?;
+        pages::render(catalogue, freshness, &signing.key.fingerprint(), &mut documents)?;
         generation::publish(&self.root, freshness.generation, &documents, signing.now)?;
         generation::collect(&self.root, freshness.generation)
     }

@@ -12,6 +12,7 @@ use crate::stream::catalogue::Image;
 use crate::stream::layout::{
     DOCUMENTS, IMAGES, KEY, LINKS, LOCK, LOG, MANIFEST, RETIRED, SIGNED, STAGING, SUMS,
 };
+use crate::stream::pages::{HISTORY, PAGE};
 use crate::stream::retention::retired_paths;
 
 impl Check<'_> {
@@ -65,7 +66,8 @@ impl Check<'_> {
         };
         for name in self.names(image) {
             let signed = name.strip_suffix(".asc").is_some_and(|name| SIGNED.contains(&name));
-            let known = [MANIFEST, LOG, SUMS].contains(&name.as_str()) || manifest.files.contains_key(&name);
+            let known = [MANIFEST, LOG, SUMS, PAGE, HISTORY].contains(&name.as_str())
+                || manifest.files.contains_key(&name);
             let known = known || listed.contains(&image.join(&name));
             if !signed && !known {
                 self.problem(image.join(name), "its manifest does not list it");

@@ -1,20 +1,22 @@
-//! The images as pages for people, static, in the tree like any other document: one of each
-//! distribution, and `index.html`, which lists all images while they are few enough for one page.
+//! The catalogue: a page of each distribution, and `index.html`, which lists all images while they
+//! are few enough for one page.
+
+use std::path::Path;
 
 use millstream_image::Product;
 use millstream_image::openpgp::KeyFingerprint;
 use millstream_image::simplestreams::{Freshness, Products, Version};
 use serde::Serialize;
-use tera::{Context, Tera};
+use tera::Context;
 
-use super::catalogue::{Catalogue, fingerprint, images, size};
-use super::documents::Documents;
-use super::layout::CURRENT;
-use crate::{Error, Result};
+use super::image::PAGE;
+use super::{Commands, FILES, Pages, amount, minute, short_name};
+use crate::Result;
+use crate::stream::catalogue::{Catalogue, fingerprint, images, size};
+use crate::stream::documents::Documents;
+use crate::stream::layout::CURRENT;
 
-/// The name's ending is what makes tera escape whatever is inserted.
 const NAME: &str = "index.html";
-const TEMPLATE: &str = include_str!("../../../web/index.html");
 
 /// So many products at most stand on one page; more are a page a distribution.
 const ON_ONE_PAGE: usize = 200;
@@ -29,6 +31,8 @@ struct Group {
 
 #[derive(Serialize)]
 struct Row {
+    #[serde(skip)]
+    product: Product,
     name: String,
     os: String,
     release: String,
@@ -44,84 +48,79 @@ struct Build {
     size: String,
     fingerprint: String,
     path: String,
+    /// Whether there is a page beside it.
+    page: bool,
     files: Vec<String>,
 }
 
 /// Renders the pages of what changed and the first page, or keeps what is as it was.
-pub(super) fn render(
+pub(in crate::stream) fn render(
     catalogue: &mut Catalogue,
     freshness: &Freshness,
     key: &KeyFingerprint,
     documents: &mut Documents,
 ) -> Result<()> {
-    let pages = Pages::new(freshness, key)?;
+    let pages = Pages::new(key)?;
     let total: usize = catalogue.entries.values().map(|entry| entry.products.len()).sum();
     if total <= ON_ONE_PAGE {
         catalogue.read_all()?;
     }
+    assets(catalogue.root(), documents);
     let distributions: Vec<_> = catalogue.entries.keys().cloned().collect();
+    let root = catalogue.root().to_path_buf();
     let mut all = Vec::new();
     for distribution in distributions {
         let path = path(&distribution);
         let changed = catalogue.changed().any(|name| *name == distribution);
-        if !changed && catalogue.root().join(CURRENT).join(&path).exists() {
+        if !changed && root.join(CURRENT).join(&path).exists() {
             documents.kept.push(path);
         } else {
-            let rows = rows(&catalogue.document(&distribution)?.products);
-            documents.files.push((path, pages.render(&rows, &[], "../")?.into_bytes()));
+            let rows = rows(&root, &catalogue.document(&distribution)?.products);
+            documents.files.push((path, page(&pages, freshness, &rows, &[], "../")?));
         }
         if total <= ON_ONE_PAGE {
-            all.extend(rows(&catalogue.document(&distribution)?.products));
+            all.extend(rows(&root, &catalogue.document(&distribution)?.products));
         }
     }
     let groups = catalogue.entries.iter().filter(|_| total > ON_ONE_PAGE);
     let groups: Vec<_> = groups
         .map(|(name, entry)| Group { name: name.clone(), products: entry.products.len(), page: path(name) })
         .collect();
-    documents.files.push((NAME.into(), pages.render(&all, &groups, "")?.into_bytes()));
+    documents.files.push((NAME.into(), page(&pages, freshness, &all, &groups, "")?));
     Ok(())
+}
+
+/// What pages need besides; as it was, unless this is another version of the program.
+fn assets(root: &Path, documents: &mut Documents) {
+    for (path, contents) in FILES {
+        let published = std::fs::read(root.join(CURRENT).join(path));
+        if published.is_ok_and(|published| published == contents.as_bytes()) {
+            documents.kept.push(path.to_owned());
+        } else {
+            documents.files.push((path.to_owned(), contents.into()));
+        }
+    }
 }
 
 fn path(distribution: &str) -> String {
     format!("pages/{distribution}.html")
 }
 
-/// What all pages of a publication have in common.
-struct Pages {
-    tera: Tera,
-    context: Context,
-}
-
-impl Pages {
-    fn new(freshness: &Freshness, key: &KeyFingerprint) -> Result<Self> {
-        let mut tera = Tera::default();
-        tera.add_raw_template(NAME, TEMPLATE).map_err(|e| bad(&e))?;
-        let mut context = Context::new();
-        context.insert("updated", &freshness.created.format("%Y-%m-%d %H:%M UTC").to_string());
-        context.insert("key", &grouped(key.as_str()));
-        Ok(Self { tera, context })
+/// A page with these images, or with these distributions; `base` leads to the root of the tree.
+fn page(pages: &Pages, freshness: &Freshness, rows: &[Row], groups: &[Group], base: &str) -> Result<Vec<u8>> {
+    let mut context = Context::new();
+    context.insert("example", "debian/bookworm");
+    if let Some((row, newest)) = rows.first().and_then(|row| Some((row, row.serials.first()?))) {
+        context.extend(Commands::of(&row.product, &newest.path).context()?);
     }
-
-    /// A page with these images, or with these distributions; `base` leads to the root of the tree.
-    fn render(&self, rows: &[Row], groups: &[Group], base: &str) -> Result<String> {
-        let mut context = self.context.clone();
-        context.insert("example", &rows.first().map_or("debian/bookworm", |row| row.name.as_str()));
-        context.insert("lxc", &rows.first().map(|row| (&row.release, &row.arch, &row.variant)));
-        context.insert("dist", &rows.first().and_then(|row| row.name.split('/').next()));
-        context.insert("rows", rows);
-        context.insert("groups", groups);
-        context.insert("base", base);
-        self.tera.render(NAME, &context).map_err(|e| bad(&e))
-    }
+    context.insert("updated", &format!("{} UTC", minute(freshness.created)));
+    context.insert("rows", rows);
+    context.insert("groups", groups);
+    context.insert("base", base);
+    pages.render(NAME, context)
 }
 
-fn bad(error: &tera::Error) -> Error {
-    let chain = std::iter::successors(std::error::Error::source(error), |e| e.source());
-    let causes: Vec<_> = chain.map(ToString::to_string).collect();
-    Error::tree(NAME, format!("{error}: {}", causes.join(": ")))
-}
-
-fn rows(products: &Products) -> Vec<Row> {
+fn rows(root: &Path, products: &Products) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     let mut images: Vec<_> = images(products).collect();
     images.sort_by(|a, b| (&a.0, b.1).cmp(&(&b.0, a.1)));
@@ -129,10 +128,11 @@ fn rows(products: &Products) -> Vec<Row> {
         let path = product.image_path(serial).display().to_string();
         let build = Build {
             serial: serial.to_string(),
-            date: serial.time().format("%Y-%m-%d %H:%M").to_string(),
-            size: megabytes(size(version)),
+            date: minute(serial.time()),
+            size: amount(size(version)),
             fingerprint: fingerprint(version).map(|f| f.to_string()).unwrap_or_default(),
             files: files(version, &path),
+            page: root.join(&path).join(PAGE).exists(),
             path,
         };
         let arch = product.architecture().debian();
@@ -146,19 +146,12 @@ fn rows(products: &Products) -> Vec<Row> {
                 release: product.release().to_owned(),
                 variant: product.variant().to_owned(),
                 arch: arch.to_owned(),
+                product,
                 serials: vec![build],
             }),
         }
     }
     rows
-}
-
-/// The name people type.
-fn short_name(product: &Product) -> String {
-    match product.variant() {
-        "default" => format!("{}/{}", product.distribution(), product.release()),
-        variant => format!("{}/{}/{variant}", product.distribution(), product.release()),
-    }
 }
 
 fn same_product(a: &str, b: &str) -> bool {
@@ -172,15 +165,4 @@ fn files(version: &Version, directory: &str) -> Vec<String> {
     names.extend(["meta.tar.xz".into(), "SHA256SUMS".into(), "SHA256SUMS.asc".into()]);
     names.sort();
     names
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
-}
-
-/// A fingerprint in groups of four, as people compare it.
-fn grouped(fingerprint: &str) -> String {
-    let groups: Vec<_> =
-        fingerprint.as_bytes().chunks(4).map(|group| String::from_utf8_lossy(group).into_owned()).collect();
-    groups.join(" ")
 }

@@ -1,0 +1,118 @@
+//! Pages for people, static, in the tree like any other document: the catalogue, which is published
+//! with the documents, and a page beside each image, which like the image never changes.
+
+mod catalogue;
+mod image;
+mod plot;
+
+use chrono::{DateTime, Utc};
+use millstream_image::Product;
+use millstream_image::openpgp::KeyFingerprint;
+use serde::Serialize;
+use tera::{Context, Tera};
+
+use crate::{Error, Result};
+
+pub(super) use catalogue::render;
+pub(super) use image::{HISTORY, PAGE, write};
+
+/// Templates by name. A name that ends in `.html` or `.svg` has whatever is inserted escaped.
+const TEMPLATES: [(&str, &str); 5] = [
+    ("base.html", include_str!("../../../../web/base.html")),
+    ("commands.html", include_str!("../../../../web/commands.html")),
+    ("image.html", include_str!("../../../../web/image.html")),
+    ("index.html", include_str!("../../../../web/index.html")),
+    ("plot.svg", include_str!("../../../../web/plot.svg")),
+];
+
+/// What pages need besides, by path in the tree.
+const FILES: [(&str, &str); 3] = [
+    ("pages/icon.svg", include_str!("../../../../web/icon.svg")),
+    ("pages/style.css", include_str!("../../../../web/style.css")),
+    ("pages/page.js", include_str!("../../../../web/page.js")),
+];
+
+/// The templates, and what all pages have in common.
+struct Pages {
+    tera: Tera,
+    context: Context,
+}
+
+impl Pages {
+    fn new(key: &KeyFingerprint) -> Result<Self> {
+        let mut tera = Tera::default();
+        tera.autoescape_on(vec![".html", ".svg"]);
+        tera.add_raw_templates(TEMPLATES).map_err(|e| bad(&e))?;
+        let mut context = Context::new();
+        context.insert("key", &grouped(key.as_str()));
+        Ok(Self { tera, context })
+    }
+
+    fn render(&self, template: &str, context: Context) -> Result<Vec<u8>> {
+        let mut whole = self.context.clone();
+        whole.extend(context);
+        self.tera.render(template, &whole).map(String::into_bytes).map_err(|e| bad(&e))
+    }
+}
+
+fn bad(error: &tera::Error) -> Error {
+    let chain = std::iter::successors(std::error::Error::source(error), |e| e.source());
+    let causes: Vec<_> = chain.map(ToString::to_string).collect();
+    Error::tree("index.html", format!("{error}: {}", causes.join(": ")))
+}
+
+/// What the commands on a page are for.
+#[derive(Serialize)]
+struct Commands {
+    /// The name people type.
+    example: String,
+    dist: String,
+    /// Release, architecture and variant, as LXC's template takes them.
+    lxc: [String; 3],
+    /// Directory of the image, from the root.
+    path: String,
+}
+
+impl Commands {
+    fn of(product: &Product, path: &str) -> Self {
+        let arch = product.architecture().debian();
+        Self {
+            example: short_name(product),
+            dist: product.distribution().to_owned(),
+            lxc: [product.release(), arch, product.variant()].map(str::to_owned),
+            path: path.to_owned(),
+        }
+    }
+
+    fn context(&self) -> Result<Context> {
+        Context::from_serialize(self).map_err(|e| bad(&e))
+    }
+}
+
+/// The name people type.
+fn short_name(product: &Product) -> String {
+    match product.variant() {
+        "default" => format!("{}/{}", product.distribution(), product.release()),
+        variant => format!("{}/{}/{variant}", product.distribution(), product.release()),
+    }
+}
+
+fn minute(time: DateTime<Utc>) -> String {
+    time.format("%Y-%m-%d %H:%M").to_string()
+}
+
+/// A size in the unit that suits it.
+fn amount(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
+}
+
+/// A fingerprint in groups of four, as people compare it.
+fn grouped(fingerprint: &str) -> String {
+    let groups: Vec<_> =
+        fingerprint.as_bytes().chunks(4).map(|group| String::from_utf8_lossy(group).into_owned()).collect();
+    groups.join(" ")
+}
