@@ -2,12 +2,13 @@
 //!
 //! [`stream`] keeps a tree of signed images that any static web server can serve; [`keys`] holds
 //! the keys that sign it; [`http`] serves it, with a certificate from [`tls`]; [`config`] is what an operator
-//! writes down.
+//! writes down, and [`schedule`] does it at its times.
 
 pub mod config;
 mod error;
 pub mod http;
 pub mod keys;
+pub mod schedule;
 pub mod stream;
 pub mod tls;
 
