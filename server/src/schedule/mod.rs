@@ -168,8 +168,7 @@ mod tests {
             stopper.cancel();
         });
         scheduler.run(&cancel).await;
-        let ran = job.ran.lock().unwrap().clone();
-        ran
+        job.ran.lock().unwrap().clone()
     }
 
     #[tokio::test]
