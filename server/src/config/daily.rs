@@ -32,6 +32,8 @@ pub struct Daily {
     /// What is made, as with `build --format`.
     #[serde(default)]
     pub formats: Vec<String>,
+    /// How archives are compressed, as with `build --compression`; streams hold xz only.
+    pub compression: Option<String>,
     /// Whether each image is started before it is published.
     #[serde(default)]
     pub test: bool,

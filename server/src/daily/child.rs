@@ -16,7 +16,7 @@ use super::log::Log;
 /// How often it is looked after.
 const TICK: Duration = Duration::from_millis(50);
 /// How long a build that was asked to stop may clean up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How long what a dead build started may hold its output.
 const LEFTOVER: Duration = Duration::from_secs(2);
 

@@ -102,6 +102,8 @@ pub struct Details {
     pub packages: Vec<PackageChange>,
     /// Why it failed.
     pub reason: Option<String>,
+    /// Those the configuration names were told of it.
+    pub reported: bool,
 }
 
 impl std::ops::Deref for Run {
@@ -225,6 +227,14 @@ impl History {
         run.ended = Some(table::seconds(Utc::now()));
         run.outcome = Some(outcome);
         self.update(run)
+    }
+
+    /// Interrupted runs of a job that nobody was told of.
+    pub(super) fn unreported(&self, job: &str) -> Result<Vec<Run>> {
+        self.heal()?;
+        let runs = self.recent(Wanted { job: Some(job), product: None }, RUNS)?;
+        let wanted = |run: &Run| run.outcome == Some(Outcome::Interrupted) && !run.reported;
+        Ok(runs.into_iter().filter(wanted).collect())
     }
 
     /// Records runs whose process is gone as interrupted, and returns them.

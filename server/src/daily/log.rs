@@ -78,7 +78,7 @@ mod tests {
         log.write_all(b"the beginning").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"the beginning");
         for _ in 0..100 {
-            log.write_all(&[b'x'; 100_000]).unwrap();
+            log.write_all(&vec![b'x'; 100_000]).unwrap();
         }
         log.append(&other).unwrap();
         log.finish().unwrap();

@@ -79,8 +79,9 @@ impl Job {
     /// # Errors
     /// [`Error::History`] when what happens cannot be recorded.
     pub fn run_now(&self, cancel: &CancelToken) -> Result<Vec<Run>> {
-        let lost = self.builds.history.heal()?;
-        lost.iter().filter(|run| run.job == self.settings.name).for_each(|run| self.report(run));
+        for mut lost in self.builds.history.unreported(&self.settings.name)? {
+            self.report(&mut lost)?;
+        }
         let (cells, next) = (self.settings.cells(), AtomicUsize::new(0));
         let workers = (self.settings.parallel as usize).min(cells.len());
         let work = || {
@@ -88,8 +89,8 @@ impl Job {
             while !cancel.is_cancelled() {
                 let at = next.fetch_add(1, Ordering::Relaxed);
                 let Some(cell) = cells.get(at) else { break };
-                let run = run::run(self, cell, cancel)?;
-                self.report(&run);
+                let mut run = run::run(self, cell, cancel)?;
+                self.report(&mut run)?;
                 done.push((at, run));
             }
             Ok::<_, Error>(done)
@@ -109,11 +110,14 @@ impl Job {
     }
 
     /// Says what became of a build; when it failed, also to whom the configuration names.
-    fn report(&self, run: &Run) {
+    fn report(&self, run: &mut Run) -> Result<()> {
         self.say(&run.to_string());
         if matches!(run.outcome, Some(Outcome::Failed | Outcome::Interrupted)) {
             notify::all(&self.settings, run, &|text| self.say(text));
+            run.details.reported = true;
+            self.builds.history.update(run)?;
         }
+        Ok(())
     }
 
     fn say(&self, text: &str) {

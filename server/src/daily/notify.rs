@@ -12,7 +12,7 @@ use super::Run;
 use crate::config;
 
 /// How long the command may run, and the webhook be tried.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// Tells all whom the configuration names; what does not work is said to `say`.
 pub(super) fn all(settings: &config::Daily, run: &Run, say: &dyn Fn(&str)) {

@@ -108,6 +108,9 @@ impl Build<'_> {
         if !settings.formats.is_empty() {
             command.arg("--format").arg(settings.formats.join(","));
         }
+        if let Some(compression) = &settings.compression {
+            command.arg("--compression").arg(compression);
+        }
         if let Some(key) = &settings.key {
             command.args(["--key", key]);
         }
@@ -151,7 +154,9 @@ impl Build<'_> {
                     if *in_test {
                         run.details.boot_test = Some(false);
                     }
-                    whole.iter().for_each(|whole| append(log, whole));
+                    if let Some(whole) = whole {
+                        append(log, whole);
+                    }
                     return Err(reason.clone());
                 }
                 Event::Stage { .. } => {}
