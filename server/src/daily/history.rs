@@ -23,6 +23,8 @@ use crate::{Error, Result};
 
 /// Runs of a product that are kept.
 const RUNS: u32 = 400;
+/// Age from which a recorder's file that is not locked is no file about to be.
+const STALE: std::time::Duration = std::time::Duration::from_hours(1);
 /// Logs of a product that are kept.
 const LOGS: u32 = 30;
 
@@ -261,7 +263,21 @@ impl History {
             }
             let _gone = fs::remove_file(&path);
         }
+        self.remove_stale();
         Ok(lost)
+    }
+
+    /// Removes what killed recorders left that had nothing under way.
+    fn remove_stale(&self) {
+        for item in fs::read_dir(self.dir.join("recorders")).into_iter().flatten().flatten() {
+            let old = item.metadata().and_then(|data| data.modified()).is_ok_and(|time| {
+                std::time::SystemTime::now().duration_since(time).is_ok_and(|age| age > STALE)
+            });
+            let free = |file: File| flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+            if old && File::open(item.path()).is_ok_and(free) {
+                let _gone = fs::remove_file(item.path());
+            }
+        }
     }
 
     /// Forgets old runs of a job, and removes logs before that.

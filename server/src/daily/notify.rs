@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use millstream_client::{HttpClient, HttpOptions};
+use millstream_client::{Error, HttpClient, HttpOptions};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::Run;
@@ -65,7 +65,11 @@ fn webhook(url: &str, json: &[u8]) -> Result<(), String> {
     let client = HttpClient::new(&HttpOptions::default()).map_err(|error| error.to_string())?;
     runtime.block_on(async {
         match tokio::time::timeout(LIMIT, client.post_json(url, json)).await {
-            Ok(answer) => answer.map_err(|error| error.to_string()),
+            // The address is as good as a password, and messages end up in journals.
+            Ok(answer) => answer.map_err(|error| match error {
+                Error::Status { status, .. } => format!("the server answers {status}"),
+                _ => "the server cannot be reached, or its address is refused".into(),
+            }),
             Err(_) => Err("no answer in time".into()),
         }
     })
