@@ -67,6 +67,12 @@ pub fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Writes to standard output; false when nobody reads there any more.
+pub fn delivered(text: &str) -> bool {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
+}
+
 /// Says something to the user on standard error, unless all is to be quiet. Nobody listening is no
 /// reason to fail.
 pub fn say(quiet: bool, line: &str) {

@@ -61,6 +61,16 @@ impl Paths {
         self.data.join("containers")
     }
 
+    /// History and locks of daily builds.
+    pub fn daily(&self) -> PathBuf {
+        self.data.join("daily")
+    }
+
+    /// What is done at set times, and was.
+    pub fn schedule(&self) -> PathBuf {
+        self.data.join("schedule")
+    }
+
     /// The stream `millstream up` publishes into.
     pub fn stream(&self) -> PathBuf {
         self.data.join("stream")

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use millstream_image::manifest::{Manifest, Package};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::apt::version;
 
@@ -33,7 +33,7 @@ pub struct Side {
 }
 
 /// What became of something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
     /// It is new.
@@ -50,7 +50,7 @@ pub enum Change {
 }
 
 /// A package that changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackageChange {
     /// Name.
     pub name: String,

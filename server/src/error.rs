@@ -53,6 +53,14 @@ pub enum Error {
         /// What is wrong with it, and in which line.
         reason: String,
     },
+    /// The history of builds cannot be read or written.
+    #[error("{}: {reason}", path.display())]
+    History {
+        /// The database.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {reason}")]
     Listen {

@@ -2,12 +2,15 @@
 //!
 //! [`stream`] keeps a tree of signed images that any static web server can serve; [`keys`] holds
 //! the keys that sign it; [`http`] serves it, with a certificate from [`tls`]; [`config`] is what an operator
-//! writes down.
+//! writes down, and [`schedule`] does it at its times: [`daily`]
+//! builds.
 
 pub mod config;
+pub mod daily;
 mod error;
 pub mod http;
 pub mod keys;
+pub mod schedule;
 pub mod stream;
 pub mod tls;
 

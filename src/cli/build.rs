@@ -80,6 +80,9 @@ pub struct Build {
     pub stream: Option<PathBuf>,
     #[command(flatten)]
     pub signing: Signing,
+    /// Tell a program on standard output what happens, and stop when it is gone
+    #[arg(long, hide = true, requires = "stream")]
+    pub events: bool,
     /// Build also when nothing changed
     ///
     /// Without it an image whose recipe, packages and copied files are the same is used again, from

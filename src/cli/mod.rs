@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod client;
+pub mod daily;
 pub mod files;
 pub mod instance;
 pub mod lxc_template;
@@ -69,6 +70,9 @@ pub enum Command {
     Key(server::Key),
     /// Serve a stream over HTTPS
     Serve(server::Serve),
+    /// Build images at set times, as the configuration says
+    #[command(subcommand)]
+    Daily(daily::Daily),
     /// Manage the servers images come from
     #[command(subcommand)]
     Remote(client::Remote),

@@ -1,14 +1,17 @@
 //! `millstream serve`.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::bail;
+use millstream_runtime::CancelToken;
 use millstream_server::config::Config;
 use millstream_server::http::{self, Access, Limits, Options, Server, Tls};
 use millstream_server::tls::LocalAuthority;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::server::Serve;
+use crate::commands::daily;
 use crate::output::say;
 use crate::paths::Paths;
 
@@ -37,7 +40,8 @@ async fn serve(
     let paths = Paths::from_env();
     let authority = LocalAuthority::new(paths.tls());
     let ca = authority.ca_path();
-    let service = config(command, &paths)?.serve;
+    let config = read_config(command.config.as_deref(), &paths)?;
+    let service = config.serve.clone();
     let tls_cert = command.tls_cert.clone().or(service.tls_cert);
     let tls = match (tls_cert, command.tls_key.clone().or(service.tls_key)) {
         _ if command.plain_http => Tls::Off,
@@ -54,6 +58,7 @@ async fn serve(
         limits: Limits::default(),
         access_log: (!quiet).then(|| Arc::new(|access: &Access| say(false, &access.to_string())) as _),
     };
+    let schedule = daily::scheduler(&config, &root, &paths, quiet)?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     http::raise_file_limit();
     let server = Server::bind(options).await?;
@@ -64,21 +69,28 @@ async fn serve(
     if local {
         say(quiet, &format!("clients have to trust {}", ca.display()));
     }
+    let cancel = CancelToken::new();
+    let scheduled = async {
+        if let Some(schedule) = &schedule {
+            schedule.run(&cancel).await;
+        }
+    };
     let stop = async {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
+        cancel.cancel();
         say(quiet, "stopping; downloads under way may finish");
     };
-    server.run(stop).await;
+    tokio::join!(server.run(stop), scheduled);
     Ok(())
 }
 
 /// The configuration named, or the user's own where there is one.
-fn config(command: &Serve, paths: &Paths) -> anyhow::Result<Config> {
+pub fn read_config(named: Option<&Path>, paths: &Paths) -> anyhow::Result<Config> {
     let own = paths.config.join("server.toml");
-    match &command.config {
+    match named {
         Some(path) => Ok(Config::read(path)?),
         None if own.exists() => Ok(Config::read(&own)?),
         None => Ok(Config::default()),

@@ -199,7 +199,7 @@ fn running(words: &str) -> bool {
 }
 
 /// A system whose init is busybox, with a systemctl that says what `state` says.
-fn bootable(state: Option<&str>) -> Vec<Deb> {
+pub fn bootable(state: Option<&str>) -> Vec<Deb> {
     let busybox = fs::read(
         ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists()).unwrap(),
     )

@@ -2,6 +2,7 @@
 
 mod bench;
 mod cache;
+mod daily;
 mod debian;
 mod faults;
 mod formats;

@@ -6,6 +6,7 @@
 mod body;
 mod download;
 mod part;
+mod post;
 mod unstated;
 
 use std::path::{Path, PathBuf};

@@ -1,13 +1,16 @@
 //! `server.toml`: what a server does without being told on the command line. One module a section;
 //! unknown keys are errors, with the line.
 
+mod daily;
 mod service;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
 
+pub use daily::{Daily, Matrix};
 pub use service::Service;
 
 use crate::{Error, Result};
@@ -21,6 +24,8 @@ const LARGEST: u64 = 1 << 20;
 pub struct Config {
     /// `[serve]`: the HTTPS service.
     pub serve: Service,
+    /// `[[daily]]`: images built at set times.
+    pub daily: Vec<Daily>,
 }
 
 impl Config {
@@ -35,7 +40,10 @@ impl Config {
             return Err(refused(path, format!("{size} bytes are too many for a configuration")));
         }
         let text = fs::read_to_string(path).map_err(Error::io(path))?;
-        Self::parse(&text).map_err(|reason| refused(path, reason))
+        let mut config = Self::parse(&text).map_err(|reason| refused(path, reason))?;
+        let dir = path.parent().unwrap_or(Path::new("."));
+        config.daily.iter_mut().for_each(|daily| daily.below(dir));
+        Ok(config)
     }
 
     /// Reads a configuration's text.
@@ -43,7 +51,15 @@ impl Config {
     /// # Errors
     /// What is wrong with it, and in which line.
     pub fn parse(text: &str) -> std::result::Result<Self, String> {
-        toml::from_str(text).map_err(|e| e.to_string().trim_end().to_owned())
+        let config: Self = toml::from_str(text).map_err(|e| e.to_string().trim_end().to_owned())?;
+        let mut names = BTreeSet::new();
+        for daily in &config.daily {
+            daily.check()?;
+            if !names.insert(&daily.name) {
+                return Err(format!("[[daily]] {}: there are two of this name", daily.name));
+            }
+        }
+        Ok(config)
     }
 }
 
@@ -68,5 +84,35 @@ mod tests {
         assert!(unknown.contains("line 3") && unknown.contains("`port`"), "{unknown}");
         let wrong = Config::parse("[serve]\nroot = 5\n").unwrap_err();
         assert!(wrong.contains("line 2"), "{wrong}");
+    }
+
+    #[test]
+    fn a_daily_build_stands_for_all_of_its_matrix() {
+        let text = "[[daily]]\nname = \"d\"\nschedule = \"30 3 * * *\"\nrecipe = \"d.yaml\"\noptions = [\"a.b=c\"]\n\
+            [daily.matrix]\nrelease = [\"x\", \"y\"]\nvariant = [\"default\", \"cloud\"]\n";
+        let config = Config::parse(text).unwrap();
+        let cells: Vec<_> = config.daily[0].cells().iter().map(|cell| cell.join(" ")).collect();
+        assert_eq!(
+            cells,
+            ["x default", "x cloud", "y default", "y cloud"].map(|cell| {
+                let (release, variant) = cell.split_once(' ').unwrap();
+                format!("a.b=c image.release={release} image.variant={variant}")
+            })
+        );
+        let one = text.split("[daily.matrix]").next().unwrap();
+        assert_eq!(Config::parse(one).unwrap().daily[0].cells(), [["a.b=c"]]);
+        for (more, reason) in [
+            ("keep = 0", "keep"),
+            ("parallel = 0", "parallel"),
+            ("options = [\"x\"]", "duplicate"),
+            ("webhook = \"ftp://a\"", "webhook"),
+            ("retention = 3", "`retention`"),
+        ] {
+            let error = Config::parse(&format!("{one}{more}\n")).unwrap_err();
+            assert!(error.contains(reason), "{more}: {error}");
+        }
+        assert!(Config::parse(&format!("{one}{one}")).unwrap_err().contains("two of this name"));
+        assert!(Config::parse(&one.replace("\"d\"", "\"../d\"")).unwrap_err().contains("line 2"));
+        assert!(Config::parse(&one.replace("30 3", "99 3")).unwrap_err().contains("line 3"));
     }
 }

@@ -6,6 +6,7 @@
 //! index.html -> .documents/current/index.html
 //! pages      -> .documents/current/pages        a page a distribution
 //! images/DIST/RELEASE/ARCH/VARIANT/SERIAL/     whole images, renamed into place
+//! logs/JOB/ID.log                              of daily builds
 //! key.asc                                      the public key
 //! .documents/N/                                one directory a publication
 //! .documents/current -> N                      renamed over: the moment of publication
@@ -30,6 +31,8 @@ pub(super) const LOCK: &str = ".lock";
 pub(super) const KEY: &str = "key.asc";
 /// Images.
 pub(super) const IMAGES: &str = "images";
+/// Logs of daily builds.
+pub(crate) const LOGS: &str = "logs";
 /// What readers see of a publication, and where it leads.
 pub(super) const LINKS: [(&str, &str); 4] = [
     ("streams", ".documents/current/streams"),

@@ -37,6 +37,7 @@ use crate::{Error, Result};
 use catalogue::Catalogue;
 pub(crate) use catalogue::images;
 use documents::Documents;
+pub(crate) use layout::LOGS;
 use lock::Lock;
 use place::Staged;
 

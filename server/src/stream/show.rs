@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use millstream_image::manifest::{File, Source};
+use millstream_image::manifest::{File, Manifest, Source};
 use serde::Serialize;
 
 use super::{Listed, Selector, Stream, place};
@@ -30,6 +30,14 @@ pub struct Shown {
 }
 
 impl Stream {
+    /// How an image of the stream came to be.
+    ///
+    /// # Errors
+    /// When its manifest cannot be read.
+    pub fn manifest(&self, image: &Listed) -> Result<Manifest> {
+        place::read_manifest(&self.root().join(&image.path))
+    }
+
     /// Everything the stream knows of one image.
     ///
     /// # Errors

@@ -1,11 +1,12 @@
 //! `millstream build`.
 
+mod events;
 mod verify;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use millstream_builder::apt::sources::HostSources;
 use millstream_builder::format::Formats;
 use millstream_builder::recipe::Resolved;
@@ -16,6 +17,7 @@ use millstream_image::{Product, Serial};
 use millstream_runtime::CancelToken;
 use millstream_runtime::sandbox::mounts::PrivateMounts;
 use millstream_runtime::sandbox::userns;
+use millstream_server::daily::{self, BuildLock};
 use millstream_server::stream::Stream;
 
 use crate::cli::build::{self, Build, Kind, Resolve};
@@ -24,6 +26,7 @@ use crate::interrupt;
 use crate::output::{self, Format, say};
 use crate::paths::Paths;
 use crate::progress::Bar;
+use events::Events;
 
 pub fn run(command: &Build, quiet: bool) -> anyhow::Result<()> {
     if command.resolve.kind == Kind::Vm {
@@ -32,7 +35,7 @@ pub fn run(command: &Build, quiet: bool) -> anyhow::Result<()> {
     let builder = Builder::new(command, quiet)?;
     match &command.verify {
         Some(image) => verify::run(&builder, image),
-        None => builder.build(),
+        None => builder.build().inspect_err(|error| builder.events.failed(error)),
     }
 }
 
@@ -52,6 +55,7 @@ struct Builder<'a> {
     mounts: Option<PrivateMounts>,
     cancel: CancelToken,
     bar: Bar,
+    events: Events,
 }
 
 /// What one build is about.
@@ -76,6 +80,7 @@ impl<'a> Builder<'a> {
         // Before there are threads. Without it builds work on copies, and say so.
         let mounts = PrivateMounts::enter().ok();
         let paths = Paths::from_env();
+        let cancel = interrupt::token()?;
         Ok(Self {
             command,
             quiet,
@@ -83,8 +88,9 @@ impl<'a> Builder<'a> {
             paths,
             formats,
             mounts,
-            cancel: interrupt::token()?,
             bar: Bar::new(quiet),
+            events: Events::new(command.events, &cancel)?,
+            cancel,
         })
     }
 
@@ -123,8 +129,14 @@ impl<'a> Builder<'a> {
                 &self.with_options(&job, |options| millstream_builder::explain(&resolved, options))?,
             );
         }
+        // Held until the image is published.
+        let _lock = match &stream {
+            Some(stream) if command.events => Some(self.lock(stream, &resolved.product)?),
+            _ => None,
+        };
         let built = self.run(&job)?;
         self.report(&built);
+        self.events.built(&built, test.is_some());
         let Some(root) = &command.stream else {
             return output::print(&format!("{}\n", built.dir.display()));
         };
@@ -134,6 +146,15 @@ impl<'a> Builder<'a> {
         stream::publish(root, &built.dir, &command.signing, self.quiet)
     }
 
+    /// Keeps other watched builds of the product away.
+    fn lock(&self, stream: &Stream, product: &Product) -> anyhow::Result<BuildLock> {
+        let lock = daily::lock(&self.paths.daily().join("locks"), stream.root(), product)?;
+        lock.ok_or_else(|| {
+            self.events.busy();
+            anyhow!("{product} is being built already")
+        })
+    }
+
     fn run(&self, job: &Job<'_>) -> anyhow::Result<Built> {
         Ok(self.with_options(job, |options| millstream_builder::build(job.resolved, options))?)
     }
@@ -141,7 +162,10 @@ impl<'a> Builder<'a> {
     /// Calls `work` with the options of a build.
     fn with_options<T>(&self, job: &Job<'_>, work: impl FnOnce(&BuildOptions<'_>) -> T) -> T {
         let report = |event: Event<'_>| match event {
-            Event::Begin(name) => self.bar.stage(name),
+            Event::Begin(name) => {
+                self.bar.stage(name);
+                self.events.stage(name);
+            }
             Event::Note(text) => self.bar.say(&format!("  {text}")),
         };
         let done = work(&BuildOptions {
