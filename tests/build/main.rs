@@ -3,6 +3,7 @@
 mod bench;
 mod cache;
 mod debian;
+mod emulation;
 mod faults;
 mod formats;
 mod host_files;
