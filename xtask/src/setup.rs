@@ -42,6 +42,7 @@ pub const TESTS: &[Need] = &[
     ("/usr/bin/zypper", "zypper", "manages packages in a build"),
     ("/usr/bin/pacman", "pacman-package-manager", "manages packages in a build"),
     ("/usr/bin/rpmbuild", "rpm", "makes packages for dnf and zypper"),
+    ("/usr/bin/db5.3_load", "db5.3-util", "makes a database as rpm had it until 2020"),
     ("/usr/bin/createrepo_c", "createrepo-c", "makes their repositories"),
     ("/usr/bin/xdelta3", "xdelta3", "makes and applies the deltas that LXD and Incus read"),
     ("/usr/bin/chromium", "chromium", "shows the pages"),
@@ -49,6 +50,7 @@ pub const TESTS: &[Need] = &[
     ("/usr/bin/ps", "procps", "shows that no process stays behind"),
     ("/usr/bin/sqfs2tar", "squashfs-tools-ng", "reads root file systems that come as squashfs"),
     ("/usr/bin/unshare", "util-linux", "gives a test a mount namespace of its own"),
+    ("/usr/bin/qemu-aarch64-static", "qemu-user-static", "runs programs of other processors in a build"),
     ("/usr/bin/setpriv", "util-linux", "runs a test as an ordinary user"),
 ];
 
