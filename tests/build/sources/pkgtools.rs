@@ -37,7 +37,7 @@ fn md5(data: &[u8]) -> String {
 const CONFINED: &str = "( cd bin ; rm -rf sh )\n( cd bin ; ln -sf bash sh )\ntouch /usr/share/millstream-was-here && touch said-usr\n\
     mount -o remount,rw /usr && touch said-mount\n\
     (exec 3<>/dev/tcp/127.0.0.1/PORT) 2>/dev/null && touch said-network\n\
-    chroot . /bin/bash -c 'echo x > /dev/null' 2>/dev/null\n\
+    chroot . /bin/busybox sh -c 'echo x > /dev/null' 2>/dev/null\n\
     chroot . /bin/busybox touch /said-chroot\nfalse\n";
 
 const CONFIG: &str =
@@ -56,8 +56,10 @@ impl World {
         Self { bench: Bench::new(), server: Server::start(), key: key() }
     }
 
-    fn slackware(&self) {
+    /// A mirror; `shell` is what is in the package of the shell.
+    fn slackware(&self, shell: &str) {
         let port = self.server.url.rsplit(':').next().unwrap();
+        let gzip = |files: &[(&str, &str)]| package(files, Compression::Gzip);
         let xz = |files: &[(&str, &str)]| package(files, Compression::Xz);
         for (path, data) in [
             (
@@ -69,12 +71,8 @@ impl World {
                 ]),
             ),
             (
-                "a/bash-5.1.016-x86_64-1.txz",
-                xz(&[
-                    ("bin/bash", "BUSYBOX"),
-                    ("bin/busybox", "BUSYBOX"),
-                    ("install/doinst.sh", &CONFINED.replace("PORT", port)),
-                ]),
+                "a/bash-5.1.016-x86_64-1.tgz",
+                gzip(&[("bin/busybox", shell), ("install/doinst.sh", &CONFINED.replace("PORT", port))]),
             ),
             ("a/kernel-huge-5.15.19-x86_64-2.txz", xz(&[("boot/vmlinuz", "x")])),
             (
@@ -88,7 +86,11 @@ impl World {
             ),
             (
                 "n/network-scripts-15.0-noarch-18.tgz",
-                package(&[("etc/rc.d/rc.inet1.conf", "USE_DHCP[0]=\"\"\n")], Compression::Gzip),
+                gzip(&[(
+                    "etc/rc.d/rc.inet1.conf",
+                    "USE_DHCP[0]=\"\"
+",
+                )]),
             ),
         ] {
             self.put(path, data);
@@ -148,7 +150,7 @@ fn read(root: &Path, path: &str) -> String {
 #[test]
 fn slackware_is_put_together_from_its_packages() {
     let world = World::new();
-    world.slackware();
+    world.slackware("BUSYBOX");
     let (bench, recipe) = (&world.bench, world.recipe("slackware-http", "15.0", true));
     works(&mut bench.build(&recipe, "out", &["--format=image,dir"]));
     let root = bench.path("out/rootfs");
@@ -181,8 +183,8 @@ fn slackware_is_put_together_from_its_packages() {
 fn packages_and_lists_that_are_not_what_was_published_are_refused() {
     let world = World::new();
     let list = format!("{TOP}/CHECKSUMS.md5");
-    let bash = format!("{TOP}/slackware64/a/bash-5.1.016-x86_64-1.txz");
-    world.slackware();
+    let bash = format!("{TOP}/slackware64/a/bash-5.1.016-x86_64-1.tgz");
+    world.slackware("#!");
     let (sums, good) = (world.server.get(&list), world.server.get(&bash));
     let mut bad = good.clone();
     let middle = bad.len() / 2;
@@ -193,12 +195,12 @@ fn packages_and_lists_that_are_not_what_was_published_are_refused() {
     world.server.put(&bash, good);
     world.server.remove(&format!("{bash}.asc"));
     world.refused(true, "source.keys asks for a signature");
-    world.slackware();
+    world.slackware("#!");
     world.server.put(&list, [&sums[..], b"\n"].concat());
     world.refused(true, "no good signature");
     world.server.remove(&list);
     world.refused(false, "there is no such list of checksums");
-    world.slackware();
+    world.slackware("#!");
     let other = World { bench: Bench::new(), server: world.server.clone(), key: key() };
     other.refused(true, "no good signature");
     // A package that is signed and leaves the root all the same.
@@ -221,7 +223,7 @@ fn plamo_is_put_together_from_its_packages() {
     let zst = |files: &[(&str, &str)]| package(files, Compression::Zstd);
     let script = "touch now\n#%% begin\ntouch later\n#%% end\n";
     for (path, data) in [
-        ("bash-5.2-x86_64-B1.tzst", zst(&[("bin/bash", "BUSYBOX"), ("install/doinst.sh", script)])),
+        ("bash-5.2-x86_64-B1.tzst", zst(&[("bin/bash", "#!"), ("install/doinst.sh", script)])),
         ("kernel-6.1-x86_64-B1.tzst", zst(&[("boot/vmlinuz", "x")])),
         ("more.txz/zstd-1.5-x86_64-B1.tzst", zst(&[("etc/more", "x")])),
     ] {
