@@ -34,8 +34,8 @@ const TEXTS: [(&str, &str); 4] = [
     ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
 ];
 
-/// Mounts what programs in the new root file system need, then gives up the right to mount: what is
-/// read-only stays so.
+/// Mounts what programs in the new root file system need, then gives up the rights by which read-only
+/// could be undone, or files be opened past the mounts.
 const ENTER: &str = "#!/bin/sh
 set -e
 if [ -d /rootfs ]; then
@@ -45,7 +45,7 @@ if [ -d /rootfs ]; then
     done
 fi
 cd /work
-exec setpriv --bounding-set=-sys_admin -- /bin/sh -e /work/.script
+exec setpriv --bounding-set=-sys_admin,-sys_ptrace,-net_admin,-dac_read_search -- /bin/sh -e /work/.script
 ";
 
 /// The place; it goes with this value.

@@ -92,7 +92,7 @@ impl World {
             );
         }
         if let Some((_, post)) = more.split_once("%post") {
-            let _ = write!(spec, "%post{post}\n");
+            let _ = writeln!(spec, "%post{post}");
         }
         spec += "%files\n";
         for (path, _) in files {

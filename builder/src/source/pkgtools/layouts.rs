@@ -1,6 +1,8 @@
 //! Distributions whose mirrors have single packages of Slackware's kind: where these are, which of
 //! them are a root file system, and how the distribution's tools note what is installed.
 
+#![expect(clippy::unnecessary_wraps, reason = "all plans have one signature, and some refuse")]
+
 use super::super::layouts::Signed;
 use crate::{Error, Result};
 

@@ -51,7 +51,7 @@ pub(super) fn unpack(context: &Context<'_>, scripts: &mut Scripts<'_>) -> Result
     prepare(&workshop, &wanted, &trust)?;
     let command = Command { dnf, wanted: &wanted, trust: &trust, architecture: resolved.architecture };
     workshop.run(scripts, "fetching packages with dnf", &command.script("--downloadonly"), true)?;
-    let sources = documents(context.root, &wanted)?;
+    let sources = documents(context.root, &wanted);
     for source in &sources {
         scripts.note(&format!("source: {} SHA-256 {}", source.url, source.sha256))?;
     }
@@ -141,7 +141,7 @@ impl Command<'_> {
 const CACHES: [&str; 2] = ["var/cache/dnf", "var/cache/libdnf5"];
 
 /// The documents that stand for all of a repository, one for each.
-fn documents(root: &Path, wanted: &Wanted) -> Result<Vec<manifest::Source>> {
+fn documents(root: &Path, wanted: &Wanted) -> Vec<manifest::Source> {
     let mut sources = Vec::new();
     for cache in cached(root) {
         let document = cache.join("repodata/repomd.xml");
@@ -156,7 +156,7 @@ fn documents(root: &Path, wanted: &Wanted) -> Result<Vec<manifest::Source>> {
         });
     }
     sources.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(sources)
+    sources
 }
 
 /// A directory for each repository.

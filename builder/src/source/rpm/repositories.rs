@@ -81,19 +81,16 @@ impl Wanted {
             let sets = definition.packages.sets.iter().filter(|set| set.early && set.action == action);
             sets.flat_map(|set| set.packages.clone()).collect::<Vec<_>>()
         };
-        let (repositories, mut packages, release) = match layout {
-            Some(layout) => {
-                let major = release.split('.').next().unwrap_or(&release).to_owned();
-                let text = layout.text(base, &release, &major);
-                (text, layout.packages.iter().map(|name| (*name).to_owned()).collect(), major)
-            }
-            None => {
-                let components = definition.source.components.clone();
-                let packages: Vec<_> =
-                    ["yum", "dnf"].map(str::to_owned).into_iter().chain(components).collect();
-                (definition.source.url.clone(), packages, release)
-            }
+        let (repositories, first, release) = if let Some(layout) = layout {
+            let major = release.split('.').next().unwrap_or(&release).to_owned();
+            (layout.text(base, &release, &major), layout.packages, major)
+        } else {
+            (definition.source.url.clone(), &["yum", "dnf"][..], release)
         };
+        let mut packages: Vec<_> = first.iter().map(|name| (*name).to_owned()).collect();
+        if layout.is_none() {
+            packages.extend(definition.source.components.clone());
+        }
         packages.extend(early("install"));
         let excluded = early("remove");
         if let Some(odd) = packages.iter().chain(&excluded).find(|name| !is_name(name)) {
