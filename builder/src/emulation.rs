@@ -9,7 +9,7 @@ use millstream_runtime::CancelToken;
 use millstream_runtime::sandbox::{Exec, Sandbox};
 
 use crate::recipe::{Definition, Resolved};
-use crate::{Error, Result};
+use crate::{Error, Result, source};
 
 /// Where the kernel lists the interpreters it knows (binfmt_misc).
 const REGISTRY: &str = "/proc/sys/fs/binfmt_misc";
@@ -85,7 +85,7 @@ fn runs_natively(host: Architecture, wanted: Architecture) -> bool {
 /// Whether anything of the new root file system is run while it is built.
 fn runs_programs(definition: &Definition) -> bool {
     let packages = &definition.packages;
-    definition.source.downloader == "debootstrap"
+    source::runs_programs(&definition.source.downloader)
         || !definition.actions.is_empty()
         || packages.update
         || packages.cleanup
