@@ -61,6 +61,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 pub(crate) use cgroup::Controllers;
+pub use config::devices::{Device, Devices};
 pub use config::{Configuration, Profile, Settings};
 pub use exec::ExecOptions;
 pub use files::{Pulled, PushOptions};

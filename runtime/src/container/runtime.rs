@@ -156,6 +156,7 @@ impl Runtime {
             pending_layers: None,
             created_at: now(),
             settings: configuration.config,
+            devices: configuration.devices,
             profiles: configuration.profiles,
             ephemeral: options.ephemeral,
             pending_templates: Some("create".into()),
@@ -295,7 +296,7 @@ impl Runtime {
     }
 
     /// The directory of the containers.
-    pub(super) fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 

@@ -2,6 +2,7 @@
 
 mod check;
 mod create;
+mod devices;
 mod exec;
 mod files;
 mod list;
