@@ -142,6 +142,9 @@ pub struct Running {
     /// What the user should know about this run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Processes that belong to its network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub helpers: Vec<Process>,
 }
 
 /// How a run ended.

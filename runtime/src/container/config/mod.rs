@@ -22,7 +22,7 @@ use super::lock::DirLock;
 use super::name::ContainerName;
 use super::record::{Config, State};
 use super::runtime::Runtime;
-use crate::{Error, Result};
+use crate::{Error, Result, network};
 
 /// Keys and their values.
 pub type Settings = BTreeMap<String, String>;
@@ -139,6 +139,7 @@ impl Runtime {
             Err(error) if error.kind() == io::ErrorKind::NotFound && name.as_str() == DEFAULT => {
                 Ok(Profile {
                     description: "Every container's, unless it is told otherwise".into(),
+                    devices: self.default_devices(),
                     ..Profile::default()
                 })
             }
@@ -231,6 +232,14 @@ impl Runtime {
         let changed = names.into_iter().filter(|name| devices.get(*name) != after.get(*name));
         notes.extend(changed.map(|name| format!("device {name} changes with the next start")));
         Ok(notes)
+    }
+
+    /// As long as nobody changed the profile: an interface, where there is a network for it.
+    fn default_devices(&self) -> Devices {
+        let keys = [("type", "nic"), ("network", network::DEFAULT)];
+        let keys = keys.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let there = self.has_default_network();
+        there.then(|| ("eth0".to_owned(), keys.into())).into_iter().collect()
     }
 
     fn users_of(&self, profile: &ContainerName) -> Result<Vec<(ContainerName, Config)>> {
