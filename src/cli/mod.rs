@@ -5,6 +5,7 @@ pub mod client;
 pub mod files;
 pub mod instance;
 pub mod lxc_template;
+pub mod network;
 pub mod pack;
 pub mod server;
 pub mod settings;

@@ -46,6 +46,10 @@ pub const TESTS: &[Need] = &[
     ("/usr/bin/xdelta3", "xdelta3", "makes and applies the deltas that LXD and Incus read"),
     ("/usr/bin/ps", "procps", "shows that no process stays behind"),
     ("/usr/bin/sqfs2tar", "squashfs-tools-ng", "reads root file systems that come as squashfs"),
+    ("/usr/sbin/ip", "iproute2", "makes interfaces"),
+    ("/usr/sbin/nft", "nftables", "translates addresses of containers"),
+    ("/usr/sbin/dnsmasq", "dnsmasq-base", "gives containers addresses and names"),
+    ("/usr/bin/pasta", "passt", "connects containers of ordinary users"),
     ("/usr/bin/unshare", "util-linux", "gives a test a mount namespace of its own"),
     ("/usr/bin/setpriv", "util-linux", "runs a test as an ordinary user"),
 ];

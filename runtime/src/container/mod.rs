@@ -62,25 +62,25 @@ use std::ffi::OsString;
 use std::path::Path;
 
 pub(crate) use cgroup::Controllers;
+pub use config::devices::{Device, Devices};
 pub(crate) use config::devices::{
     nic::{is_interface, rate as nic_rate},
     of_type,
     proxy::address as proxy_address,
 };
-pub use config::devices::{Device, Devices};
-pub(crate) use confine::{become_root as become_container_root, die_with_parent};
-pub(crate) use lock::DirLock;
-pub(crate) use process::Process;
-pub(crate) use record::new_id;
 pub use config::{Configuration, Profile, Settings};
+pub(crate) use confine::{become_root as become_container_root, die_with_parent};
 pub use exec::ExecOptions;
 pub use files::{Pulled, PushOptions};
 pub use idmap::IdMap;
 pub use image::ImageFiles;
 pub use lifecycle::Stopped;
+pub(crate) use lock::DirLock;
 pub use name::ContainerName;
 pub use owner::become_root;
 pub(crate) use probe::try_sharing;
+pub(crate) use process::Process;
+pub(crate) use record::new_id;
 pub use record::{Base, Exit};
 pub use runtime::{CreateOptions, ImageUse, Info, Runtime, Status};
 pub use storage::Snapshot;

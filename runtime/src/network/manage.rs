@@ -156,7 +156,11 @@ impl Runtime {
         Ok(users)
     }
 
-    pub(super) fn network_up(&self, name: &str, network: &Network) -> std::result::Result<Vec<String>, String> {
+    pub(super) fn network_up(
+        &self,
+        name: &str,
+        network: &Network,
+    ) -> std::result::Result<Vec<String>, String> {
         let _lock = self.lock_networks().map_err(|e| e.to_string())?;
         self.bridge(name, network).up()
     }
@@ -197,5 +201,8 @@ impl Runtime {
 }
 
 fn refused(name: &str, reason: &str) -> Error {
-    Error::Network { name: name.chars().take(40).flat_map(char::escape_debug).collect(), reason: reason.into() }
+    Error::Network {
+        name: name.chars().take(40).flat_map(char::escape_debug).collect(),
+        reason: reason.into(),
+    }
 }

@@ -71,7 +71,10 @@ impl Nic {
     fn limit(&self) -> Vec<String> {
         let Link::Bridged(_) = self.link else {
             let limited = self.ingress.or(self.egress).is_some();
-            return limited.then(|| "limits are kept for bridged interfaces alone".into()).into_iter().collect();
+            return limited
+                .then(|| "limits are kept for bridged interfaces alone".into())
+                .into_iter()
+                .collect();
         };
         let mut notes = Vec::new();
         let host = self.host_name.as_str();

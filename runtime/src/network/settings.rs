@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::container::Settings;
 
-const KEYS: &str = "ipv4.address, ipv4.nat, ipv4.dhcp, ipv6.address, ipv6.nat, bridge.mtu, dns.domain, user.*";
+const KEYS: &str =
+    "ipv4.address, ipv4.nat, ipv4.dhcp, ipv6.address, ipv6.nat, bridge.mtu, dns.domain, user.*";
 
 /// An address with the length of its network's prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -56,12 +56,12 @@ pub fn ip(lines: &[String]) -> Result<(), String> {
 /// Whether this network namespace has an interface.
 pub fn exists(interface: &str) -> bool {
     let text = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
-    text.lines().any(|line| line.trim_start().strip_prefix(interface).is_some_and(|rest| rest.starts_with(':')))
+    text.lines()
+        .any(|line| line.trim_start().strip_prefix(interface).is_some_and(|rest| rest.starts_with(':')))
 }
 
 /// The same for the same text, for ever (FNV-1a).
 pub fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -34,7 +34,11 @@ impl Interfaces {
     /// Those of the network namespace of a process.
     pub fn of(pid: i32) -> Self {
         let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/net/{file}")).unwrap_or_default();
-        Self { counters: counters(&read("dev")), ipv4: ipv4(&read("fib_trie")), ipv6: ipv6(&read("if_inet6")) }
+        Self {
+            counters: counters(&read("dev")),
+            ipv4: ipv4(&read("fib_trie")),
+            ipv6: ipv6(&read("if_inet6")),
+        }
     }
 }
 

@@ -92,5 +92,7 @@ fn existing<'a>(devices: &'a mut Devices, name: &str) -> anyhow::Result<&'a mut 
 }
 
 fn missing(name: &str) -> anyhow::Error {
-    anyhow!("there is no device {name} here; one that a profile gives is changed by adding one of the same name")
+    anyhow!(
+        "there is no device {name} here; one that a profile gives is changed by adding one of the same name"
+    )
 }

@@ -139,7 +139,7 @@ fn free(runtime: &Runtime, name: &str) -> anyhow::Result<ContainerName> {
     Ok(name)
 }
 
-fn say(notes: &[String], quiet: bool) {
+pub fn say(notes: &[String], quiet: bool) {
     for note in notes {
         output::say(quiet, note);
     }
@@ -160,7 +160,7 @@ pub fn pair(text: &str) -> anyhow::Result<(String, String)> {
 }
 
 /// The YAML on standard input, or what an editor makes of `value`.
-fn edit<T: Serialize + DeserializeOwned>(value: &T) -> anyhow::Result<T> {
+pub fn edit<T: Serialize + DeserializeOwned>(value: &T) -> anyhow::Result<T> {
     let mut text = String::new();
     if std::io::stdin().is_terminal() {
         let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;

@@ -40,11 +40,7 @@ pub struct Key {
 }
 
 /// All there are.
-pub const KINDS: &[Kind] = &[
-    nic::KIND,
-    Kind { name: "none", keys: &[], check: |_| Ok(()) },
-    proxy::KIND,
-];
+pub const KINDS: &[Kind] = &[nic::KIND, Kind { name: "none", keys: &[], check: |_| Ok(()) }, proxy::KIND];
 
 /// Accepts devices that may be set; the error names the device and says what would be right.
 pub fn check(devices: &Devices) -> Result<()> {
