@@ -170,8 +170,9 @@ fn networking(root: bool) -> Vec<Finding> {
     };
     let mut found: Vec<_> = needed.iter().map(look).collect();
     if !root {
-        let there = Path::new("/dev/net/tun").exists();
-        let result = if there { Ok(String::new()) } else { Err("try: modprobe tun".into()) };
+        let tun = fs::File::options().read(true).write(true).open("/dev/net/tun");
+        let result = tun.map(|_| String::new());
+        let result = result.map_err(|e| format!("{e}; it needs mode 0666, and the module tun"));
         found.push(finding("/dev/net/tun", result, false, needed[0].1));
     }
     found

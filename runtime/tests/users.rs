@@ -66,7 +66,7 @@ impl User {
         let join = "for group in $GROUPS_OF_USER; do echo $$ > $group/cgroup.procs; done; \"$@\"";
         let groups: Vec<_> = self.groups.iter().map(|group| group.to_str().unwrap()).collect();
         Command::new("unshare")
-            .arg(if host.is_empty() { "--fork" } else { "--net" })
+            .args(if host.is_empty() { &["--fork"][..] } else { &["--net", "--mount"] })
             .args([
                 "timeout",
                 "120",
@@ -215,6 +215,9 @@ ip link set out0 up
 ip route add default via 198.51.100.1
 served=$(mktemp -d)
 echo served > "$served/index.html"
+mknod "$served/tun" c 10 200
+chmod 666 "$served/tun"
+mount --bind "$served/tun" /dev/net/tun
 busybox httpd -f -p 198.51.100.2:8000 -h "$served" & public=$!
 busybox httpd -f -p 127.0.0.1:8001 -h "$served" & local=$!
 trap 'kill $public $local; rm -r "$served"' EXIT

@@ -130,7 +130,7 @@ pub fn pasta(nic: &Nic, pid: i32) -> Step<std::process::Child> {
     let mut command = Command::new(program);
     // Addresses of its own, so that the host's lead to the host; the gateway's does not lead to the
     // host's loopback, where services trust whoever asks.
-    command.args(["--foreground", "--quiet", "--config-net", "--no-map-gw"]);
+    command.args(["--foreground", "--config-net", "--no-map-gw"]);
     command.args(["--address", "10.0.2.15", "--netmask", "255.255.255.0", "--gateway", "10.0.2.2"]);
     command.args(["--tcp-ports", "none", "--udp-ports", "none", "--tcp-ns", "none", "--udp-ns", "none"]);
     command.args(["--ns-ifname", &nic.name]);
@@ -150,7 +150,7 @@ pub fn pasta(nic: &Nic, pid: i32) -> Step<std::process::Child> {
             return Ok(child);
         }
         if let Ok(Some(_)) = child.try_wait() {
-            return Err(format!("pasta ended: {}", said(log)));
+            return Err(format!("pasta ended: {}; `millstream check` tells what it needs", said(log)));
         }
         std::thread::sleep(std::time::Duration::from_millis(4));
     }
@@ -163,7 +163,8 @@ fn said(mut log: File) -> String {
     use std::io::{Read, Seek};
     let mut text = String::new();
     let _ = log.rewind().and_then(|()| log.take(2000).read_to_string(&mut text));
-    text.lines().take(3).collect::<Vec<_>>().join("; ")
+    let lines: Vec<_> = text.lines().filter(|line| !line.contains("syslog")).collect();
+    lines[lines.len().saturating_sub(3)..].join("; ")
 }
 
 /// An address that stays the container's for this device.
