@@ -252,6 +252,7 @@ mod tests {
             stop_signal: libc::SIGPWR,
             caller: None,
             notes: Vec::new(),
+            helpers: Vec::new(),
         };
         assert!(running.is_alive());
         running.boot_id = "another".into();

@@ -1,5 +1,6 @@
 //! A network on the host: a bridge, an `nft` chain that translates addresses, and a `dnsmasq`.
 
+use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -130,10 +131,10 @@ impl Bridge<'_> {
         let dhcp = self.settings.get("ipv4.dhcp").is_none_or(|value| value == "true");
         if let Some(subnet) = ipv4(self.settings).filter(|_| dhcp) {
             let (first, last, mask) = subnet.range();
-            text += &format!("dhcp-range={first},{last},{mask},1h\n");
+            let _ = writeln!(text, "dhcp-range={first},{last},{mask},1h");
         }
         if ipv6(self.settings).is_some() {
-            text += &format!("enable-ra\ndhcp-range=::,constructor:{name},ra-stateless,ra-names\n");
+            let _ = writeln!(text, "enable-ra\ndhcp-range=::,constructor:{name},ra-stateless,ra-names");
         }
         text
     }

@@ -91,9 +91,10 @@ impl Runtime {
         let seed = tools::hash(&new_id()?);
         settings::fill(&mut network.config, seed).map_err(|reason| refused(name, &reason))?;
         settings::check(&network.config).map_err(|reason| refused(name, &reason))?;
-        let notes = match userns::inside() {
-            true => Vec::new(),
-            false => self.bridge(name, &network).up().map_err(|reason| refused(name, &reason))?,
+        let notes = if userns::inside() {
+            Vec::new()
+        } else {
+            self.bridge(name, &network).up().map_err(|reason| refused(name, &reason))?
         };
         let path = self.network_path(name);
         let text = serde_json::to_vec_pretty(&network).map_err(|e| Error::io(&path)(e.into()))?;

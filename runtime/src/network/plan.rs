@@ -116,9 +116,9 @@ fn reserve(
         if !subnet.is_some_and(|subnet| address.parse().is_ok_and(|address| subnet.has(address))) {
             return Err(format!("ipv4.address {address} is none of network {network}"));
         }
-        line += &format!(",{address}");
+        line.extend([",", address]);
     }
-    line += &format!(",{}\n", who.name);
+    line.extend([",", who.name, "\n"]);
     let bridge = runtime.bridge(network, known);
     let file = bridge.hosts().join(format!("{}.{device}", who.id));
     if fs::read_to_string(&file).is_ok_and(|text| text == line) {

@@ -121,8 +121,7 @@ pub fn fill(settings: &mut Settings, seed: u64) -> Result<(), String> {
         settings.insert("ipv4.address".into(), format!("{address}/24"));
     }
     if auto(settings, "ipv6.address") {
-        let [_, _, a, b, c, d, e, f] = seed.to_be_bytes().map(u16::from);
-        let address = Ipv6Addr::new(0xfd42, a << 8 | b, c << 8 | d, e << 8 | f, 0, 0, 0, 1);
+        let address = Ipv6Addr::from(0xfd42 << 112 | u128::from(seed & 0xffff_ffff_ffff) << 64 | 1);
         settings.insert("ipv6.address".into(), format!("{address}/64"));
     }
     for key in ["ipv4.nat", "ipv6.nat"] {

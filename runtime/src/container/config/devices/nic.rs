@@ -43,11 +43,10 @@ const RATE: &str = "bits a second as in 10Mbit";
 
 fn check(device: &Device) -> Result<(), String> {
     match (device.get("network"), device.get("nictype"), device.get("parent")) {
-        (Some(_), None, None) => Ok(()),
         (None, Some(_), Some(_)) if device.contains_key("ipv4.address") => {
             Err("ipv4.address is given out by a network of ours; set network".into())
         }
-        (None, Some(_), Some(_)) => Ok(()),
+        (Some(_), None, None) | (None, Some(_), Some(_)) => Ok(()),
         _ => Err("it needs either network, or nictype and parent".into()),
     }
 }
