@@ -6,6 +6,7 @@ pub mod daily;
 pub mod files;
 pub mod instance;
 pub mod lxc_template;
+pub mod network;
 pub mod pack;
 pub mod server;
 pub mod settings;

@@ -41,6 +41,10 @@ pub fn run(runtime: &Runtime, args: &Create, start: bool, quiet: bool) -> anyhow
         configuration.config.insert(key, value);
     }
     let image = image(&args.image, quiet)?;
+    // Bridges are the machine's: another directory gets one only when told to.
+    if std::env::var_os("MILLSTREAM_DIR").is_none() {
+        super::settings::say(&runtime.create_default_network()?, quiet);
+    }
     let usage = if args.copy_image { ImageUse::Copied } else { ImageUse::Automatic };
     let options = CreateOptions { image: usage, configuration, ephemeral: args.ephemeral };
     if start {
