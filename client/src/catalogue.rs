@@ -17,6 +17,7 @@ use crate::{Error, Result};
 
 const METADATA: [&str; 2] = ["lxd.tar.xz", "incus.tar.xz"];
 const MANIFEST: &str = "manifest.json";
+const DELTA: &str = "root.tar.xz.delta";
 
 /// Kinds of root file system archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,15 @@ pub struct RemoteFile {
     pub sha256: Sha256Digest,
 }
 
+/// What makes an image's root file system out of that of an earlier serial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delta {
+    /// The earlier serial.
+    pub base: String,
+    /// The delta.
+    pub file: RemoteFile,
+}
+
 /// What a product says of itself beyond its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Details {
@@ -88,6 +98,10 @@ pub struct CatalogueImage {
     pub rootfs: RemoteFile,
     /// Its kind.
     pub root_kind: RootKind,
+    /// SHA-256 of the root file system's archive, uncompressed, on our own streams.
+    pub uncompressed: Option<Sha256Digest>,
+    /// Deltas to `rootfs.tar.xz`, on our own streams.
+    pub deltas: Vec<Delta>,
     /// `manifest.json`, on our own streams.
     pub manifest: Option<RemoteFile>,
     /// Whether it is the product's newest.
@@ -340,9 +354,20 @@ fn image(
         metadata: file(metadata)?,
         rootfs: file(root)?,
         root_kind,
+        uncompressed: root.sha256_uncompressed,
+        deltas: deltas(version),
         manifest: of_type(MANIFEST).map(file).transpose()?,
         newest: false,
     }))
+}
+
+/// Deltas never decide what an image is, so one that is listed wrongly is only passed over.
+fn deltas(version: &Version) -> Vec<Delta> {
+    let delta = |item: &Item| {
+        let base = item.delta_base.clone().filter(|base| is_serial(base))?;
+        Some(Delta { base, file: file(item).ok()? })
+    };
+    version.items.values().filter(|item| item.ftype == DELTA).filter_map(delta).collect()
 }
 
 fn file(item: &Item) -> Result<RemoteFile, String> {

@@ -24,6 +24,8 @@
 //! # }
 //! ```
 
+pub mod access;
+mod arriving;
 mod cache;
 pub mod catalogue;
 mod client;
@@ -42,6 +44,8 @@ mod tree;
 mod trust;
 mod upkeep;
 
+pub use access::Access;
+pub use arriving::{Arriving, Sink};
 pub use catalogue::{Catalogue, CatalogueImage};
 pub use client::{Client, ClientConfig, Resolved};
 pub use error::{Error, Result};

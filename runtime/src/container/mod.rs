@@ -65,7 +65,7 @@ pub use config::{Configuration, Profile, Settings};
 pub use exec::ExecOptions;
 pub use files::{Pulled, PushOptions};
 pub use idmap::IdMap;
-pub use image::ImageFiles;
+pub use image::{ImageFiles, Prepared};
 pub use lifecycle::Stopped;
 pub use name::ContainerName;
 pub use owner::become_root;
