@@ -16,10 +16,10 @@ struct Daemon(Child);
 impl Daemon {
     fn start(command: &mut Command, port: u16) -> Self {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let daemon = Self(child.unwrap_or_else(|e| panic!("{:?}: {e}", command.get_program())));
+        let daemon = Self(child.unwrap_or_else(|e| panic!("{}: {e}", command.get_program().display())));
         let end = Instant::now() + Duration::from_secs(10);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < end, "{:?} does not listen", command.get_program());
+            assert!(Instant::now() < end, "{} does not listen", command.get_program().display());
             std::thread::sleep(Duration::from_millis(20));
         }
         daemon
@@ -159,8 +159,8 @@ impl Nginx {
         Self { dir, url: format!("https://127.0.0.1:{port}"), _daemon: daemon }
     }
 
-    fn ca(&self) -> Option<String> {
-        Some(fs::read_to_string(self.path("ca.pem")).unwrap())
+    fn ca(&self) -> String {
+        fs::read_to_string(self.path("ca.pem")).unwrap()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -173,10 +173,10 @@ async fn a_client_certificate_is_shown() {
     let tree = Tree::new();
     let nginx = Nginx::start(tree.root(), "ssl_client_certificate CA; ssl_verify_client on;");
     let certificate = |path| Access { client_certificate: path, ..Access::default() };
-    assert!(add(&Fixture::new(), &tree, &nginx.url, nginx.ca(), certificate(None)).await.is_err());
+    assert!(add(&Fixture::new(), &tree, &nginx.url, Some(nginx.ca()), certificate(None)).await.is_err());
     let path = nginx.path("both.pem");
     let fixture = Fixture::new();
-    add(&fixture, &tree, &nginx.url, nginx.ca(), certificate(Some(path.clone()))).await.unwrap();
+    add(&fixture, &tree, &nginx.url, Some(nginx.ca()), certificate(Some(path.clone()))).await.unwrap();
     assert_same(&tree, &only_image(&tree), &fixture.fetch(NAME).await.unwrap());
     // Readable by others, or not there: said before anything is asked.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
@@ -196,11 +196,11 @@ async fn a_token_is_shown_and_never_printed() {
     };
     let access = Access { token: Some(path.clone()), ..Access::default() };
     write("s3cret.wrong");
-    let error = add(&Fixture::new(), &tree, &nginx.url, nginx.ca(), access.clone()).await.unwrap_err();
+    let error = add(&Fixture::new(), &tree, &nginx.url, Some(nginx.ca()), access.clone()).await.unwrap_err();
     assert!(error.to_string().contains("401") && !error.to_string().contains("s3cret"), "{error}");
     write("s3cret.token\n");
     let fixture = Fixture::new();
-    add(&fixture, &tree, &nginx.url, nginx.ca(), access).await.unwrap();
+    add(&fixture, &tree, &nginx.url, Some(nginx.ca()), access).await.unwrap();
     assert_same(&tree, &only_image(&tree), &fixture.fetch(NAME).await.unwrap());
     let remotes = fs::read_to_string(fixture.dir.path().join("config/remotes.json")).unwrap();
     assert!(!remotes.contains("s3cret"));
