@@ -27,13 +27,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let fetched = client.fetch_into(&image.parse()?, Keep::default(), Some(sink), &NoProgress).await;
     let done = async {
         let stored = fetched?;
-        let extracted = match unpacked.try_recv() {
-            Ok(result) => result?,
+        let extracted = if let Ok(result) = unpacked.try_recv() {
+            result?
+        } else {
             // It was in the store already.
-            Err(_) => {
-                let options = ExtractOptions { ownership: Ownership::Caller, ..ExtractOptions::default() };
-                extract(fs::File::open(&stored.rootfs)?, &staging, &options)?
-            }
+            let options = ExtractOptions { ownership: Ownership::Caller, ..ExtractOptions::default() };
+            extract(fs::File::open(&stored.rootfs)?, &staging, &options)?
         };
         fs::rename(&staging, &target)?;
         Ok::<_, Box<dyn std::error::Error>>(extracted)

@@ -282,7 +282,7 @@ impl Client {
         // A mirror that is down, frozen or lies is passed over: all of what it said is dropped.
         for tree in remote.trees(&self.config.http)? {
             match self.reader(remote, &tree, &trust).read().await {
-                Ok(documents) => return Ok(Catalogue::new(documents)),
+                Ok(parts) => return Ok(Catalogue::of_parts(parts)),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
