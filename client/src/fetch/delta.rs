@@ -1,7 +1,7 @@
 //! Today's root file system out of yesterday's and a delta.
 //!
-//! What is made is the uncompressed archive, whose digest the signed documents state. The compressed one
-//! takes far longer than the download it saves; the store makes it when somebody asks for it.
+//! What is made is the uncompressed archive, whose digest the signed documents state. Compressing the
+//! changed blocks can take longer than the download that is saved; the store does it when somebody asks.
 
 use std::fs::{self, File};
 use std::io::Write;
