@@ -7,6 +7,8 @@ use std::time::SystemTime;
 use millstream_image::openpgp::Keyring;
 use millstream_image::{Alias, Architecture};
 
+use crate::access::Access;
+use crate::arriving::Sink;
 use crate::cache::DocumentCache;
 use crate::catalogue::{Catalogue, CatalogueImage};
 use crate::detect;
@@ -96,8 +98,8 @@ impl Client {
 
     /// The public key a server offers at `key.asc`. It proves nothing: show its fingerprint, or
     /// compare it with one from elsewhere, before pinning it.
-    pub async fn offered_key(&self, url: &str, ca: Option<&String>) -> Result<Keyring> {
-        let tree = remotes::open_tree(&remotes::parse_url(url)?, ca, &self.config.http)?;
+    pub async fn offered_key(&self, url: &str, ca: Option<&String>, access: &Access) -> Result<Keyring> {
+        let tree = remotes::open_tree(&remotes::parse_url(url)?, ca, access, &self.config.http)?;
         documents::offered_key(&tree).await
     }
 
@@ -109,7 +111,11 @@ impl Client {
         // What an earlier remote of this name has shown must not be held against this one.
         self.trust_file(name).remove()?;
         let tree = self.tree(&remote)?;
-        remote.protocol = detect::protocol(&tree, remote.is_signed()).await?;
+        remote.protocol = match detect::protocol(&tree, remote.is_signed()).await {
+            // Its mirrors will say.
+            Err(error) if error.is_passing() && !remote.mirrors.is_empty() => Protocol::Simplestreams,
+            other => other?,
+        };
         let products = match remote.protocol {
             Protocol::Simplestreams => self.read(name, &remote).await?.newest().count(),
             Protocol::Lxc => {
@@ -193,11 +199,26 @@ impl Client {
         Ok(Resolved::Remote(remote, Box::new(image)))
     }
 
-    /// Brings the image a name means into the store, if it is not there, and returns it.
+    /// Brings the image a name means into the store, if it is not there, and returns it. Dropping the
+    /// future at any point leaves the store as it was, and what has come for the next call.
     pub async fn fetch(&self, name: &ImageName, keep: Keep, progress: &dyn Progress) -> Result<StoredImage> {
+        self.fetch_into(name, keep, None, progress).await
+    }
+
+    /// As [`Client::fetch`], while `sink` reads the root file system as it comes: it has returned when
+    /// this does. An image that is here already, or is no tar archive, is not given to it.
+    pub async fn fetch_into(
+        &self,
+        name: &ImageName,
+        keep: Keep,
+        sink: Option<Sink>,
+        progress: &dyn Progress,
+    ) -> Result<StoredImage> {
         match self.resolve(name).await? {
             Resolved::Local(image) => Ok(*image),
-            Resolved::Remote(remote, image) => self.fetch_image(&remote, &image, keep, progress).await,
+            Resolved::Remote(remote, image) => {
+                self.fetch_image_into(&remote, &image, keep, sink, progress).await
+            }
         }
     }
 
@@ -209,9 +230,23 @@ impl Client {
         keep: Keep,
         progress: &dyn Progress,
     ) -> Result<StoredImage> {
+        self.fetch_image_into(name, image, keep, None, progress).await
+    }
+
+    /// As [`Client::fetch_into`], of an image already found.
+    pub async fn fetch_image_into(
+        &self,
+        name: &RemoteName,
+        image: &CatalogueImage,
+        keep: Keep,
+        sink: Option<Sink>,
+        progress: &dyn Progress,
+    ) -> Result<StoredImage> {
         let remotes = self.remotes()?;
         let tree = self.tree(remotes.get(name)?)?;
-        fetch::image(&*self.store()?, &tree, name.as_str(), image, keep, progress).await
+        let store = self.store()?;
+        let job = fetch::Job { store: &store, tree: &tree, remote: name.as_str(), image, keep, progress };
+        job.run(sink).await
     }
 
     /// Gives a stored image names; `replace` takes them from other images.
@@ -242,13 +277,22 @@ impl Client {
                           with lxc-create -t millstream";
             return Err(Error::remote(name, reason));
         }
-        let (tree, trust) = (self.tree(remote)?, self.trust_file(name));
-        let documents = self.reader(remote, &tree, &trust).read().await?;
-        Ok(Catalogue::new(documents))
+        let trust = self.trust_file(name);
+        let mut first_error = None;
+        // A mirror that is down, frozen or lies is passed over: all of what it said is dropped.
+        for tree in remote.trees(&self.config.http)? {
+            match self.reader(remote, &tree, &trust).read().await {
+                Ok(parts) => return Ok(Catalogue::of_parts(parts)),
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        Err(first_error.unwrap_or_else(|| Error::remote(name, "it has no servers")))
     }
 
+    /// The remote's tree at the remote itself.
     pub(crate) fn tree(&self, remote: &Remote) -> Result<Tree> {
-        remote.tree(&self.config.http)
+        let trees = remote.trees(&self.config.http)?;
+        trees.into_iter().next().ok_or_else(|| Error::remote(&remote.url, "it has no servers"))
     }
 
     pub(crate) fn reader<'a>(

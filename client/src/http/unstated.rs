@@ -34,7 +34,7 @@ async fn attempt(
     cap: u64,
     progress: &dyn Progress,
 ) -> Result<(Sha256Digest, u64)> {
-    let response = http.get(url, 0).await?;
+    let response = http.get(url, 0, None).await?;
     let stated = response.content_length();
     let too_long = || Error::mismatch(shown(url), format!("more than the {cap} bytes allowed"));
     if stated.is_some_and(|length| length > cap) {

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use millstream_image::Architecture;
 use serde::{Deserialize, Serialize};
 
-pub use create::{Container, create};
+pub use create::{Container, create, unpack};
 pub(crate) use index::index;
 pub use source::{CacheUse, Came};
 

@@ -73,7 +73,7 @@ pub(crate) use confine::{become_root as become_container_root, die_with_parent};
 pub use exec::ExecOptions;
 pub use files::{Pulled, PushOptions};
 pub use idmap::IdMap;
-pub use image::ImageFiles;
+pub use image::{ImageFiles, Prepared};
 pub use lifecycle::Stopped;
 pub(crate) use lock::DirLock;
 pub use name::ContainerName;

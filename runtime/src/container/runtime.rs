@@ -1,6 +1,7 @@
 //! Containers on disk: create, list, describe, delete.
 
 use std::fs;
+use std::io::Read;
 
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use serde::Serialize;
 use super::cgroup::{self, Usage};
 use super::config::Configuration;
 use super::idmap::{self, IdMap};
-use super::image::{self, ImageFiles, Unpacked, UnpackedImage, extract_shifted};
+use super::image::{self, ImageFiles, Prepared, Unpacked, UnpackedImage, extract_shifted};
 use super::lifecycle;
 use super::lock::DirLock;
 use super::name::ContainerName;
@@ -122,6 +123,12 @@ impl Runtime {
         let closed = fs::Permissions::from_mode(0o700);
         fs::set_permissions(dir, closed).map_err(Error::io(dir))?;
         Ok(Self { dir: fs::canonicalize(dir).map_err(Error::io(dir))? })
+    }
+
+    /// Unpacks an image's root file system while it comes, out of sight; `None` when it lies unpacked
+    /// already. Architecture and the like are looked at in [`Prepared::finish`].
+    pub fn prepare(&self, image: Fingerprint, rootfs: impl Read + Send) -> Result<Option<Prepared>> {
+        Prepared::new(&self.images(), Unpacked { fingerprint: image, ids: idmap::only_range()? }, rootfs)
     }
 
     /// Makes a container from an image, which is unpacked if no other container did that yet.
