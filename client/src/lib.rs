@@ -41,6 +41,7 @@ mod suggest;
 mod tree;
 mod trust;
 mod upkeep;
+mod upstream;
 
 pub use catalogue::{Catalogue, CatalogueImage};
 pub use client::{Client, ClientConfig, Resolved};
@@ -53,3 +54,4 @@ pub use remotes::{Remote, RemoteName, Remotes, Trust};
 pub use store::{Store, StoredImage};
 pub use tree::TreePath;
 pub use upkeep::{CACHE_EXPIRY, Refreshed};
+pub use upstream::{Lot, Offer, Upstream};

@@ -109,7 +109,7 @@ async fn fill(
         }
         (part, result)
     });
-    let received = receive(Body::new(what.url, response, http.pace), what, from, to_disk, meter).await;
+    let received = receive(Body::new(what.url, response, http), what, from, to_disk, meter).await;
     let (part, written) = writer.await.map_err(stopped)?;
     Ok((part, written.and(received)))
 }

@@ -6,6 +6,7 @@
 mod body;
 mod download;
 mod part;
+mod rate;
 mod unstated;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use rustls::pki_types::pem::PemObject;
 use url::Url;
 
 use self::body::Body;
+use self::rate::Rate;
 use crate::{Error, Progress, Result};
 
 const CONNECT: Duration = Duration::from_secs(15);
@@ -73,6 +75,8 @@ pub struct HttpOptions {
     pub pace: Pace,
     /// How often a failing server is asked again.
     pub retry: Retry,
+    /// The most bytes a second that all downloads together take.
+    pub rate: Option<u64>,
 }
 
 /// Fetches over HTTP and HTTPS. Cheap to clone; clones share connections.
@@ -81,6 +85,7 @@ pub struct HttpClient {
     inner: reqwest::Client,
     pace: Pace,
     retry: Retry,
+    rate: Option<Arc<Rate>>,
     headers: HeaderMap,
 }
 
@@ -115,7 +120,8 @@ impl HttpClient {
             .redirect(redirect::Policy::custom(follow))
             .build()
             .map_err(|e| setup(&e))?;
-        Ok(Self { inner, pace: options.pace, retry: options.retry, headers: HeaderMap::new() })
+        let rate = options.rate.map(|rate| Arc::new(Rate::new(rate)));
+        Ok(Self { inner, pace: options.pace, retry: options.retry, rate, headers: HeaderMap::new() })
     }
 
     /// The same client, which accepts these media types and shows a bearer token (RFC 6750). The
@@ -193,7 +199,7 @@ impl HttpClient {
         if response.content_length().is_some_and(|length| length > cap) {
             return Err(too_long());
         }
-        let mut body = Body::new(url, response, self.pace);
+        let mut body = Body::new(url, response, self);
         let mut document = Vec::new();
         while let Some(chunk) = body.next().await? {
             if (document.len() + chunk.len()) as u64 > cap {
