@@ -5,6 +5,7 @@ pub mod client;
 pub mod files;
 pub mod instance;
 pub mod lxc_template;
+pub mod mirror;
 pub mod pack;
 pub mod server;
 pub mod settings;
@@ -69,6 +70,8 @@ pub enum Command {
     Key(server::Key),
     /// Serve a stream over HTTPS
     Serve(server::Serve),
+    /// Fill a stream with what another server offers, signed with a key of your own
+    Mirror(mirror::Mirror),
     /// Manage the servers images come from
     #[command(subcommand)]
     Remote(client::Remote),

@@ -7,6 +7,7 @@ pub mod instance;
 pub mod key;
 pub mod lxc_template;
 pub mod manifest;
+pub mod mirror;
 pub mod pack;
 pub mod recipe;
 pub mod remote;

@@ -58,8 +58,7 @@ pub(super) struct Add<'a> {
 
 impl Add<'_> {
     pub(super) fn run(&self, client: &Client, name: &RemoteName, quiet: bool) -> anyhow::Result<Server> {
-        let trust = if self.insecure { Trust::InsecureNoSignature } else { self.trust(client)? };
-        let remote = Server::new(self.url, trust, self.ca.cloned())?;
+        let remote = self.server(client)?;
         let signed = remote.is_signed();
         let products = client::block_on(client.add_remote(name, remote))??;
         if !quiet {
@@ -67,6 +66,12 @@ impl Add<'_> {
             eprintln!("{name}: {products} products, {how}");
         }
         Ok(client.remotes()?.get(name)?.clone())
+    }
+
+    /// The server, trusted as was said.
+    pub(super) fn server(&self, client: &Client) -> anyhow::Result<Server> {
+        let trust = if self.insecure { Trust::InsecureNoSignature } else { self.trust(client)? };
+        Ok(Server::new(self.url, trust, self.ca.cloned())?)
     }
 
     fn trust(&self, client: &Client) -> anyhow::Result<Trust> {
@@ -160,6 +165,6 @@ fn list(client: &Client, output: crate::cli::Output) -> anyhow::Result<()> {
     )
 }
 
-fn read_text(path: &Path) -> anyhow::Result<String> {
+pub(super) fn read_text(path: &Path) -> anyhow::Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
