@@ -108,6 +108,8 @@ pub struct CatalogueImage {
     pub deltas: Vec<Delta>,
     /// `manifest.json`, on our own streams.
     pub manifest: Option<RemoteFile>,
+    /// All its files that a tree of ours has too, by their name there.
+    pub files: BTreeMap<&'static str, RemoteFile>,
     /// Whether it is the product's newest.
     pub newest: bool,
 }
@@ -338,7 +340,7 @@ fn is_serial(text: &str) -> bool {
     text.len() <= 32
         && text.len() >= 8
         && text.bytes().take(8).all(|b| b.is_ascii_digit())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
 }
 
 /// One version; `None` when it holds no split container image (virtual machines only, say).
@@ -372,6 +374,7 @@ fn image(
         uncompressed: root.sha256_uncompressed,
         deltas: deltas(version),
         manifest: of_type(MANIFEST).map(file).transpose()?,
+        files: files(version)?,
         newest: false,
     }))
 }
@@ -383,6 +386,17 @@ fn deltas(version: &Version) -> Vec<Delta> {
         Some(Delta { base, file: file(item).ok()? })
     };
     version.items.values().filter(|item| item.ftype == DELTA).filter_map(delta).collect()
+}
+
+/// By name in a tree of ours.
+fn files(version: &Version) -> Result<BTreeMap<&'static str, RemoteFile>, String> {
+    let roots = [RootKind::TarXz, RootKind::Squashfs].map(|kind| (kind.item_type(), kind.file_name()));
+    let known = METADATA.map(|name| (name, name)).into_iter().chain(roots);
+    let found = known.filter_map(|(ftype, name)| {
+        let item = version.items.values().find(|item| item.ftype == ftype)?;
+        Some(file(item).map(|file| (name, file)))
+    });
+    found.collect()
 }
 
 fn file(item: &Item) -> Result<RemoteFile, String> {

@@ -46,6 +46,7 @@ mod suggest;
 mod tree;
 mod trust;
 mod upkeep;
+mod upstream;
 
 pub use access::Access;
 pub use arriving::{Arriving, Sink};
@@ -60,3 +61,4 @@ pub use remotes::{Remote, RemoteName, Remotes, Trust};
 pub use store::{Store, StoredImage};
 pub use tree::TreePath;
 pub use upkeep::{CACHE_EXPIRY, Refreshed};
+pub use upstream::{Lot, Offer, Upstream};

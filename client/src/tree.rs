@@ -43,9 +43,12 @@ impl FromStr for TreePath {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let plain = |b: u8| b.is_ascii_graphic() && !b"\\?#%:".contains(&b);
+        let plain = |b: u8| b.is_ascii_graphic() && !b"\\?#%".contains(&b);
         let part = |part: &str| !matches!(part, "" | "." | "..");
-        if text.len() <= MAX_PATH && text.bytes().all(plain) && text.split('/').all(part) {
+        // Servers of the field have colons in the names of builds; in the first part one would make
+        // it a URL.
+        let scheme = text.split('/').next().is_some_and(|first| first.contains(':'));
+        if text.len() <= MAX_PATH && text.bytes().all(plain) && text.split('/').all(part) && !scheme {
             return Ok(Self(text.to_owned()));
         }
         let shown: String = text.chars().take(80).collect();
@@ -205,6 +208,7 @@ mod tests {
         assert!(
             "images/debian/bookworm/amd64/default/20260101_0000/rootfs.tar.xz".parse::<TreePath>().is_ok()
         );
+        assert!("images/a/20260101_05:12/rootfs.tar.xz".parse::<TreePath>().is_ok());
         for bad in [
             "",
             "/etc/passwd",
@@ -218,6 +222,7 @@ mod tests {
             "file:///etc/passwd",
             "a\\..\\b",
             "a/%2e%2e/b",
+            "a:b/c",
             "a?b",
             "a#b",
             "a b",

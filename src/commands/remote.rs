@@ -60,9 +60,7 @@ pub(super) struct Add<'a> {
 
 impl Add<'_> {
     pub(super) fn run(&self, client: &Client, name: &RemoteName, quiet: bool) -> anyhow::Result<Server> {
-        let trust = if self.insecure { Trust::InsecureNoSignature } else { self.trust(client)? };
-        let remote =
-            Server::new(self.url, trust, self.ca.cloned())?.reached(self.access()?, &self.reach.mirror)?;
+        let remote = self.server(client)?;
         let signed = remote.is_signed();
         let products = client::block_on(client.add_remote(name, remote))??;
         if !quiet {
@@ -79,6 +77,12 @@ impl Add<'_> {
             client_certificate: file(&self.reach.client_certificate)?,
             token: file(&self.reach.token_file)?,
         })
+    }
+
+    /// The server, trusted as was said.
+    pub(super) fn server(&self, client: &Client) -> anyhow::Result<Server> {
+        let trust = if self.insecure { Trust::InsecureNoSignature } else { self.trust(client)? };
+        Ok(Server::new(self.url, trust, self.ca.cloned())?.reached(self.access()?, &self.reach.mirror)?)
     }
 
     fn trust(&self, client: &Client) -> anyhow::Result<Trust> {
@@ -182,6 +186,6 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn read_text(path: &Path) -> anyhow::Result<String> {
+pub(super) fn read_text(path: &Path) -> anyhow::Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }

@@ -16,8 +16,8 @@ use crate::paths::Paths;
 pub fn run(command: &Stream, quiet: bool) -> anyhow::Result<()> {
     match command {
         Stream::Init { root, signing } => {
-            let key = first_key(root, signing, quiet)?;
-            let (stream, new) = stream::Stream::init(root, &options(signing, &key))?;
+            let new = stream::Stream::open(root).is_err();
+            let (stream, _) = open_or_init(root, signing, quiet)?;
             let state = if new { "a stream now" } else { "a stream already" };
             say(quiet, &format!("{}: {state}, signed by {}", root.display(), stream.key_fingerprint()?));
             Ok(())
@@ -87,6 +87,16 @@ pub fn publish(root: &Path, image: &Path, signing: &Signing, quiet: bool) -> any
     add(&stream, image, &options(signing, &key), &Deltas::default(), quiet)
 }
 
+/// The stream in `root`, made when it is not there, and the key that signs it.
+pub fn open_or_init(
+    root: &Path,
+    signing: &Signing,
+    quiet: bool,
+) -> anyhow::Result<(stream::Stream, SigningKey)> {
+    let key = first_key(root, signing, quiet)?;
+    Ok((stream::Stream::init(root, &options(signing, &key))?.0, key))
+}
+
 /// The key of a stream that exists: the one named, else the one its clients trust.
 fn key(stream: &stream::Stream, signing: &Signing) -> anyhow::Result<SigningKey> {
     let store = KeyStore::new(Paths::from_env().keys());
@@ -115,7 +125,8 @@ fn first_key(root: &Path, signing: &Signing, quiet: bool) -> anyhow::Result<Sign
     Ok(key)
 }
 
-fn options<'a>(signing: &Signing, key: &'a SigningKey) -> stream::Signing<'a> {
+/// Signs now.
+pub fn options<'a>(signing: &Signing, key: &'a SigningKey) -> stream::Signing<'a> {
     let validity = signing.valid.map(|days| Duration::from_hours(24 * u64::from(days)));
     stream::Signing { key, now: SystemTime::now(), validity }
 }

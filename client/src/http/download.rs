@@ -178,7 +178,7 @@ async fn fill(
         }
         (part, result)
     });
-    let received = receive(Body::new(url, response, http.pace), url, what.size, from, to_disk, meter).await;
+    let received = receive(Body::new(url, response, http), url, what.size, from, to_disk, meter).await;
     let (part, written) = writer.await.map_err(stopped)?;
     Ok((part, written.and(received)))
 }

@@ -6,8 +6,9 @@
 mod body;
 mod download;
 mod part;
-mod post;
 mod pieces;
+mod post;
+mod rate;
 mod unstated;
 
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ use url::Url;
 
 use self::body::Body;
 pub(crate) use self::download::Source;
+use self::rate::Rate;
 use crate::access::{Access, Proxy};
 use crate::arriving::Publisher;
 use crate::{Error, Progress, Result};
@@ -80,6 +82,8 @@ pub struct HttpOptions {
     pub retry: Retry,
     /// Proxy, client certificate and token.
     pub access: Access,
+    /// The most bytes a second that all downloads together take.
+    pub rate: Option<u64>,
 }
 
 /// Fetches over HTTP and HTTPS. Cheap to clone; clones share connections.
@@ -88,6 +92,7 @@ pub struct HttpClient {
     inner: reqwest::Client,
     pace: Pace,
     retry: Retry,
+    rate: Option<Arc<Rate>>,
     headers: HeaderMap,
 }
 
@@ -154,7 +159,8 @@ impl HttpClient {
             .redirect(redirect::Policy::custom(follow))
             .build()
             .map_err(|e| setup(&e))?;
-        Ok(Self { inner, pace: options.pace, retry: options.retry, headers: HeaderMap::new() })
+        let rate = options.rate.map(|rate| Arc::new(Rate::new(rate)));
+        Ok(Self { inner, pace: options.pace, retry: options.retry, rate, headers: HeaderMap::new() })
     }
 
     /// The same client, which accepts these media types and shows a bearer token (RFC 6750). The
@@ -229,7 +235,7 @@ impl HttpClient {
         if response.content_length().is_some_and(|length| length > cap) {
             return Err(too_long());
         }
-        let mut body = Body::new(url, response, self.pace);
+        let mut body = Body::new(url, response, self);
         let mut document = Vec::new();
         while let Some(chunk) = body.next().await? {
             if (document.len() + chunk.len()) as u64 > cap {

@@ -115,7 +115,7 @@ async fn bytes(source: &Source, (from, to): (u64, u64)) -> Result<Vec<u8>> {
     }
     let expected = usize::try_from(to - from).unwrap_or(usize::MAX);
     let mut bytes = Vec::with_capacity(expected);
-    let mut body = Body::new(url, response, http.pace);
+    let mut body = Body::new(url, response, http);
     while let Some(chunk) = body.next().await? {
         if bytes.len() + chunk.len() > expected {
             return wrong("more bytes came than were asked for");

@@ -44,7 +44,7 @@ async fn attempt(
     progress.begin(name, stated);
     let file = File::create(dest).map_err(Error::io(dest))?;
     let mut out = HashingWriter::new(file);
-    let mut body = Body::new(url, response, http.pace);
+    let mut body = Body::new(url, response, http);
     while let Some(chunk) = body.next().await? {
         if out.count() + chunk.len() as u64 > cap {
             return Err(too_long());

@@ -22,7 +22,7 @@ use millstream_image::Architecture;
 use serde::{Deserialize, Serialize};
 
 pub use create::{Container, create, unpack};
-pub(crate) use index::index;
+pub(crate) use index::{fetch_files, index};
 pub use source::{CacheUse, Came};
 
 /// Which of an image's configurations is meant.

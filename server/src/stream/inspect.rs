@@ -49,17 +49,21 @@ pub(super) fn sums(source: &Path, dir: &Path, manifest: &Manifest) -> Result<()>
 }
 
 /// LXC needs `config`, LXD and Incus need `metadata.yaml`, and both must mean this architecture.
+/// Of a partial image what is there is checked.
 pub(super) fn metadata(source: &Path, dir: &Path, architecture: Architecture) -> Result<()> {
     let members = |name: &str| {
         let path = dir.join(name);
         let file = File::open(&path).map_err(Error::io(&path))?;
         read_small(file).map_err(Error::image(source.join(name)))
     };
-    let config = members(META)?.remove(Path::new("config"));
-    if config.is_none_or(|config| config.data.trim_ascii().is_empty()) {
-        return Err(refused(source, "meta.tar.xz holds no config, without which LXC cannot start the image"));
+    if dir.join(META).exists() {
+        let config = members(META)?.remove(Path::new("config"));
+        if config.is_none_or(|config| config.data.trim_ascii().is_empty()) {
+            let reason = "meta.tar.xz holds no config, without which LXC cannot start the image";
+            return Err(refused(source, reason));
+        }
     }
-    for name in METADATA {
+    for name in METADATA.into_iter().filter(|name| dir.join(name).exists()) {
         let Some(yaml) = members(name)?.remove(Path::new("metadata.yaml")) else {
             return Err(refused(source, format!("{name} holds no metadata.yaml")));
         };
@@ -91,7 +95,8 @@ pub(super) fn items(source: &Path, dir: &Path, manifest: &Manifest) -> Result<BT
     let base = manifest.product.image_path(manifest.serial);
     let mut items = BTreeMap::new();
     let mut roots: BTreeMap<&str, Vec<Sha256Digest>> = BTreeMap::new();
-    let metadata = METADATA.map(|name| dir.join(name));
+    let present: Vec<_> = METADATA.into_iter().filter(|name| manifest.files.contains_key(*name)).collect();
+    let metadata: Vec<_> = present.iter().map(|name| dir.join(name)).collect();
     for (name, promised) in &manifest.files {
         let prefixes: &[PathBuf] = if matches!(name.as_str(), ROOTFS | SQUASHFS) { &metadata } else { &[] };
         let (sha256, size, combined) = hash(&dir.join(name), prefixes)?;
@@ -123,7 +128,7 @@ pub(super) fn items(source: &Path, dir: &Path, manifest: &Manifest) -> Result<BT
             },
         );
     }
-    for (at, name) in METADATA.iter().enumerate() {
+    for (at, name) in present.iter().enumerate() {
         let combined = |root: &str| roots.get(root).and_then(|digests| digests.get(at).copied());
         if let Some(item) = items.get_mut(*name) {
             item.combined_sha256 = combined(ROOTFS);

@@ -12,6 +12,7 @@
 //! .documents/current -> N                      renamed over: the moment of publication
 //! .staging/                                    images on their way, and `pending`
 //! .retired                                     images whose files are about to go
+//! .mirror/                                     downloads of `millstream mirror` on their way
 //! .lock                                        held by whoever writes
 //! ```
 
@@ -25,6 +26,8 @@ pub(super) const STAGING: &str = ".staging";
 pub(super) const PENDING: &str = ".staging/pending";
 /// Images that documents list no more, with the time from which their files may go.
 pub(super) const RETIRED: &str = ".retired";
+/// What a mirror is fetching; survives it, to be resumed.
+pub(crate) const MIRROR: &str = ".mirror";
 /// Locked by whoever writes.
 pub(super) const LOCK: &str = ".lock";
 /// The public key.

@@ -21,6 +21,7 @@ mod show;
 mod vcdiff;
 mod verify;
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -30,7 +31,7 @@ use std::time::{Duration, SystemTime};
 use chrono::{DateTime, Utc};
 use millstream_image::openpgp::{KeyFingerprint, Keyring, SKEW, SigningKey};
 use millstream_image::simplestreams::{Freshness, INDEX_PATH};
-use millstream_image::{Alias, Fingerprint, Product, Serial, atomic};
+use millstream_image::{Alias, Fingerprint, Product, Serial, Sha256Digest, atomic};
 use serde::Serialize;
 
 use crate::{Error, Result};
@@ -39,9 +40,10 @@ pub(crate) use catalogue::images;
 use documents::Documents;
 pub(crate) use layout::LOGS;
 use lock::Lock;
-use place::Staged;
+use place::{Artefacts, Staged};
 
 pub use deltas::{Deltas, Outcome};
+pub(crate) use layout::MIRROR;
 pub use repair::Repaired;
 pub use retention::{GRACE, Pruned, Retention};
 pub use select::Selector;
@@ -183,6 +185,21 @@ impl Stream {
 
     /// The same, with deltas from images before.
     pub fn add_with(&self, dir: &Path, signing: &Signing<'_>, deltas: &Deltas) -> Result<Added> {
+        self.add_as(Artefacts::All, dir, signing, deltas)
+    }
+
+    /// Adds what a mirror brought: an image may lack what its upstream does not have.
+    pub(crate) fn add_mirrored(&self, dir: &Path, signing: &Signing<'_>) -> Result<Added> {
+        self.add_as(Artefacts::Some, dir, signing, &Deltas::NONE)
+    }
+
+    fn add_as(
+        &self,
+        artefacts: Artefacts,
+        dir: &Path,
+        signing: &Signing<'_>,
+        deltas: &Deltas,
+    ) -> Result<Added> {
         let (_lock, mut catalogue) = self.write(signing)?;
         let manifest = place::read_manifest(dir)?;
         let (product, serial) = (manifest.product.clone(), manifest.serial);
@@ -207,7 +224,8 @@ impl Stream {
             added.fingerprint = catalogue::fingerprint(version);
             return Ok(added);
         }
-        let (staged, mut listing) = Staged::take(&self.root, dir, manifest, signing.key, signing.now)?;
+        let (staged, mut listing) =
+            Staged::take(&self.root, dir, (manifest, artefacts), signing.key, signing.now)?;
         catalogue.document(added.product.distribution())?;
         added.deltas = deltas::make(&self.root, staged.path(), &catalogue, &mut listing, deltas)?;
         pages::write(staged.path(), &mut catalogue, &listing, &signing.key.fingerprint())?;
@@ -235,6 +253,14 @@ impl Stream {
         let mut catalogue = Catalogue::load(&self.root, &self.keyring()?, now)?;
         catalogue.read_all()?;
         Ok(listed(&catalogue))
+    }
+
+    /// Files of the tree by digest, for a mirror to use again.
+    pub(crate) fn files_by_digest(&self, now: SystemTime) -> Result<BTreeMap<Sha256Digest, PathBuf>> {
+        let mut catalogue = Catalogue::load(&self.root, &self.keyring()?, now)?;
+        catalogue.read_all()?;
+        let items = catalogue.images().flat_map(|(.., version)| version.items.values());
+        Ok(items.filter_map(|item| Some((item.sha256?, self.root.join(&item.path)))).collect())
     }
 
     /// Takes the lock, clears away what was left half done, and reads what is published.
@@ -341,7 +367,7 @@ fn prepare(root: &Path) -> Result<()> {
     if fs::symlink_metadata(root.join(layout::CURRENT)).is_ok() {
         return Ok(());
     }
-    let ours = [layout::DOCUMENTS, layout::STAGING, layout::IMAGES, layout::LOCK, layout::KEY];
+    let ours = [layout::DOCUMENTS, layout::STAGING, layout::IMAGES, layout::LOCK, layout::KEY, MIRROR];
     for item in fs::read_dir(root).map_err(Error::io(root))? {
         let name = item.map_err(Error::io(root))?.file_name();
         let name = name.to_string_lossy();

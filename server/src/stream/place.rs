@@ -14,13 +14,24 @@ use millstream_image::manifest::Manifest;
 use millstream_image::openpgp::SigningKey;
 
 use super::catalogue::Listing;
-use super::layout::{IMAGES, LOG, MANIFEST, META, METADATA, PENDING, ROOTFS, SIGNED, STAGING, SUMS};
+use super::layout::{
+    IMAGES, LOG, MANIFEST, META, METADATA, PENDING, ROOTFS, SIGNED, SQUASHFS, STAGING, SUMS,
+};
 use super::lock::not_writable;
 use super::{generation, inspect, readable};
 use crate::{Error, Result};
 
 /// No manifest is larger, in bytes.
 const MAX_MANIFEST: u64 = 64 << 20;
+
+/// Which artefacts an image must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Artefacts {
+    /// All that LXC, LXD and Incus need.
+    All,
+    /// A root file system and metadata for at least one of them: what an upstream offers.
+    Some,
+}
 
 /// An image in staging, complete, checked, signed and durable.
 pub(super) struct Staged {
@@ -49,7 +60,7 @@ impl Staged {
     pub(super) fn take(
         root: &Path,
         source: &Path,
-        manifest: Manifest,
+        (manifest, artefacts): (Manifest, Artefacts),
         key: &SigningKey,
         now: SystemTime,
     ) -> Result<(Self, Listing)> {
@@ -58,7 +69,7 @@ impl Staged {
             .prefix("add-")
             .tempdir_in(&staging)
             .map_err(|error| not_writable(root, error))?;
-        let names = files(source, &manifest)?;
+        let names = files(source, &manifest, artefacts)?;
         for name in &names {
             take_file(&source.join(name), &dir.path().join(name)).map_err(|error| match error.kind() {
                 ErrorKind::NotFound => refused(source, format!("{name} is missing")),
@@ -141,9 +152,15 @@ pub(super) fn discard(root: &Path, target: &Path) -> Result<()> {
 }
 
 /// The files to take: those of the manifest, itself, and the log.
-fn files(source: &Path, manifest: &Manifest) -> Result<Vec<String>> {
+fn files(source: &Path, manifest: &Manifest, artefacts: Artefacts) -> Result<Vec<String>> {
+    let has = |name: &&str| manifest.files.contains_key(*name);
+    if artefacts == Artefacts::Some
+        && !([ROOTFS, SQUASHFS].iter().any(has) && [META].iter().chain(&METADATA).any(has))
+    {
+        return Err(refused(source, "it needs a root file system, and metadata of LXC, LXD or Incus"));
+    }
     for needed in [ROOTFS, META].iter().chain(&METADATA) {
-        if !manifest.files.contains_key(*needed) {
+        if artefacts == Artefacts::All && !has(needed) {
             return Err(refused(
                 source,
                 format!("its manifest does not list {needed}; build it with image among the formats"),
@@ -186,11 +203,10 @@ fn take_file(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn sign(dir: &Path, key: &SigningKey, now: SystemTime) -> Result<()> {
-    for name in SIGNED {
-        let path = dir.join(name);
+    for path in SIGNED.map(|name| dir.join(name)).into_iter().filter(|path| path.exists()) {
         let file = File::open(&path).map_err(Error::io(&path))?;
         let signature = key.sign_detached(file, now).map_err(Error::image(&path))?;
-        let path = dir.join(format!("{name}.asc"));
+        let path = path.with_added_extension("asc");
         fs::write(&path, signature).map_err(Error::io(&path))?;
     }
     Ok(())

@@ -139,7 +139,11 @@ impl Stream {
         if manifest.product.image_path(manifest.serial) != path {
             return refused("it is another image than its path says");
         }
-        let members = read_small(read(METADATA[0])?.as_slice()).map_err(Error::image(&dir))?;
+        // A partial image may have that of one client only, or of LXC alone.
+        let Some(name) = METADATA.iter().find(|name| manifest.files.contains_key(**name)) else {
+            return Ok(manifest);
+        };
+        let members = read_small(read(name)?.as_slice()).map_err(Error::image(&dir))?;
         let yaml = members.get(Path::new("metadata.yaml")).map(|member| member.data.as_slice());
         let metadata = Metadata::parse(yaml.unwrap_or_default()).map_err(Error::image(&dir))?;
         match metadata.properties.get("serial") {

@@ -115,7 +115,7 @@ impl Check<'_> {
     }
 
     fn lxc(&self, products: &[Products]) {
-        let expected: String = products.iter().map(lxc_index).collect();
+        let expected: String = products.iter().map(|products| lxc_index(self.root, products)).collect();
         for path in lxc_names() {
             let text = self.detached(&path, &format!("{path}.asc"));
             if text.is_some_and(|text| text != expected.as_bytes()) {
