@@ -15,7 +15,7 @@ use crate::fetch::{self, Keep};
 use crate::http::HttpOptions;
 use crate::lxc;
 use crate::query::{ImageName, ImageRef, Place, names_product};
-use crate::remotes::{self, Protocol, Remote, RemoteName, Remotes};
+use crate::remotes::{self, Protocol, Remote, RemoteName, Remotes, Trust};
 use crate::store::{Store, StoredImage};
 use crate::tree::Tree;
 use crate::trust::TrustFile;
@@ -111,7 +111,11 @@ impl Client {
         let tree = self.tree(&remote)?;
         remote.protocol = detect::protocol(&tree, remote.is_signed()).await?;
         let products = match remote.protocol {
-            Protocol::Simplestreams => self.read(name, &remote).await?.newest().count(),
+            Protocol::Simplestreams => {
+                let (catalogue, trust) = self.read(name, &remote).await?;
+                remote.trust = trust;
+                catalogue.newest().count()
+            }
             Protocol::Lxc => {
                 let trust = self.trust_file(name);
                 lxc::index(&self.reader(&remote, &tree, &trust), lxc::Mode::here()).await?.len()
@@ -147,6 +151,21 @@ impl Client {
         self.trust_file(name).remove()
     }
 
+    /// Believes others than before, after reading the remote's catalogue with them. What was seen under
+    /// keys that are no longer pinned is forgotten, so that a thief's absurd dates and numbers go too.
+    pub async fn set_trust(&self, name: &RemoteName, trust: Trust) -> Result<()> {
+        let before = self.remotes()?.get(name)?.clone();
+        let mut remote = Remote { trust, ..before };
+        if remote.protocol == Protocol::Simplestreams {
+            remote.trust = self.read(name, &remote).await?.1;
+        }
+        Remotes::update(&self.config.remotes, |remotes| {
+            remotes.get(name)?;
+            remotes.remotes.insert(name.clone(), remote);
+            Ok(())
+        })
+    }
+
     /// Makes a remote the one that names without a remote mean.
     pub fn set_default_remote(&self, name: &RemoteName) -> Result<()> {
         Remotes::update(&self.config.remotes, |remotes| {
@@ -159,7 +178,18 @@ impl Client {
     /// What a remote offers, verified now.
     pub async fn catalogue(&self, name: &RemoteName) -> Result<Catalogue> {
         let remotes = self.remotes()?;
-        self.read(name, remotes.get(name)?).await
+        let remote = remotes.get(name)?;
+        let (catalogue, trust) = self.read(name, remote).await?;
+        if trust != remote.trust {
+            Remotes::update(&self.config.remotes, |remotes| {
+                // Unless the user has changed it meanwhile.
+                if let Some(found) = remotes.remotes.get_mut(name).filter(|found| *found == remote) {
+                    found.trust = trust;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(catalogue)
     }
 
     /// What a name means. Without a remote: an alias or fingerprint of the store, else an image of
@@ -236,15 +266,28 @@ impl Client {
         Ok(images.into_iter().filter(answers).max_by_key(|image| image.created))
     }
 
-    async fn read(&self, name: &RemoteName, remote: &Remote) -> Result<Catalogue> {
+    /// The catalogue, and whom to trust from now on: a stream whose key changes names the new one in
+    /// documents that the old one signed.
+    async fn read(&self, name: &RemoteName, remote: &Remote) -> Result<(Catalogue, Trust)> {
         if remote.protocol == Protocol::Lxc {
             let reason = "this server has LXC's index only, whose images have no fingerprints; use it \
                           with lxc-create -t millstream";
             return Err(Error::remote(name, reason));
         }
         let (tree, trust) = (self.tree(remote)?, self.trust_file(name));
-        let documents = self.reader(remote, &tree, &trust).read().await?;
-        Ok(Catalogue::new(documents))
+        let reading = self.reader(remote, &tree, &trust).read().await?;
+        if reading.keys.is_empty() || !remote.is_signed() || remote.trust.pins(&reading.keys) {
+            return Ok((Catalogue::new(reading.documents), remote.trust.clone()));
+        }
+        // A key that cannot be had now will be had later; nothing is lost by waiting.
+        let offered = documents::offered_key(&tree).await.unwrap_or_default();
+        let Some(followed) = remote.trust.follow(&reading.keys, offered)? else {
+            return Ok((Catalogue::new(reading.documents), remote.trust.clone()));
+        };
+        // Once more, so that what is remembered was seen with the keys that count from now on.
+        let remote = Remote { trust: followed, ..remote.clone() };
+        let reading = self.reader(&remote, &tree, &trust).read().await?;
+        Ok((Catalogue::new(reading.documents), remote.trust))
     }
 
     pub(crate) fn tree(&self, remote: &Remote) -> Result<Tree> {

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use millstream_image::Sha256Digest;
-use millstream_image::openpgp::Keyring;
+use millstream_image::openpgp::{KeyFingerprint, Keyring};
 use millstream_image::simplestreams::{INDEX_PATH, Index, IndexEntry, MAX_SIZE, Products, signed_path};
 
 use crate::cache::DocumentCache;
@@ -33,9 +33,16 @@ pub(crate) struct Reader<'a> {
     pub now: SystemTime,
 }
 
+/// What a remote says, believed.
+pub(crate) struct Reading {
+    pub documents: Vec<Products>,
+    /// The keys it says are its own; empty when it says nothing of them.
+    pub keys: Vec<KeyFingerprint>,
+}
+
 impl Reader<'_> {
     /// Fetches and checks the index and every product document in it.
-    pub(crate) async fn read(&self) -> Result<Vec<Products>> {
+    pub(crate) async fn read(&self) -> Result<Reading> {
         let Some(keyring) = self.remote.trust.keyring()? else { return self.read_unsigned().await };
         match self.read_signed(&keyring).await {
             // A publication may have come between the index and a document: once more.
@@ -44,7 +51,7 @@ impl Reader<'_> {
         }
     }
 
-    async fn read_signed(&self, keyring: &Keyring) -> Result<Vec<Products>> {
+    async fn read_signed(&self, keyring: &Keyring) -> Result<Reading> {
         let pinned = keyring.fingerprints();
         let before = self.trust.load(&pinned)?;
         let path: TreePath = signed_path(INDEX_PATH).parse()?;
@@ -73,7 +80,8 @@ impl Reader<'_> {
             documents.push(products);
         }
         self.trust.record(&pinned, seen)?;
-        Ok(documents)
+        let keys = index.millstream.map(|freshness| freshness.keys).unwrap_or_default();
+        Ok(Reading { documents, keys })
     }
 
     /// Fetches a cleartext-signed document and returns the text that was signed.
@@ -143,7 +151,7 @@ impl Reader<'_> {
     }
 
     /// Where the user waived signatures. Nothing is remembered: what nobody signed proves nothing.
-    async fn read_unsigned(&self) -> Result<Vec<Products>> {
+    async fn read_unsigned(&self) -> Result<Reading> {
         let path: TreePath = INDEX_PATH.parse()?;
         let url = self.tree.url(&path);
         let text = self.tree.document(&path, MAX_SIZE).await?;
@@ -156,7 +164,7 @@ impl Reader<'_> {
             check_hash(&url, &text, entry.size, entry.sha256)?;
             documents.push(Products::parse(&text).map_err(|e| Error::document(url, e))?);
         }
-        Ok(documents)
+        Ok(Reading { documents, keys: Vec::new() })
     }
 }
 

@@ -36,6 +36,13 @@ pub fn run(command: &Remote, quiet: bool) -> anyhow::Result<()> {
             let (remotes, name) = (client.remotes()?, name.parse()?);
             output::object(output.format, &shown(&name, remotes.get(&name)?, remotes.default.as_ref()))
         }
+        Remote::SetKey { name, key } => {
+            let name = name.parse()?;
+            let remote = client.remotes()?.get(&name)?.clone();
+            let (url, ca) = (remote.url.as_str(), remote.ca.as_ref());
+            let trust = Add { url, key: Some(key), ca, insecure: false }.trust(&client)?;
+            Ok(client::block_on(client.set_trust(&name, trust))??)
+        }
         Remote::SetDefault { name } => Ok(client.set_default_remote(&name.parse()?)?),
         Remote::Remove { names } => {
             for name in names {

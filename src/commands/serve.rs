@@ -1,6 +1,8 @@
 //! `millstream serve`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::bail;
 use millstream_server::config::Config;
@@ -9,8 +11,12 @@ use millstream_server::tls::LocalAuthority;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::server::Serve;
+use crate::commands::stream::sign_if_due;
 use crate::output::say;
 use crate::paths::Paths;
+
+/// How often it is asked whether documents should be signed anew.
+const RESIGN: Duration = Duration::from_hours(1);
 
 /// Where the server listens when nobody says otherwise: for this machine alone.
 const LISTEN: &str = "127.0.0.1:8443";
@@ -64,6 +70,7 @@ async fn serve(
     if local {
         say(quiet, &format!("clients have to trust {}", ca.display()));
     }
+    let resigning = service.resign.then(|| tokio::spawn(resign(root.clone(), quiet)));
     let stop = async {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -72,7 +79,23 @@ async fn serve(
         say(quiet, "stopping; downloads under way may finish");
     };
     server.run(stop).await;
+    if let Some(task) = resigning {
+        task.abort();
+    }
     Ok(())
+}
+
+/// Signs the stream whenever it is due. What fails is said, and tried again.
+async fn resign(root: PathBuf, quiet: bool) {
+    let mut hours = tokio::time::interval(RESIGN);
+    loop {
+        hours.tick().await;
+        let stream = root.clone();
+        let signed = tokio::task::spawn_blocking(move || sign_if_due(&stream, quiet)).await;
+        if let Ok(Err(error)) = signed {
+            say(false, &format!("cannot sign {}: {error:#}", root.display()));
+        }
+    }
 }
 
 /// The configuration named, or the user's own where there is one.

@@ -7,6 +7,7 @@ mod broken_transfers;
 mod endless_data;
 mod extra_signer;
 mod freeze;
+mod key_rotation;
 mod killed;
 mod missing_signature;
 mod mix_and_match;

@@ -51,10 +51,10 @@ struct Build {
 pub(super) fn render(
     catalogue: &mut Catalogue,
     freshness: &Freshness,
-    key: &KeyFingerprint,
+    keys: &[KeyFingerprint],
     documents: &mut Documents,
 ) -> Result<()> {
-    let pages = Pages::new(freshness, key)?;
+    let pages = Pages::new(freshness, keys)?;
     let total: usize = catalogue.entries.values().map(|entry| entry.products.len()).sum();
     if total <= ON_ONE_PAGE {
         catalogue.read_all()?;
@@ -93,12 +93,13 @@ struct Pages {
 }
 
 impl Pages {
-    fn new(freshness: &Freshness, key: &KeyFingerprint) -> Result<Self> {
+    fn new(freshness: &Freshness, keys: &[KeyFingerprint]) -> Result<Self> {
         let mut tera = Tera::default();
         tera.add_raw_template(NAME, TEMPLATE).map_err(|e| bad(&e))?;
         let mut context = Context::new();
         context.insert("updated", &freshness.created.format("%Y-%m-%d %H:%M UTC").to_string());
-        context.insert("key", &grouped(key.as_str()));
+        let keys: Vec<_> = keys.iter().map(|key| grouped(key.as_str())).collect();
+        context.insert("key", &keys.join(" · "));
         Ok(Self { tera, context })
     }
 

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "no test uses all of it")]
 
+pub mod reader;
 pub mod serving;
 
 use std::collections::BTreeMap;
