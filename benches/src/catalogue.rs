@@ -90,6 +90,7 @@ fn write_tree(bench: &Bench) -> anyhow::Result<()> {
         path: INDEX_PATH.into(),
         created: now.into(),
         expires: (now + Duration::from_hours(24)).into(),
+        keys: Vec::new(),
         generation: 1,
     };
     let index = Index {

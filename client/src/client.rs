@@ -17,7 +17,7 @@ use crate::fetch::{self, Keep};
 use crate::http::HttpOptions;
 use crate::lxc;
 use crate::query::{ImageName, ImageRef, Place, names_product};
-use crate::remotes::{self, Protocol, Remote, RemoteName, Remotes};
+use crate::remotes::{self, Protocol, Remote, RemoteName, Remotes, Trust};
 use crate::store::{Store, StoredImage};
 use crate::tree::Tree;
 use crate::trust::TrustFile;
@@ -117,7 +117,11 @@ impl Client {
             other => other?,
         };
         let products = match remote.protocol {
-            Protocol::Simplestreams => self.read(name, &remote).await?.newest().count(),
+            Protocol::Simplestreams => {
+                let (catalogue, trust) = self.read(name, &remote).await?;
+                remote.trust = trust;
+                catalogue.newest().count()
+            }
             Protocol::Lxc => {
                 let trust = self.trust_file(name);
                 lxc::index(&self.reader(&remote, &tree, &trust), lxc::Mode::here()).await?.len()
@@ -153,6 +157,21 @@ impl Client {
         self.trust_file(name).remove()
     }
 
+    /// Believes others than before, after reading the remote's catalogue with them. What was seen under
+    /// keys that are no longer pinned is forgotten, so that a thief's absurd dates and numbers go too.
+    pub async fn set_trust(&self, name: &RemoteName, trust: Trust) -> Result<()> {
+        let before = self.remotes()?.get(name)?.clone();
+        let mut remote = Remote { trust, ..before };
+        if remote.protocol == Protocol::Simplestreams {
+            remote.trust = self.read(name, &remote).await?.1;
+        }
+        Remotes::update(&self.config.remotes, |remotes| {
+            remotes.get(name)?;
+            remotes.remotes.insert(name.clone(), remote);
+            Ok(())
+        })
+    }
+
     /// Makes a remote the one that names without a remote mean.
     pub fn set_default_remote(&self, name: &RemoteName) -> Result<()> {
         Remotes::update(&self.config.remotes, |remotes| {
@@ -165,7 +184,18 @@ impl Client {
     /// What a remote offers, verified now.
     pub async fn catalogue(&self, name: &RemoteName) -> Result<Catalogue> {
         let remotes = self.remotes()?;
-        self.read(name, remotes.get(name)?).await
+        let remote = remotes.get(name)?;
+        let (catalogue, trust) = self.read(name, remote).await?;
+        if trust != remote.trust {
+            Remotes::update(&self.config.remotes, |remotes| {
+                // Unless the user has changed it meanwhile.
+                if let Some(found) = remotes.remotes.get_mut(name).filter(|found| *found == remote) {
+                    found.trust = trust;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(catalogue)
     }
 
     /// What a name means. Without a remote: an alias or fingerprint of the store, else an image of
@@ -271,7 +301,9 @@ impl Client {
         Ok(images.into_iter().filter(answers).max_by_key(|image| image.created))
     }
 
-    async fn read(&self, name: &RemoteName, remote: &Remote) -> Result<Catalogue> {
+    /// The catalogue, and whom to trust from now on: a stream whose key changes names the new one in
+    /// documents that the old one signed.
+    async fn read(&self, name: &RemoteName, remote: &Remote) -> Result<(Catalogue, Trust)> {
         if remote.protocol == Protocol::Lxc {
             let reason = "this server has LXC's index only, whose images have no fingerprints; use it \
                           with lxc-create -t millstream";
@@ -281,12 +313,29 @@ impl Client {
         let mut first_error = None;
         // A mirror that is down, frozen or lies is passed over: all of what it said is dropped.
         for tree in remote.trees(&self.config.http)? {
-            match self.reader(remote, &tree, &trust).read().await {
-                Ok(parts) => return Ok(Catalogue::of_parts(parts)),
+            match self.read_at(remote, &tree, &trust).await {
+                Ok(found) => return Ok(found),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
         Err(first_error.unwrap_or_else(|| Error::remote(name, "it has no servers")))
+    }
+
+    /// What one server of a remote says, and the keys that count from now on.
+    async fn read_at(&self, remote: &Remote, tree: &Tree, trust: &TrustFile) -> Result<(Catalogue, Trust)> {
+        let reading = self.reader(remote, tree, trust).read().await?;
+        if reading.keys.is_empty() || !remote.is_signed() || remote.trust.pins(&reading.keys) {
+            return Ok((Catalogue::of_parts(reading.parts), remote.trust.clone()));
+        }
+        // A key that cannot be had now will be had later; nothing is lost by waiting.
+        let offered = documents::offered_key(tree).await.unwrap_or_default();
+        let Some(followed) = remote.trust.follow(&reading.keys, offered)? else {
+            return Ok((Catalogue::of_parts(reading.parts), remote.trust.clone()));
+        };
+        // Once more, so that what is remembered was seen with the keys that count from now on.
+        let remote = Remote { trust: followed, ..remote.clone() };
+        let reading = self.reader(&remote, tree, trust).read().await?;
+        Ok((Catalogue::of_parts(reading.parts), remote.trust))
     }
 
     /// The remote's tree at the remote itself.

@@ -10,9 +10,8 @@ use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use millstream_image::Sha256Digest;
-use millstream_image::openpgp::Keyring;
+use millstream_image::openpgp::{KeyFingerprint, Keyring};
 use millstream_image::simplestreams::{INDEX_PATH, Index, IndexEntry, MAX_SIZE, signed_path};
-
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::cache::DocumentCache;
@@ -38,9 +37,16 @@ pub(crate) struct Reader<'a> {
     pub now: SystemTime,
 }
 
+/// What a remote says, believed.
+pub(crate) struct Reading {
+    pub parts: Vec<Part>,
+    /// The keys it says are its own; empty when it says nothing of them.
+    pub keys: Vec<KeyFingerprint>,
+}
+
 impl Reader<'_> {
     /// Fetches and checks the index and every product document in it.
-    pub(crate) async fn read(&self) -> Result<Vec<Part>> {
+    pub(crate) async fn read(&self) -> Result<Reading> {
         let Some(keyring) = self.remote.trust.keyring()? else { return self.read_unsigned().await };
         match self.read_signed(&keyring).await {
             // A publication may have come between the index and a document: once more.
@@ -49,7 +55,7 @@ impl Reader<'_> {
         }
     }
 
-    async fn read_signed(&self, keyring: &Keyring) -> Result<Vec<Part>> {
+    async fn read_signed(&self, keyring: &Keyring) -> Result<Reading> {
         let pinned = keyring.fingerprints();
         let before = self.trust.load(&pinned)?;
         let path: TreePath = signed_path(INDEX_PATH).parse()?;
@@ -79,7 +85,8 @@ impl Reader<'_> {
         }
         let parts = parsing.finish().await?;
         self.trust.record(&pinned, seen)?;
-        Ok(parts)
+        let keys = index.millstream.map(|freshness| freshness.keys).unwrap_or_default();
+        Ok(Reading { parts, keys })
     }
 
     /// Fetches a cleartext-signed document and returns the text that was signed.
@@ -148,7 +155,7 @@ impl Reader<'_> {
     }
 
     /// Where the user waived signatures. Nothing is remembered: what nobody signed proves nothing.
-    async fn read_unsigned(&self) -> Result<Vec<Part>> {
+    async fn read_unsigned(&self) -> Result<Reading> {
         let path: TreePath = INDEX_PATH.parse()?;
         let url = self.tree.url(&path);
         let text = self.tree.document(&path, MAX_SIZE).await?;
@@ -161,7 +168,7 @@ impl Reader<'_> {
             check_hash(&url, &text, entry.size, entry.sha256)?;
             parsing.add(url, text).await?;
         }
-        parsing.finish().await
+        Ok(Reading { parts: parsing.finish().await?, keys: Vec::new() })
     }
 }
 

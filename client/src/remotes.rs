@@ -126,6 +126,30 @@ impl Trust {
         Self::pin(&pinned)
     }
 
+    /// The trust that follows from a believed document that names the stream's keys: those of `named`
+    /// that are pinned or among the `offered`, and no others. `None` where nothing changes, or nothing
+    /// would be left.
+    pub(crate) fn follow(&self, named: &[KeyFingerprint], offered: Keyring) -> Result<Option<Self>> {
+        let Some(mut keyring) = self.keyring()? else { return Ok(None) };
+        let known = keyring.fingerprints();
+        keyring.merge(offered.without(&known));
+        let keyring = keyring.restricted_to(named);
+        if named.is_empty() || keyring.fingerprints().is_empty() {
+            return Ok(None);
+        }
+        Self::pin(&keyring).map(|trust| (trust != *self).then_some(trust))
+    }
+
+    /// Whether these keys, and no others, are pinned.
+    pub(crate) fn pins(&self, keys: &[KeyFingerprint]) -> bool {
+        match self {
+            Self::Keys { fingerprints, .. } => {
+                fingerprints.len() == keys.len() && keys.iter().all(|key| fingerprints.contains(key))
+            }
+            Self::InsecureNoSignature => false,
+        }
+    }
+
     /// The keys to verify with; `None` where signatures were waived.
     pub(crate) fn keyring(&self) -> Result<Option<Keyring>> {
         match self {

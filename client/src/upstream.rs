@@ -83,7 +83,7 @@ impl Upstream {
             };
             return Ok((entries.into_iter().map(offer).collect(), Vec::new()));
         }
-        let catalogue = Catalogue::of_parts(reader.read().await?);
+        let catalogue = Catalogue::of_parts(reader.read().await?.parts);
         let offer = |image: CatalogueImage| Offer {
             product: image.product.clone(),
             serial: image.serial.clone(),

@@ -53,6 +53,17 @@ Examples:
         #[command(flatten)]
         output: Output,
     },
+    /// Trust another key of a remote, and no longer the ones before
+    ///
+    /// A key that takes over from another is learned without this, from documents that the old key
+    /// signed. This is for keys that were lost or stolen: what was seen under the old key is forgotten.
+    SetKey {
+        /// Its name
+        name: String,
+        /// File of the public key, or full fingerprint of the key the server offers
+        #[arg(value_name = "FILE|FINGERPRINT")]
+        key: String,
+    },
     /// Choose the remote that names without a remote mean
     SetDefault {
         /// Its name

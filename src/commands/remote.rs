@@ -37,6 +37,20 @@ pub fn run(command: &Remote, quiet: bool) -> anyhow::Result<()> {
             let (remotes, name) = (client.remotes()?, name.parse()?);
             output::object(output.format, &shown(&name, remotes.get(&name)?, remotes.default.as_ref()))
         }
+        Remote::SetKey { name, key } => {
+            let name = name.parse()?;
+            let remote = client.remotes()?.get(&name)?.clone();
+            let (url, ca) = (remote.url.as_str(), remote.ca.as_ref());
+            let access = remote.access.clone();
+            let reach = Reach {
+                proxy: access.proxy,
+                client_certificate: access.client_certificate,
+                token_file: access.token,
+                ..Reach::default()
+            };
+            let trust = Add { url, key: Some(key), ca, insecure: false, reach: &reach }.trust(&client)?;
+            Ok(client::block_on(client.set_trust(&name, trust))??)
+        }
         Remote::SetDefault { name } => Ok(client.set_default_remote(&name.parse()?)?),
         Remote::Remove { names } => {
             for name in names {

@@ -14,6 +14,7 @@ usage: cargo xtask COMMAND
   test [ARGS]   set up what is missing and run every check and test;
                 ARGS go to `cargo test`
   check         format and lints only
+  faults        stop publishers at every system call that writes (minutes)
   bench [NAMES] set up the peers and compare: prints a ratio for each pair; lists them without names
   install       build and install to /usr/local/bin, and as LXC's template where LXC is";
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         "up" => up(rest),
         "test" => test(rest),
         "check" => check(),
+        "faults" => faults(),
         "bench" => bench(rest),
         "install" => install(),
         _ => {
@@ -60,6 +62,17 @@ fn test(args: &[String]) -> Result<(), String> {
     check()?;
     let mut tests = Command::new("cargo");
     run(tests.args(["test", "--workspace"]).args(args))
+}
+
+fn faults() -> Result<(), String> {
+    let mut tests = Command::new("cargo");
+    run(tests.env("MILLSTREAM_FAULTS", "all").args([
+        "test",
+        "--package",
+        "millstream-server",
+        "--test",
+        "faults",
+    ]))
 }
 
 fn check() -> Result<(), String> {

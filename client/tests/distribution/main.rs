@@ -10,6 +10,7 @@ mod deltas;
 mod endless_data;
 mod extra_signer;
 mod freeze;
+mod key_rotation;
 mod killed;
 mod mirrors;
 mod missing_signature;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use millstream_image::archive::read_small;
 use millstream_image::digest::HashingWriter;
@@ -143,29 +144,48 @@ pub(super) fn items(source: &Path, dir: &Path, manifest: &Manifest) -> Result<BT
     Ok(items)
 }
 
-/// Digest and size of a file, and its digests with each of `prefixes` before it, in one reading.
+/// Digest and size of a file, and its digests with each of `prefixes` before it, all at once.
 pub(super) fn hash(path: &Path, prefixes: &[PathBuf]) -> Result<(Sha256Digest, u64, Vec<Sha256Digest>)> {
-    let mut alone = HashingWriter::new(io::sink());
-    let mut combined = Vec::new();
+    let mut distinct: Vec<Vec<u8>> = Vec::new();
+    let mut which = Vec::new();
     for prefix in prefixes {
-        let mut writer = HashingWriter::new(io::sink());
-        let mut file = File::open(prefix).map_err(Error::io(prefix))?;
-        io::copy(&mut file, &mut writer).map_err(Error::io(prefix))?;
-        combined.push(writer);
+        let bytes = fs::read(prefix).map_err(Error::io(prefix))?;
+        // The same metadata has two names, and hashing an image twice for that takes long.
+        which.push(distinct.iter().position(|known| *known == bytes).unwrap_or_else(|| {
+            distinct.push(bytes);
+            distinct.len() - 1
+        }));
     }
-    let mut file = File::open(path).map_err(Error::io(path))?;
-    let mut buffer = vec![0; 128 << 10];
-    loop {
-        let n = match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => n,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Error::io(path)(error)),
-        };
-        for writer in std::iter::once(&mut alone).chain(&mut combined) {
-            writer.write_all(&buffer[..n]).map_err(Error::io(path))?;
+    let ((digest, size), combined) = thread::scope(|scope| {
+        let workers: Vec<_> =
+            distinct.iter().map(|prefix| scope.spawn(move || hash_with(prefix, path))).collect();
+        let alone = hash_with(&[], path);
+        let combined = workers.into_iter().map(|worker| {
+            let (digest, _) = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok(digest)
+        });
+        let combined: Result<Vec<_>> = combined.collect();
+        Ok::<_, Error>((alone?, combined?))
+    })?;
+    Ok((digest, size, which.into_iter().map(|at| combined[at]).collect()))
+}
+
+/// Digest and size of a file with these bytes before it.
+fn hash_with(prefix: &[u8], path: &Path) -> Result<(Sha256Digest, u64)> {
+    let mut writer = HashingWriter::new(io::sink());
+    let hashed = writer.write_all(prefix).and_then(|()| {
+        let mut file = File::open(path)?;
+        let mut buffer = vec![0; 128 << 10];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(n) => writer.write_all(&buffer[..n])?,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
-    }
-    let (_, digest, size) = alone.finish();
-    Ok((digest, size, combined.into_iter().map(|writer| writer.finish().1).collect()))
+    });
+    hashed.map_err(Error::io(path))?;
+    let (_, digest, size) = writer.finish();
+    Ok((digest, size))
 }

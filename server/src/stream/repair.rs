@@ -10,14 +10,13 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use millstream_image::archive::read_small;
-use millstream_image::atomic;
 use millstream_image::manifest::Manifest;
 use millstream_image::metadata::Metadata;
 use millstream_image::openpgp::Keyring;
 use serde::Serialize;
 
 use super::catalogue::{Catalogue, Listing};
-use super::layout::{CURRENT, DOCUMENTS, IMAGES, KEY, METADATA, SUMS};
+use super::layout::{CURRENT, DOCUMENTS, IMAGES, METADATA, SUMS};
 use super::lock::Lock;
 use super::retire::{self, Retired};
 use super::verify::{Check, Problem};
@@ -75,9 +74,7 @@ impl Stream {
         if self.key_fingerprint().is_ok() {
             return self.check_key(signing.key);
         }
-        let path = self.root.join(KEY);
-        let public = signing.key.to_armored_public().map_err(Error::image(&path))?;
-        atomic::write(&path, public.as_bytes()).map_err(Error::image(&path))
+        self.write_key(signing)
     }
 
     /// The number that clients have seen at most. Where no publication is left to tell, the minutes
@@ -192,6 +189,7 @@ impl Catalogue {
             created: now,
             expires: now + chrono::Duration::from_std(super::VALIDITY).unwrap_or_default(),
             generation,
+            keys: Vec::new(),
         });
     }
 }

@@ -154,6 +154,7 @@ impl Tree {
             created: now,
             expires: now + DAY,
             generation: self.generation,
+            keys: Vec::new(),
         };
         let index = Index {
             format: "index:1.0".into(),
@@ -168,7 +169,7 @@ impl Tree {
         self.sign("streams/v1/images.json", &products);
         write(&self.path("streams/v1/index.json"), &to_bytes(&index).unwrap());
         self.sign("streams/v1/index.json", &to_bytes(&signed).unwrap());
-        write(&self.path("key.asc"), self.key.to_armored_public().unwrap().as_bytes());
+        write(&self.path("key.asc"), self.key.keyring().to_armored().unwrap().as_bytes());
     }
 
     /// Writes the signed form of a document.
