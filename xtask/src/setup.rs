@@ -48,6 +48,7 @@ pub const TESTS: &[Need] = &[
     ("/usr/bin/sqfs2tar", "squashfs-tools-ng", "reads root file systems that come as squashfs"),
     ("/usr/bin/unshare", "util-linux", "gives a test a mount namespace of its own"),
     ("/usr/bin/setpriv", "util-linux", "runs a test as an ordinary user"),
+    ("/usr/bin/systemd-analyze", "systemd", "judges how hardened our units are"),
 ];
 
 /// For the comparisons, besides what tests need.
