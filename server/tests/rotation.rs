@@ -117,7 +117,7 @@ fn an_unsigned_image_waits_unseen_until_it_is_signed() {
     assert_eq!(tree.stream.list(SystemTime::now()).unwrap().len(), 1);
     // Changed while it waited: refused, and it goes on waiting.
     let waiting = tree.stream.unsigned().unwrap();
-    assert_eq!(waiting, [path.clone()]);
+    assert_eq!(waiting, std::slice::from_ref(&path));
     let publish = || tree.stream.publish_unsigned(&path, &signing(&tree.key), &Deltas::default());
     let log = fs::read(path.join("lxd.tar.xz")).unwrap();
     fs::remove_file(path.join("lxd.tar.xz")).unwrap();

@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(entries(&rootfs).unwrap(), [expected()]);
         rootfs.remove("/usr/lib/sysimage/rpm").unwrap();
         rootfs.make_directories("/var/lib/rpm").unwrap();
-        let hex: String = blobs[0].iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = blobs[0].iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
         let dump =
             format!("VERSION=3\nformat=bytevalue\ntype=hash\nHEADER=END\n 01000000\n {hex}\nDATA=END\n");
         std::fs::write(place("dump"), dump).unwrap();
