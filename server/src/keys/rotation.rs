@@ -147,10 +147,10 @@ mod tests {
         assert_eq!(store.rotate("a", None, "A", now).unwrap(), new, "once");
         assert!(store.rotate("a", Some("b"), "A", now).is_err());
         let both = vec![old.clone(), new.fingerprint.clone()];
-        assert_eq!(prints(&now_signing), [both.clone()]);
+        assert_eq!(prints(&now_signing), std::slice::from_ref(&both));
         assert!(store.revoke("a").unwrap().revoked);
         let alone = vec![new.fingerprint.clone()];
-        assert_eq!(prints(&both), [alone.clone()]);
+        assert_eq!(prints(&both), std::slice::from_ref(&alone));
         assert_eq!(prints(&now_signing), [both, alone.clone()], "never without a step in between");
         assert_eq!(store.rotate("a-2", None, "A", now).unwrap().name, "a-3");
         assert_eq!(store.find_all(&alone).unwrap().fingerprints(), alone);
