@@ -1,6 +1,7 @@
 //! Chores of the house, on a machine with only Rust, a C compiler and git.
 
 mod setup;
+mod vm;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,9 @@ usage: cargo xtask COMMAND
                 ARGS go to `cargo test`
   check         format and lints only
   bench [NAMES] set up the peers and compare: prints a ratio for each pair; lists them without names
+  vm-test [NAMES]
+                the runtime's tests (all of runtime/tests, and `user`) in a virtual machine with
+                control groups v2 alone
   install       build and install to /usr/local/bin, and as LXC's template where LXC is";
 
 fn main() -> ExitCode {
@@ -25,6 +29,7 @@ fn main() -> ExitCode {
         "test" => test(rest),
         "check" => check(),
         "bench" => bench(rest),
+        "vm-test" => vm::test(rest),
         "install" => install(),
         _ => {
             eprintln!("{USAGE}");
