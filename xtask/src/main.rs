@@ -1,6 +1,7 @@
 //! Chores of the house, on a machine with only Rust, a C compiler and git.
 
 mod setup;
+mod vm;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,9 @@ usage: cargo xtask COMMAND
   check         format and lints only
   faults        stop publishers at every system call that writes (minutes)
   bench [NAMES] set up the peers and compare: prints a ratio for each pair; lists them without names
+  vm-test [NAMES]
+                the runtime's tests (all of runtime/tests, and `user`) in a virtual machine with
+                control groups v2 alone
   install       build and install to /usr/local/bin, and as LXC's template where LXC is";
 
 fn main() -> ExitCode {
@@ -27,6 +31,7 @@ fn main() -> ExitCode {
         "check" => check(),
         "faults" => faults(),
         "bench" => bench(rest),
+        "vm-test" => vm::test(rest),
         "install" => install(),
         _ => {
             eprintln!("{USAGE}");

@@ -74,6 +74,13 @@ pub const BENCHES: &[Need] = &[
     ("/usr/bin/time", "time", "measures memory"),
 ];
 
+/// For the virtual machine, besides what tests need.
+pub const VM: &[Need] = &[
+    ("/usr/bin/qemu-system-x86_64", "qemu-system-x86", "runs the virtual machine"),
+    ("/usr/sbin/mkfs.ext4", "e2fsprogs", "makes its disks"),
+    ("/usr/bin/strip", "binutils", "makes the tests small"),
+];
+
 /// Installs what is missing, or tells an ordinary user the line to run.
 pub fn install(needs: &[Need]) -> Result<(), String> {
     let missing: Vec<_> = needs.iter().filter(|(file, ..)| !Path::new(file).exists()).collect();
