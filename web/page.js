@@ -140,6 +140,61 @@ async function status() {
   }
 }
 
+/** The table of builds, asked for anew: often while something is being built. */
+async function builds() {
+  const table = document.getElementById("builds");
+  const now = document.getElementById("now");
+  if (!table) return;
+  const response = await fetch(table.dataset.source).catch(() => null);
+  let next = 15;
+  if (response?.ok) {
+    const all = await response.json();
+    const running = all.filter((build) => build.state === "running");
+    now.textContent = running.length ? `${running.length} being built` : "Nothing is being built";
+    table.tBodies[0].replaceChildren(...all.map(row));
+    if (running.length) next = 2;
+  } else {
+    now.textContent = "The server does not answer";
+  }
+  setTimeout(builds, next * 1000);
+}
+
+/** One build; what it says is text, never markup. */
+function row(build) {
+  const line = document.createElement("tr");
+  const cell = (content, kind = "td") => {
+    const one = document.createElement(kind);
+    one.append(content ?? "");
+    line.append(one);
+    return one;
+  };
+  const link = (address, text) => {
+    if (!address) return text;
+    const one = document.createElement("a");
+    one.href = address;
+    one.textContent = text;
+    return one;
+  };
+  cell(build.product, "th").scope = "row";
+  const state = cell(build.state);
+  state.className = { built: "good", failed: "bad", interrupted: "bad" }[build.state] ?? "";
+  if (build.reason) {
+    const reason = document.createElement("span");
+    reason.className = "reason";
+    reason.textContent = build.reason;
+    state.append(document.createElement("br"), reason);
+  }
+  cell(build.stage);
+  cell(build.started);
+  cell(`${build.seconds} s`);
+  cell(link(build.page, build.serial));
+  cell(build.boot_test ? "passed" : "");
+  cell(String(build.packages));
+  cell(build.log ? link(build.log, "log") : "");
+  return line;
+}
+
 commands();
 search();
 status();
+builds();

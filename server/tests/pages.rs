@@ -3,6 +3,11 @@
 mod support;
 
 use std::fs;
+use std::sync::Arc;
+
+use millstream_server::daily::history::Details;
+use millstream_server::daily::{History, Outcome};
+use millstream_server::http::{Limits, Tls};
 
 use support::Image;
 use support::browser::{Browser, CONTROL, TAB, keep};
@@ -146,22 +151,70 @@ fn pages_say_the_same_without_javascript() {
 #[test]
 fn a_large_catalogue_is_searched_through_its_index() {
     let running = Running::start();
-    for number in 0..205 {
+    for number in 0..105 {
         running.tree.add(&Image::new(&format!("many:r{number:03}:amd64:default"), FIRST)).unwrap();
     }
     let browser = Browser::open(true, false);
     browser.go(&url(&running, ""));
-    assert_eq!(browser.visible("#groups li"), ["debian, 1 product", "many, 205 products"]);
-    browser.find("input[name=q]").keys("r17");
+    assert_eq!(browser.visible("#groups li"), ["debian, 1 product", "many, 105 products"]);
+    browser.find("input[name=q]").keys("r07");
     browser.wait("ten found", |browser| browser.visible("#found li").len() == 10);
     assert!(browser.visible("#groups").is_empty());
     browser.find("input[name=q]").keys("3");
     browser.wait("one found", |browser| browser.visible("#found li").len() == 1);
     browser.find("#found a").click();
-    assert_eq!(browser.find("h1").text(), "Debian many/r173");
+    assert_eq!(browser.find("h1").text(), "Debian many/r073");
     browser.find("nav a[href$='pages/many.html']").click();
-    assert_eq!(browser.visible("#catalogue tbody tr").len(), 205);
+    assert_eq!(browser.visible("#catalogue tbody tr").len(), 105);
     assert_eq!(browser.complaints(), [""; 0]);
+}
+
+/// What is being built is followed without a reload; failures say why; everybody else's stays away.
+#[test]
+fn daily_builds_are_followed_as_they_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = Arc::new(History::open(dir.path()).unwrap());
+    let running = Running::with_history(Tls::Off, Limits::default(), Some(Arc::clone(&history)));
+    let stream = running.tree.root().to_path_buf();
+    let details = || Details { stream: stream.clone(), ..Details::default() };
+    let mut failed = history.begin("all", "debian:trixie:amd64:default", details()).unwrap();
+    failed.details.reason = Some("the mirror <b>is</b> gone".into());
+    failed.details.log = Some("logs/all/1.log".into());
+    failed.stage = Some("bootstrap".into());
+    history.end(&mut failed, Outcome::Failed).unwrap();
+    let mut build = history.begin("all", "debian:bookworm:amd64:default", details()).unwrap();
+    let elsewhere = Details { stream: "/srv/other".into(), ..Details::default() };
+    history.begin("all", "alpine:3.22:amd64:secret", elsewhere).unwrap();
+
+    let browser = Browser::open(true, false);
+    browser.go(&url(&running, ""));
+    browser.wait("the link", |browser| !browser.visible("nav a[href='daily']").is_empty());
+    browser.find("nav a[href='daily']").click();
+    // At once, as rows are replaced.
+    let lines = || {
+        let rows = browser
+            .run("return [...document.querySelectorAll('#builds tbody tr')].map(row => row.innerText)");
+        serde_json::from_value::<Vec<String>>(rows).unwrap()
+    };
+    assert_eq!(lines().len(), 2);
+    assert!(lines()[0].contains("running") && lines()[1].contains("the mirror <b>is</b> gone"));
+    browser.wait("one being built", |browser| browser.find("#now").text() == "1 being built");
+    build.stage = Some("packages".into());
+    history.update(&build).unwrap();
+    browser.wait("its stage", |_| lines()[0].contains("packages"));
+    keep(&browser, "daily.png");
+    build.details.serial = Some("20260101_0000".parse().unwrap());
+    history.end(&mut build, Outcome::Built).unwrap();
+    browser.wait("its end", |_| lines().iter().any(|line| line.contains("built")));
+    assert!(lines().concat().contains("the mirror <b>is</b> gone"));
+    browser.run("document.querySelector(\"#builds a[href$='index.html']\").click()");
+    assert!(browser.find("h1").text().contains("debian/bookworm"));
+    assert_eq!(browser.complaints(), [""; 0]);
+
+    let plain = Browser::open(false, false);
+    plain.go(&url(&running, "daily"));
+    assert_eq!(plain.visible("#builds tbody tr").len(), 2);
+    assert_eq!(Running::start().get("/daily", "").status, 404, "a server that builds nothing");
 }
 
 /// What an image says of itself is shown and never run.

@@ -54,6 +54,11 @@ pub fn scheduler(
     Ok(Some(Scheduler::new(jobs, Slots::open(&paths.schedule())?, teller(quiet))))
 }
 
+/// What was built, where the configuration builds.
+pub fn history(config: &Config, paths: &Paths) -> anyhow::Result<Option<Arc<History>>> {
+    Ok(if config.daily.is_empty() { None } else { Some(Arc::new(History::open(&paths.daily())?)) })
+}
+
 fn jobs(config: &Config, root: &Path, paths: &Paths, quiet: bool) -> anyhow::Result<Vec<Job>> {
     let builds = Builds {
         program: PathBuf::from("/proc/self/exe"),

@@ -62,6 +62,7 @@ async fn serve(
         tls,
         limits: Limits::default(),
         access_log: (!quiet).then(|| Arc::new(|access: &Access| say(false, &access.to_string())) as _),
+        history: daily::history(&config, &paths)?,
     };
     let schedule = daily::scheduler(&config, &root, &paths, quiet)?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);

@@ -204,7 +204,7 @@ impl History {
     }
 
     /// A build begins.
-    pub(super) fn begin(&self, job: &str, product: &str, details: Details) -> Result<Run> {
+    pub fn begin(&self, job: &str, product: &str, details: Details) -> Result<Run> {
         let mut run = Run {
             id: 0,
             job: job.into(),
@@ -220,12 +220,12 @@ impl History {
     }
 
     /// What is known of a run changed.
-    pub(super) fn update(&self, run: &Run) -> Result<()> {
+    pub fn update(&self, run: &Run) -> Result<()> {
         self.with(|db| table::update(db, run))
     }
 
     /// A build ended.
-    pub(super) fn end(&self, run: &mut Run, outcome: Outcome) -> Result<()> {
+    pub fn end(&self, run: &mut Run, outcome: Outcome) -> Result<()> {
         run.ended = Some(table::seconds(Utc::now()));
         run.outcome = Some(outcome);
         self.update(run)

@@ -2,12 +2,14 @@
 //!
 //! Files: [`path`] turns a request's path into a file below the root, [`conditional`] and [`range`] decide
 //! what of it is wanted, [`answer`] puts the response together. Images: [`offer`] knows what the tree
-//! offers, [`api`] speaks LXD's and Incus' API. [`metrics`] counts; [`Server`] looks after connections.
+//! offers, [`api`] speaks LXD's and Incus' API. [`metrics`] counts; [`daily`] and
+//! [`status`] tell what only a running server knows; [`Server`] looks after connections.
 
 mod answer;
 mod api;
 mod body;
 mod conditional;
+mod daily;
 mod log;
 mod media;
 mod metrics;

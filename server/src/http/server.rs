@@ -26,12 +26,14 @@ use tokio_rustls::TlsAcceptor;
 
 use super::answer::answer;
 use super::api;
+use super::daily;
 use super::log::{AccessLog, Pending};
 use super::metrics::{self, Connected, Metrics};
 use super::offer::Offers;
 use super::site::{Served, Site};
 use super::stall::{Progress, Watched};
 use super::status;
+use crate::daily::History;
 use crate::tls::{self, LocalAuthority};
 use crate::{Error, Result};
 
@@ -52,6 +54,8 @@ pub struct Options {
     pub limits: Limits,
     /// Told of every request.
     pub access_log: Option<AccessLog>,
+    /// Shows what was built, where this server builds.
+    pub history: Option<Arc<History>>,
 }
 
 /// Encryption.
@@ -110,7 +114,12 @@ impl Server {
     /// [`Error::Tls`].
     pub async fn bind(options: Options) -> Result<Self> {
         let site = Site::new(&options.root)?;
-        let served = Arc::new(Served { site, offers: Offers::default(), metrics: Metrics::default() });
+        let served = Arc::new(Served {
+            site,
+            offers: Offers::default(),
+            metrics: Metrics::default(),
+            history: options.history.clone(),
+        });
         let listen = &options.listen;
         let listener = TcpListener::bind(listen).await.map_err(|error| unavailable(listen, &error))?;
         let address = listener.local_addr().map_err(|error| unavailable(listen, &error))?;
@@ -119,6 +128,8 @@ impl Server {
         let app = Router::new()
             .route(api::ROOT, api.clone())
             .route(&format!("{}/{{*rest}}", api::ROOT), api)
+            .route("/daily", get(daily::page))
+            .route("/daily.json", get(daily::json))
             .route("/healthz", get(metrics::health))
             .route("/metrics", get(metrics::answer))
             .route("/status.json", get(status::answer))

@@ -20,6 +20,6 @@ struct Status {
 }
 
 pub(super) async fn answer(State(served): State<Arc<Served>>) -> Response {
-    let status = Status { daily: false, downloads: served.metrics.downloads() };
+    let status = Status { daily: served.history.is_some(), downloads: served.metrics.downloads() };
     ([(CACHE_CONTROL, "no-cache")], Json(status)).into_response()
 }

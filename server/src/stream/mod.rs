@@ -49,6 +49,7 @@ use staging::Claim;
 
 pub use deltas::{Deltas, Outcome};
 pub(crate) use layout::MIRROR;
+pub(crate) use pages::daily as daily_page;
 pub use repair::Repaired;
 pub use retention::{GRACE, Pruned, Retention};
 pub use select::Selector;

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+use millstream_server::daily::History;
 use millstream_server::http::{Access, Limits, Options, Server, Tls};
 use tokio::sync::oneshot;
 
@@ -29,6 +30,11 @@ impl Running {
     }
 
     pub fn with(tls: Tls, limits: Limits) -> Self {
+        Self::with_history(tls, limits, None)
+    }
+
+    /// A server that builds.
+    pub fn with_history(tls: Tls, limits: Limits, history: Option<Arc<History>>) -> Self {
         let tree = Fixture::new();
         tree.add(&Image::new("debian:bookworm:amd64:default", "20260101_0000")).unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -39,6 +45,7 @@ impl Running {
             tls,
             limits,
             access_log: Some(Arc::new(move |access: &Access| lines.lock().unwrap().push(access.to_string()))),
+            history,
         };
         let (stop, stopped) = oneshot::channel();
         let (tell, told) = std::sync::mpsc::channel();

@@ -19,7 +19,7 @@ use crate::stream::layout::CURRENT;
 const NAME: &str = "index.html";
 
 /// So many products at most stand on one page; more are a page a distribution.
-const ON_ONE_PAGE: usize = 200;
+const ON_ONE_PAGE: usize = 100;
 
 /// A distribution with a page of its own.
 #[derive(Serialize)]

@@ -2,6 +2,7 @@
 //! with the documents, and a page beside each image, which like the image never changes.
 
 mod catalogue;
+pub(crate) mod daily;
 mod image;
 mod plot;
 
@@ -17,9 +18,10 @@ pub(super) use catalogue::render;
 pub(super) use image::{HISTORY, PAGE, write};
 
 /// Templates by name. A name that ends in `.html` or `.svg` has whatever is inserted escaped.
-const TEMPLATES: [(&str, &str); 5] = [
+const TEMPLATES: [(&str, &str); 6] = [
     ("base.html", include_str!("../../../../web/base.html")),
     ("commands.html", include_str!("../../../../web/commands.html")),
+    ("daily.html", include_str!("../../../../web/daily.html")),
     ("image.html", include_str!("../../../../web/image.html")),
     ("index.html", include_str!("../../../../web/index.html")),
     ("plot.svg", include_str!("../../../../web/plot.svg")),
