@@ -34,7 +34,8 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
     let set_up = |path: &Path| {
         let mut db = Connection::open(path)?;
         db.busy_timeout(BUSY)?;
-        db.pragma_update(None, "journal_mode", "WAL")?;
+        // No write-ahead log: turning it on fails at once where another process is opening, whatever
+        // the time-out, and there is little to write.
         let transaction = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let version: u32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         if version < VERSION {
