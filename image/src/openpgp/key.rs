@@ -177,13 +177,17 @@ impl SigningKey {
     }
 
     /// Text with its signature around it, as `gpg --clearsign` makes it. The text ends in exactly
-    /// one newline, which verifiers give back.
+    /// one newline, which verifiers give back. Blanks at the ends of lines do not come back, so a
+    /// text with any is an error.
     pub fn sign_cleartext(&self, document: &str, now: SystemTime) -> Result<String> {
         let signing = |e: openpgp::anyhow::Error| Error::Key(format!("signing failed: {e}"));
         // The last line's end belongs to the framework (RFC 9580, section 7.1), not to the text.
         let Some(body) = document.strip_suffix('\n').filter(|body| !body.ends_with('\n')) else {
             return Err(Error::Key("a text to sign must end in exactly one newline".into()));
         };
+        if body.split('\n').any(|line| line.ends_with([' ', '\t', '\r'])) {
+            return Err(Error::Key("a text to sign must have no blanks at the end of a line".into()));
+        }
         let mut out = Vec::new();
         let mut signer = Signer::new(Message::new(&mut out), self.key_pair(now)?)
             .map_err(signing)?
