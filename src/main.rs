@@ -38,6 +38,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Key(command) => commands::key::run(command, cli.quiet)?,
         Command::Serve(command) => commands::serve::run(command, cli.quiet)?,
         Command::Daily(command) => return commands::daily::run(command, cli.quiet),
+        Command::Mirror(command) => commands::mirror::run(command, cli.quiet)?,
         Command::Instance(command) => return commands::instance::run(command, cli.quiet),
         Command::Remote(command) => commands::remote::run(command, cli.quiet)?,
         Command::Image(command) => commands::image::run(command, cli.quiet)?,

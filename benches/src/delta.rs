@@ -27,8 +27,8 @@ pub fn all() -> Vec<Comparison> {
     }]
 }
 
-/// The release as it came out, and with all its updates.
-fn setup(bench: &Bench) -> anyhow::Result<Sides> {
+/// Builds the release as it came out, `old`, and with all its updates, `new`.
+pub fn two_days(bench: &Bench) -> anyhow::Result<()> {
     let recipe = repository("recipes/debian.yaml");
     let build = |serial: &str, out: &str, more: &str| {
         bench.run(&format!(
@@ -44,7 +44,12 @@ fn setup(bench: &Bench) -> anyhow::Result<Sides> {
         "20260101_0000",
         "old",
         &format!("-o source.url={}", mirror.context("the manifest names no source")?),
-    )?;
+    )
+    .map(drop)
+}
+
+fn setup(bench: &Bench) -> anyhow::Result<Sides> {
+    two_days(bench)?;
     bench.run(
         "for image in old new; do
              mkdir $image.root

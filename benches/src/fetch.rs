@@ -10,13 +10,86 @@ use crate::builds::repository;
 use crate::compare::{Bench, Comparison, Sides};
 
 pub fn all() -> Vec<Comparison> {
-    vec![Comparison {
-        name: "fetch-unpack",
-        about: "the default image over loopback, fetched, verified and unpacked, against lxc-create -t download",
-        target: 0.6,
-        setup,
-        check: same_files,
-    }]
+    vec![
+        Comparison {
+            name: "fetch-unpack",
+            about: "a container of the default image over loopback, fetched, verified and unpacked, against \
+                    lxc-create -t download",
+            target: 0.45,
+            setup,
+            check: same_files,
+        },
+        Comparison {
+            name: "fetch-unpack-lxc",
+            about: "lxc-create -t millstream against lxc-create -t download, nothing cached",
+            target: 0.45,
+            setup: |bench| {
+                let sides = setup(bench)?;
+                let ours = "export MILLSTREAM_DIR=$PWD/client\n\
+                            lxc-create -P $PWD/ours -n c1 -f default.conf -t $PWD/lxc-millstream -- \
+                            -d debian -r bookworm -a amd64";
+                bench.run("ln -s $MILLSTREAM lxc-millstream")?;
+                Ok(Sides {
+                    ours: ours.into(),
+                    before_ours: move_away("client/data client/cache ours"),
+                    ..sides
+                })
+            },
+            check: |_| Ok(String::new()),
+        },
+        Comparison {
+            name: "create-cached",
+            about: "a container of an image that is here, against lxc-create -t download with a warm cache",
+            target: 0.01,
+            setup: |bench| {
+                let sides = setup(bench)?;
+                bench.run(&sides.ours)?;
+                bench.run(&sides.theirs)?;
+                Ok(Sides {
+                    ours: "MILLSTREAM_DIR=$PWD/client $MILLSTREAM -q create local:debian/bookworm c2".into(),
+                    before_ours: "MILLSTREAM_DIR=$PWD/client $MILLSTREAM -q delete c2 || true".into(),
+                    before_theirs: move_away("lxc"),
+                    ..sides
+                })
+            },
+            check: |_| Ok(String::new()),
+        },
+        Comparison {
+            name: "update",
+            about: "the default image after all updates of its release, by delta on a link of 100 Mbit/s, \
+                    against the whole image",
+            target: 0.5,
+            setup: update,
+            check: bytes,
+        },
+    ]
+}
+
+/// Serves `tree` on a free port, and makes it the remote `home` of a client in `client`; the URL's host
+/// and port.
+pub fn serve(bench: &Bench) -> anyhow::Result<String> {
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    bench.keep(&format!("exec $MILLSTREAM -q serve --root tree --listen 127.0.0.1:{port}"))?;
+    let ca = bench.path("state/config/tls/ca.crt");
+    for _ in 0..100 {
+        if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    bench.run(&format!(
+        "MILLSTREAM_DIR=$PWD/client $MILLSTREAM -q remote add home https://127.0.0.1:{port} \
+         --key tree/key.asc --ca {}",
+        ca.display()
+    ))?;
+    Ok(format!("127.0.0.1:{port}"))
+}
+
+/// Moved, not removed: ext4 is slow to make files where many were deleted a minute ago.
+fn move_away(paths: &str) -> String {
+    format!(
+        "old=old-$(date +%s%N); mkdir $old; for d in {paths}; do [ ! -e $d ] || mv $d $old/$(echo $d | tr / -); done"
+    )
 }
 
 fn setup(bench: &Bench) -> anyhow::Result<Sides> {
@@ -27,38 +100,59 @@ fn setup(bench: &Bench) -> anyhow::Result<Sides> {
          $MILLSTREAM -q stream add tree image",
         recipe.display()
     ))?;
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    bench.keep(&format!("exec $MILLSTREAM -q serve --root tree --listen 127.0.0.1:{port}"))?;
+    let address = serve(bench)?;
     let ca = bench.path("state/config/tls/ca.crt");
-    for _ in 0..100 {
-        if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
     fs::write(bench.path("wgetrc"), format!("ca_certificate = {}\n", ca.display()))?;
     fs::write(bench.path("default.conf"), "lxc.net.0.type = empty\n")?;
-    bench.run(&format!(
-        "MILLSTREAM_DIR=$PWD/client $MILLSTREAM -q remote add home https://127.0.0.1:{port} \
-         --key tree/key.asc --ca {}",
-        ca.display()
-    ))?;
     Ok(Sides {
-        ours: "export MILLSTREAM_DIR=$PWD/client\n\
-               $MILLSTREAM -q image copy home:debian/bookworm local: --alias d\n\
-               $MILLSTREAM -q create d c1"
-            .into(),
+        ours: "MILLSTREAM_DIR=$PWD/client $MILLSTREAM -q create home:debian/bookworm c1".into(),
         theirs: format!(
             "WGETRC=$PWD/wgetrc LXC_CACHE_PATH=$PWD/cache lxc-create -P $PWD/lxc -n c1 -f default.conf \
-             -t download -- -d debian -r bookworm -a amd64 --server 127.0.0.1:{port}"
+             -t download -- -d debian -r bookworm -a amd64 --server {address}"
         ),
-        // Moved, not removed: ext4 is slow to make files where many were deleted a minute ago.
-        before_ours:
-            "old=old-$(date +%s%N); mkdir $old; for d in data cache; do [ ! -e client/$d ] || mv client/$d $old; done"
-                .into(),
-        before_theirs: "old=old-$(date +%s%N); mkdir $old; for d in lxc cache; do [ ! -e $d ] || mv $d $old; done"
-            .into(),
+        before_ours: move_away("client/data client/cache"),
+        before_theirs: move_away("lxc cache"),
     })
+}
+
+/// The release as it came out in a store, and the same with all its updates behind a link of 100 Mbit/s:
+/// the loopback interface of a network namespace, which goes with the server in it.
+fn update(bench: &Bench) -> anyhow::Result<Sides> {
+    crate::delta::two_days(bench)?;
+    bench.run("$MILLSTREAM -q stream init tree; $MILLSTREAM -q stream add tree old")?;
+    bench.keep(
+        "exec unshare --net sh -euc 'ip link set lo mtu 1500 up
+         tc qdisc add dev lo root tbf rate 100mbit burst 32kb latency 50ms
+         echo $$ > server
+         exec $MILLSTREAM -q serve --root tree --listen 127.0.0.1:8443'",
+    )?;
+    let inside = "nsenter -t $(cat server) --net env MILLSTREAM_DIR=$PWD/client $MILLSTREAM -q";
+    bench.run(&format!(
+        "for try in $(seq 100); do [ ! -e state/config/tls/ca.crt ] || break; sleep 0.1; done
+         sleep 1
+         {inside} remote add home https://127.0.0.1:8443 --key tree/key.asc --ca state/config/tls/ca.crt
+         {inside} image copy home:debian/bookworm
+         mv client first
+         $MILLSTREAM -q stream add tree new --deltas 1"
+    ))?;
+    let copy = format!("{inside} image copy home:debian/bookworm");
+    let before = "[ ! -e client ] || mv client old-$(date +%s%N); cp -a first client";
+    Ok(Sides {
+        ours: copy.clone(),
+        theirs: copy,
+        before_ours: before.into(),
+        before_theirs: format!("{before}; rm -r client/data/images"),
+    })
+}
+
+fn bytes(bench: &Bench) -> anyhow::Result<String> {
+    let size = |file: &str| -> anyhow::Result<f64> {
+        let path = bench.run(&format!("ls -t tree/images/*/*/*/*/*/{file} | head -1"))?;
+        Ok(fs::metadata(bench.path(path.trim()))?.len() as f64)
+    };
+    let share = size("rootfs.*.delta")? / size("rootfs.tar.xz")?;
+    let verdict = if share <= 0.05 { "met" } else { "missed" };
+    Ok(format!("{:.1} % of the bytes (5 %: {verdict})", share * 100.0))
 }
 
 fn same_files(bench: &Bench) -> anyhow::Result<String> {

@@ -4,6 +4,7 @@
 //! ratio. Build the release binary first: `cargo build --release`.
 
 mod builds;
+mod catalogue;
 mod compare;
 mod delta;
 mod fetch;
@@ -30,7 +31,8 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let all: Vec<_> = builds::all().into_iter().chain(fetch::all()).chain(delta::all()).collect();
+    let all: Vec<_> =
+        [builds::all(), fetch::all(), delta::all(), catalogue::all()].into_iter().flatten().collect();
     if arguments.names.is_empty() {
         for comparison in &all {
             println!("{:16} {}", comparison.name, comparison.about);

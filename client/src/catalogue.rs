@@ -4,12 +4,16 @@
 //! what they name. A product whose fields contradict its name, or that claims another product's
 //! alias, is refused, and whoever asks for it learns why.
 
+mod part;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use millstream_image::simplestreams::{Item, ProductEntry, Products, Version};
 use millstream_image::{Alias, Architecture, Fingerprint, Product, Sha256Digest};
 
+use self::part::Listed;
+pub(crate) use self::part::Part;
 use crate::query::{Filter, Filtered, ImageRef, names_product};
 use crate::suggest;
 use crate::tree::TreePath;
@@ -17,6 +21,7 @@ use crate::{Error, Result};
 
 const METADATA: [&str; 2] = ["lxd.tar.xz", "incus.tar.xz"];
 const MANIFEST: &str = "manifest.json";
+const DELTA: &str = "root.tar.xz.delta";
 
 /// Kinds of root file system archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +61,15 @@ pub struct RemoteFile {
     pub sha256: Sha256Digest,
 }
 
+/// What makes an image's root file system out of that of an earlier serial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delta {
+    /// The earlier serial.
+    pub base: String,
+    /// The delta.
+    pub file: RemoteFile,
+}
+
 /// What a product says of itself beyond its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Details {
@@ -88,8 +102,14 @@ pub struct CatalogueImage {
     pub rootfs: RemoteFile,
     /// Its kind.
     pub root_kind: RootKind,
+    /// SHA-256 of the root file system's archive, uncompressed, on our own streams.
+    pub uncompressed: Option<Sha256Digest>,
+    /// Deltas to `rootfs.tar.xz`, on our own streams.
+    pub deltas: Vec<Delta>,
     /// `manifest.json`, on our own streams.
     pub manifest: Option<RemoteFile>,
+    /// All its files that a tree of ours has too, by their name there.
+    pub files: BTreeMap<&'static str, RemoteFile>,
     /// Whether it is the product's newest.
     pub newest: bool,
 }
@@ -164,17 +184,20 @@ pub struct Catalogue {
 impl Catalogue {
     /// Builds the catalogue of verified documents.
     pub fn new(documents: Vec<Products>) -> Self {
-        let entries: Vec<_> = documents.into_iter().flat_map(|document| document.products).collect();
-        let releases: BTreeSet<_> =
-            entries.iter().map(|(_, entry)| (entry.os.to_lowercase(), entry.release.clone())).collect();
+        Self::of_parts(documents.into_iter().map(Part::new).collect())
+    }
+
+    /// As [`Catalogue::new`], of documents that were reduced to what counts.
+    pub(crate) fn of_parts(parts: Vec<Part>) -> Self {
+        let entries: Vec<_> = parts.into_iter().flat_map(|part| part.entries).collect();
+        let releases: BTreeSet<_> = entries.iter().map(|entry| entry.release.clone()).collect();
         let mut catalogue = Self::default();
-        for (name, entry) in entries {
-            let bound = bind(&name, &entry, &releases);
-            match bound.and_then(|(product, aliases)| images(&product, aliases, &entry)) {
+        for Listed { name, aliases, images, .. } in entries {
+            let fits =
+                |images: &Vec<CatalogueImage>| images.first().map_or(Ok(()), |i| of_release(i, &releases));
+            match images.and_then(|images| fits(&images).map(|()| images)) {
                 Ok(images) => catalogue.images.extend(images),
-                Err(reason) => {
-                    catalogue.refused.push(Refused { product: name, aliases: entry.aliases, reason });
-                }
+                Err(reason) => catalogue.refused.push(Refused { product: name, aliases, reason }),
             }
         }
         catalogue.images.sort_by(|a, b| a.product.cmp(&b.product).then(b.serial.cmp(&a.serial)));
@@ -250,12 +273,22 @@ fn answers(image: &CatalogueImage, name: &str, arch: Architecture) -> bool {
             || names_product(name, product.distribution(), &releases, product.variant()))
 }
 
+/// No alias may say another release that there is.
+fn of_release(image: &CatalogueImage, releases: &BTreeSet<(String, String)>) -> Result<(), String> {
+    let product = &image.product;
+    for alias in image.aliases() {
+        let Some(release) = alias.as_str().split('/').nth(1) else { continue };
+        if release != product.release()
+            && releases.contains(&(product.distribution().to_owned(), release.to_owned()))
+        {
+            return Err(format!("it calls itself {alias}, its fields say {product}"));
+        }
+    }
+    Ok(())
+}
+
 /// Binds a product's name and aliases to its fields.
-fn bind(
-    name: &str,
-    entry: &ProductEntry,
-    releases: &BTreeSet<(String, String)>,
-) -> Result<(Product, Vec<Alias>), String> {
+fn bind(name: &str, entry: &ProductEntry) -> Result<(Product, Vec<Alias>), String> {
     let product = entry.product().map_err(|e| e.to_string())?;
     match name.parse::<Product>() {
         Ok(named) if named != product => return Err(format!("its fields say {product}")),
@@ -271,11 +304,9 @@ fn bind(
     let aliases: Vec<Alias> = entry.alias_list().filter_map(|alias| alias.parse().ok()).collect();
     for alias in &aliases {
         let parts: Vec<_> = alias.as_str().split('/').collect();
-        let [dist, release, ref rest @ ..] = parts[..] else { continue };
+        let [dist, _, ref rest @ ..] = parts[..] else { continue };
         let variant = rest.first().copied().unwrap_or("default");
-        let another = release != product.release()
-            && releases.contains(&(product.distribution().to_owned(), release.to_owned()));
-        if !dist.eq_ignore_ascii_case(product.distribution()) || variant != product.variant() || another {
+        if !dist.eq_ignore_ascii_case(product.distribution()) || variant != product.variant() {
             return Err(format!("it calls itself {alias}, its fields say {product}"));
         }
     }
@@ -309,7 +340,7 @@ fn is_serial(text: &str) -> bool {
     text.len() <= 32
         && text.len() >= 8
         && text.bytes().take(8).all(|b| b.is_ascii_digit())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
 }
 
 /// One version; `None` when it holds no split container image (virtual machines only, say).
@@ -340,9 +371,32 @@ fn image(
         metadata: file(metadata)?,
         rootfs: file(root)?,
         root_kind,
+        uncompressed: root.sha256_uncompressed,
+        deltas: deltas(version),
         manifest: of_type(MANIFEST).map(file).transpose()?,
+        files: files(version)?,
         newest: false,
     }))
+}
+
+/// Deltas never decide what an image is, so one that is listed wrongly is only passed over.
+fn deltas(version: &Version) -> Vec<Delta> {
+    let delta = |item: &Item| {
+        let base = item.delta_base.clone().filter(|base| is_serial(base))?;
+        Some(Delta { base, file: file(item).ok()? })
+    };
+    version.items.values().filter(|item| item.ftype == DELTA).filter_map(delta).collect()
+}
+
+/// By name in a tree of ours.
+fn files(version: &Version) -> Result<BTreeMap<&'static str, RemoteFile>, String> {
+    let roots = [RootKind::TarXz, RootKind::Squashfs].map(|kind| (kind.item_type(), kind.file_name()));
+    let known = METADATA.map(|name| (name, name)).into_iter().chain(roots);
+    let found = known.filter_map(|(ftype, name)| {
+        let item = version.items.values().find(|item| item.ftype == ftype)?;
+        Some(file(item).map(|file| (name, file)))
+    });
+    found.collect()
 }
 
 fn file(item: &Item) -> Result<RemoteFile, String> {

@@ -7,6 +7,8 @@ use std::time::SystemTime;
 use millstream_image::openpgp::Keyring;
 use millstream_image::{Alias, Architecture};
 
+use crate::access::Access;
+use crate::arriving::Sink;
 use crate::cache::DocumentCache;
 use crate::catalogue::{Catalogue, CatalogueImage};
 use crate::detect;
@@ -15,7 +17,7 @@ use crate::fetch::{self, Keep};
 use crate::http::HttpOptions;
 use crate::lxc;
 use crate::query::{ImageName, ImageRef, Place, names_product};
-use crate::remotes::{self, Protocol, Remote, RemoteName, Remotes};
+use crate::remotes::{self, Protocol, Remote, RemoteName, Remotes, Trust};
 use crate::store::{Store, StoredImage};
 use crate::tree::Tree;
 use crate::trust::TrustFile;
@@ -96,8 +98,8 @@ impl Client {
 
     /// The public key a server offers at `key.asc`. It proves nothing: show its fingerprint, or
     /// compare it with one from elsewhere, before pinning it.
-    pub async fn offered_key(&self, url: &str, ca: Option<&String>) -> Result<Keyring> {
-        let tree = remotes::open_tree(&remotes::parse_url(url)?, ca, &self.config.http)?;
+    pub async fn offered_key(&self, url: &str, ca: Option<&String>, access: &Access) -> Result<Keyring> {
+        let tree = remotes::open_tree(&remotes::parse_url(url)?, ca, access, &self.config.http)?;
         documents::offered_key(&tree).await
     }
 
@@ -109,9 +111,17 @@ impl Client {
         // What an earlier remote of this name has shown must not be held against this one.
         self.trust_file(name).remove()?;
         let tree = self.tree(&remote)?;
-        remote.protocol = detect::protocol(&tree, remote.is_signed()).await?;
+        remote.protocol = match detect::protocol(&tree, remote.is_signed()).await {
+            // Its mirrors will say.
+            Err(error) if error.is_passing() && !remote.mirrors.is_empty() => Protocol::Simplestreams,
+            other => other?,
+        };
         let products = match remote.protocol {
-            Protocol::Simplestreams => self.read(name, &remote).await?.newest().count(),
+            Protocol::Simplestreams => {
+                let (catalogue, trust) = self.read(name, &remote).await?;
+                remote.trust = trust;
+                catalogue.newest().count()
+            }
             Protocol::Lxc => {
                 let trust = self.trust_file(name);
                 lxc::index(&self.reader(&remote, &tree, &trust), lxc::Mode::here()).await?.len()
@@ -147,6 +157,21 @@ impl Client {
         self.trust_file(name).remove()
     }
 
+    /// Believes others than before, after reading the remote's catalogue with them. What was seen under
+    /// keys that are no longer pinned is forgotten, so that a thief's absurd dates and numbers go too.
+    pub async fn set_trust(&self, name: &RemoteName, trust: Trust) -> Result<()> {
+        let before = self.remotes()?.get(name)?.clone();
+        let mut remote = Remote { trust, ..before };
+        if remote.protocol == Protocol::Simplestreams {
+            remote.trust = self.read(name, &remote).await?.1;
+        }
+        Remotes::update(&self.config.remotes, |remotes| {
+            remotes.get(name)?;
+            remotes.remotes.insert(name.clone(), remote);
+            Ok(())
+        })
+    }
+
     /// Makes a remote the one that names without a remote mean.
     pub fn set_default_remote(&self, name: &RemoteName) -> Result<()> {
         Remotes::update(&self.config.remotes, |remotes| {
@@ -159,7 +184,18 @@ impl Client {
     /// What a remote offers, verified now.
     pub async fn catalogue(&self, name: &RemoteName) -> Result<Catalogue> {
         let remotes = self.remotes()?;
-        self.read(name, remotes.get(name)?).await
+        let remote = remotes.get(name)?;
+        let (catalogue, trust) = self.read(name, remote).await?;
+        if trust != remote.trust {
+            Remotes::update(&self.config.remotes, |remotes| {
+                // Unless the user has changed it meanwhile.
+                if let Some(found) = remotes.remotes.get_mut(name).filter(|found| *found == remote) {
+                    found.trust = trust;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(catalogue)
     }
 
     /// What a name means. Without a remote: an alias or fingerprint of the store, else an image of
@@ -193,11 +229,26 @@ impl Client {
         Ok(Resolved::Remote(remote, Box::new(image)))
     }
 
-    /// Brings the image a name means into the store, if it is not there, and returns it.
+    /// Brings the image a name means into the store, if it is not there, and returns it. Dropping the
+    /// future at any point leaves the store as it was, and what has come for the next call.
     pub async fn fetch(&self, name: &ImageName, keep: Keep, progress: &dyn Progress) -> Result<StoredImage> {
+        self.fetch_into(name, keep, None, progress).await
+    }
+
+    /// As [`Client::fetch`], while `sink` reads the root file system as it comes: it has returned when
+    /// this does. An image that is here already, or is no tar archive, is not given to it.
+    pub async fn fetch_into(
+        &self,
+        name: &ImageName,
+        keep: Keep,
+        sink: Option<Sink>,
+        progress: &dyn Progress,
+    ) -> Result<StoredImage> {
         match self.resolve(name).await? {
             Resolved::Local(image) => Ok(*image),
-            Resolved::Remote(remote, image) => self.fetch_image(&remote, &image, keep, progress).await,
+            Resolved::Remote(remote, image) => {
+                self.fetch_image_into(&remote, &image, keep, sink, progress).await
+            }
         }
     }
 
@@ -209,9 +260,23 @@ impl Client {
         keep: Keep,
         progress: &dyn Progress,
     ) -> Result<StoredImage> {
+        self.fetch_image_into(name, image, keep, None, progress).await
+    }
+
+    /// As [`Client::fetch_into`], of an image already found.
+    pub async fn fetch_image_into(
+        &self,
+        name: &RemoteName,
+        image: &CatalogueImage,
+        keep: Keep,
+        sink: Option<Sink>,
+        progress: &dyn Progress,
+    ) -> Result<StoredImage> {
         let remotes = self.remotes()?;
         let tree = self.tree(remotes.get(name)?)?;
-        fetch::image(&*self.store()?, &tree, name.as_str(), image, keep, progress).await
+        let store = self.store()?;
+        let job = fetch::Job { store: &store, tree: &tree, remote: name.as_str(), image, keep, progress };
+        job.run(sink).await
     }
 
     /// Gives a stored image names; `replace` takes them from other images.
@@ -236,19 +301,47 @@ impl Client {
         Ok(images.into_iter().filter(answers).max_by_key(|image| image.created))
     }
 
-    async fn read(&self, name: &RemoteName, remote: &Remote) -> Result<Catalogue> {
+    /// The catalogue, and whom to trust from now on: a stream whose key changes names the new one in
+    /// documents that the old one signed.
+    async fn read(&self, name: &RemoteName, remote: &Remote) -> Result<(Catalogue, Trust)> {
         if remote.protocol == Protocol::Lxc {
             let reason = "this server has LXC's index only, whose images have no fingerprints; use it \
                           with lxc-create -t millstream";
             return Err(Error::remote(name, reason));
         }
-        let (tree, trust) = (self.tree(remote)?, self.trust_file(name));
-        let documents = self.reader(remote, &tree, &trust).read().await?;
-        Ok(Catalogue::new(documents))
+        let trust = self.trust_file(name);
+        let mut first_error = None;
+        // A mirror that is down, frozen or lies is passed over: all of what it said is dropped.
+        for tree in remote.trees(&self.config.http)? {
+            match self.read_at(remote, &tree, &trust).await {
+                Ok(found) => return Ok(found),
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        Err(first_error.unwrap_or_else(|| Error::remote(name, "it has no servers")))
     }
 
+    /// What one server of a remote says, and the keys that count from now on.
+    async fn read_at(&self, remote: &Remote, tree: &Tree, trust: &TrustFile) -> Result<(Catalogue, Trust)> {
+        let reading = self.reader(remote, tree, trust).read().await?;
+        if reading.keys.is_empty() || !remote.is_signed() || remote.trust.pins(&reading.keys) {
+            return Ok((Catalogue::of_parts(reading.parts), remote.trust.clone()));
+        }
+        // A key that cannot be had now will be had later; nothing is lost by waiting.
+        let offered = documents::offered_key(tree).await.unwrap_or_default();
+        let Some(followed) = remote.trust.follow(&reading.keys, offered)? else {
+            return Ok((Catalogue::of_parts(reading.parts), remote.trust.clone()));
+        };
+        // Once more, so that what is remembered was seen with the keys that count from now on.
+        let remote = Remote { trust: followed, ..remote.clone() };
+        let reading = self.reader(&remote, tree, trust).read().await?;
+        Ok((Catalogue::of_parts(reading.parts), remote.trust))
+    }
+
+    /// The remote's tree at the remote itself.
     pub(crate) fn tree(&self, remote: &Remote) -> Result<Tree> {
-        remote.tree(&self.config.http)
+        let trees = remote.trees(&self.config.http)?;
+        trees.into_iter().next().ok_or_else(|| Error::remote(&remote.url, "it has no servers"))
     }
 
     pub(crate) fn reader<'a>(

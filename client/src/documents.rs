@@ -5,15 +5,17 @@
 //! where a foreign stream's index has no hashes, each document carries its own signature. What was
 //! seen is remembered when all of it has passed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use millstream_image::Sha256Digest;
-use millstream_image::openpgp::Keyring;
-use millstream_image::simplestreams::{INDEX_PATH, Index, IndexEntry, MAX_SIZE, Products, signed_path};
+use millstream_image::openpgp::{KeyFingerprint, Keyring};
+use millstream_image::simplestreams::{INDEX_PATH, Index, IndexEntry, MAX_SIZE, signed_path};
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::cache::DocumentCache;
+use crate::catalogue::Part;
 use crate::remotes::Remote;
 use crate::tree::{Tree, TreePath};
 use crate::trust::{Sight, Sights, TrustFile, check_clock, check_fresh};
@@ -21,6 +23,8 @@ use crate::{Error, Result};
 
 /// Product documents one index may list.
 const MAX_DOCUMENTS: usize = 64;
+/// Product documents that are parsed at a time.
+const PARSED_AT_ONCE: usize = 4;
 
 /// What a reading needs beside the remote itself.
 pub(crate) struct Reader<'a> {
@@ -33,9 +37,16 @@ pub(crate) struct Reader<'a> {
     pub now: SystemTime,
 }
 
+/// What a remote says, believed.
+pub(crate) struct Reading {
+    pub parts: Vec<Part>,
+    /// The keys it says are its own; empty when it says nothing of them.
+    pub keys: Vec<KeyFingerprint>,
+}
+
 impl Reader<'_> {
     /// Fetches and checks the index and every product document in it.
-    pub(crate) async fn read(&self) -> Result<Vec<Products>> {
+    pub(crate) async fn read(&self) -> Result<Reading> {
         let Some(keyring) = self.remote.trust.keyring()? else { return self.read_unsigned().await };
         match self.read_signed(&keyring).await {
             // A publication may have come between the index and a document: once more.
@@ -44,7 +55,7 @@ impl Reader<'_> {
         }
     }
 
-    async fn read_signed(&self, keyring: &Keyring) -> Result<Vec<Products>> {
+    async fn read_signed(&self, keyring: &Keyring) -> Result<Reading> {
         let pinned = keyring.fingerprints();
         let before = self.trust.load(&pinned)?;
         let path: TreePath = signed_path(INDEX_PATH).parse()?;
@@ -64,16 +75,18 @@ impl Reader<'_> {
         }
         self.compare(&before, &path, &sight)?;
         seen.insert(path.to_string(), sight);
-        let mut documents = Vec::new();
+        let mut parsing = Parsing::default();
         for (name, entry) in bounded(&index, &url)? {
-            let products = match (&entry.by_hash, entry.sha256, entry.size) {
+            let (url, text) = match (&entry.by_hash, entry.sha256, entry.size) {
                 (Some(by_hash), Some(sha256), Some(size)) => self.by_hash(by_hash, sha256, size).await?,
                 _ => self.foreign(keyring, (name, entry), &before, &mut seen).await?,
             };
-            documents.push(products);
+            parsing.add(url, text).await?;
         }
+        let parts = parsing.finish().await?;
         self.trust.record(&pinned, seen)?;
-        Ok(documents)
+        let keys = index.millstream.map(|freshness| freshness.keys).unwrap_or_default();
+        Ok(Reading { parts, keys })
     }
 
     /// Fetches a cleartext-signed document and returns the text that was signed.
@@ -102,20 +115,19 @@ impl Reader<'_> {
     }
 
     /// A document the index names by hash; it never changes, so it is kept.
-    async fn by_hash(&self, path: &str, sha256: Sha256Digest, size: u64) -> Result<Products> {
+    async fn by_hash(&self, path: &str, sha256: Sha256Digest, size: u64) -> Result<(String, Vec<u8>)> {
         let path: TreePath = path.parse()?;
         let url = self.tree.url(&path);
         if size > MAX_SIZE {
             return Err(Error::document(url, format!("{size} bytes are more than the {MAX_SIZE} allowed")));
         }
         if let Some(text) = self.cache.get(sha256) {
-            return Products::parse(&text).map_err(|e| Error::document(url, e));
+            return Ok((url, text));
         }
         let text = self.tree.document(&path, size).await?;
         check_hash(&url, &text, Some(size), Some(sha256))?;
-        let products = Products::parse(&text).map_err(|e| Error::document(url, e))?;
         self.cache.put(sha256, &text);
-        Ok(products)
+        Ok((url, text))
     }
 
     /// A document of a stream that is not ours, with a signature of its own.
@@ -125,38 +137,77 @@ impl Reader<'_> {
         (name, entry): (&str, &IndexEntry),
         before: &Sights,
         seen: &mut BTreeMap<String, Sight>,
-    ) -> Result<Products> {
+    ) -> Result<(String, Vec<u8>)> {
         // Some signed indexes still name the unsigned form.
         let path: TreePath = signed_path(&entry.path).parse()?;
         let url = self.tree.url(&path);
         let (text, sight) = self.signed(keyring, &path).await?;
         self.compare(before, &path, &sight)?;
         check_hash(&url, &text, entry.size, entry.sha256)?;
-        let products = Products::parse(&text).map_err(|e| Error::document(&url, e))?;
+        let products: Named = serde_json::from_slice(&text).map_err(|e| Error::document(&url, e))?;
         if !products.content_id.is_empty() && products.content_id != name {
             let reason =
                 format!("it is \"{}\", the index names it \"{name}\"", products.content_id.escape_debug());
             return Err(Error::Signature { url, reason });
         }
         seen.insert(path.to_string(), sight);
-        Ok(products)
+        Ok((url, text))
     }
 
     /// Where the user waived signatures. Nothing is remembered: what nobody signed proves nothing.
-    async fn read_unsigned(&self) -> Result<Vec<Products>> {
+    async fn read_unsigned(&self) -> Result<Reading> {
         let path: TreePath = INDEX_PATH.parse()?;
         let url = self.tree.url(&path);
         let text = self.tree.document(&path, MAX_SIZE).await?;
         let index = Index::parse(&text).map_err(|e| Error::document(&url, e))?;
-        let mut documents = Vec::new();
+        let mut parsing = Parsing::default();
         for (_, entry) in bounded(&index, &url)? {
             let path: TreePath = entry.path.parse()?;
             let url = self.tree.url(&path);
             let text = self.tree.document(&path, MAX_SIZE).await?;
             check_hash(&url, &text, entry.size, entry.sha256)?;
-            documents.push(Products::parse(&text).map_err(|e| Error::document(url, e))?);
+            parsing.add(url, text).await?;
         }
-        Ok(documents)
+        Ok(Reading { parts: parsing.finish().await?, keys: Vec::new() })
+    }
+}
+
+/// The one field by which a document of a foreign stream says which it is.
+#[derive(serde::Deserialize)]
+struct Named {
+    #[serde(default)]
+    content_id: String,
+}
+
+/// Documents being parsed, a few at a time: parsed they take several times their size.
+#[derive(Default)]
+struct Parsing {
+    running: VecDeque<JoinHandle<Result<Part>>>,
+    done: Vec<Part>,
+}
+
+impl Parsing {
+    async fn add(&mut self, url: String, text: Vec<u8>) -> Result<()> {
+        if self.running.len() >= PARSED_AT_ONCE {
+            self.wait().await?;
+        }
+        let parse = move || Part::parse(&text).map_err(|e| Error::document(url, e));
+        self.running.push_back(spawn_blocking(parse));
+        Ok(())
+    }
+
+    async fn wait(&mut self) -> Result<()> {
+        if let Some(running) = self.running.pop_front() {
+            self.done.push(running.await.map_err(|e| Error::Setup(e.to_string()))??);
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<Vec<Part>> {
+        while !self.running.is_empty() {
+            self.wait().await?;
+        }
+        Ok(self.done)
     }
 }
 

@@ -1,18 +1,23 @@
 //! From a catalogue's entry to an image of the store.
 
+mod delta;
+
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use millstream_image::archive::read_small;
 use millstream_image::metadata::{MAX_SIZE, Metadata};
-use millstream_image::{Architecture, Fingerprint};
+use millstream_image::{Architecture, Fingerprint, Sha256Digest};
 use tokio::task::spawn_blocking;
 
-use crate::catalogue::CatalogueImage;
-use crate::store::{Origin, Record, Staging, Store, StoredImage};
+use crate::arriving::{self, Publisher, Sink};
+use crate::catalogue::{CatalogueImage, RootKind};
+use crate::store::{Origin, Record, Staging, Store, StoredImage, UNCOMPRESSED};
 use crate::tree::Tree;
 use crate::{Error, Progress, Result};
 
@@ -29,43 +34,109 @@ pub struct Keep {
     pub auto_update: bool,
 }
 
-/// Brings an image into the store: both files at once, each resumed, bounded and hashed, then the
-/// fingerprint over both and the metadata against what was asked for. Until then the store does
-/// not know it.
-pub(crate) async fn image(
-    store: &Store,
-    tree: &Tree,
-    remote: &str,
-    image: &CatalogueImage,
-    keep: Keep,
-    progress: &dyn Progress,
-) -> Result<StoredImage> {
-    let staging = loop {
-        match store.stage(image.fingerprint).await? {
-            Some(staging) => break staging,
-            // It is here, unless it was deleted in this moment: then once more.
-            None => {
-                if let Some(stored) = store.get(image.fingerprint)? {
-                    return keep_longer(store, stored, keep);
+/// An image to bring into the store.
+#[derive(Clone, Copy)]
+pub(crate) struct Job<'a> {
+    pub store: &'a Arc<Store>,
+    pub tree: &'a Tree,
+    /// The remote's name.
+    pub remote: &'a str,
+    pub image: &'a CatalogueImage,
+    pub keep: Keep,
+    pub progress: &'a dyn Progress,
+}
+
+impl Job<'_> {
+    /// Brings an image into the store: both files at once, each resumed, bounded and hashed, then the
+    /// fingerprint over both and the metadata against what was asked for. Until then the store does
+    /// not know it. Where a delta from an image of the store is smaller, it is used instead.
+    pub(crate) async fn run(self, sink: Option<Sink>) -> Result<StoredImage> {
+        let staging = loop {
+            match self.store.stage(self.image.fingerprint).await? {
+                Some(staging) => break staging,
+                // It is here, unless it was deleted in this moment: then once more.
+                None => {
+                    if let Some(stored) = self.store.get(self.image.fingerprint)? {
+                        return keep_longer(self.store, stored, self.keep);
+                    }
                 }
             }
-        }
-    };
-    match gather(&staging, tree, image, progress).await {
-        Ok(properties) => {
-            let mut record = record(remote, image, keep);
-            for (key, value) in properties {
-                record.properties.entry(key).or_insert(value);
+        };
+        let sink = sink.filter(|_| self.image.root_kind == RootKind::TarXz);
+        let (publisher, sink) = match sink {
+            Some(sink) => {
+                let (publisher, arriving) = arriving::pair();
+                let fingerprint = self.image.fingerprint;
+                (Some(publisher), Some(spawn_blocking(move || sink(fingerprint, arriving))))
             }
-            store.commit(staging, &record)
-        }
-        Err(error) => {
-            if !may_be_resumed(&error) {
-                staging.discard();
+            None => (None, None),
+        };
+        let result = match self.gather(&staging, publisher).await {
+            Ok(gathered) => self.commit(staging, gathered).await,
+            Err(error) => {
+                if !may_be_resumed(&error) {
+                    staging.discard();
+                }
+                Err(error)
             }
-            Err(error)
+        };
+        if let Some(sink) = sink {
+            sink.await.map_err(|e| Error::Setup(format!("unpacking was stopped: {e}")))?;
         }
+        result
     }
+
+    async fn gather(self, staging: &Staging, publisher: Option<Publisher>) -> Result<Gathered> {
+        check_space(staging.dir(), self.image)?;
+        let (publisher, made) = match delta::choose(self)? {
+            Some(choice) => delta::fetch(self, staging.dir(), choice, publisher).await?,
+            None => (publisher, None),
+        };
+        let metadata = staging.dir().join(METADATA);
+        let image = self.image;
+        let (m, r) = (&image.metadata, &image.rootfs);
+        let rootfs = staging.dir().join(image.root_kind.file_name());
+        let fetch_metadata = self.tree.download(&m.path, &metadata, (m.size, m.sha256), None, self.progress);
+        if made.is_some() {
+            fetch_metadata.await?;
+        } else {
+            let wanted = (r.size, r.sha256);
+            let rootfs = self.tree.download(&r.path, &rootfs, wanted, publisher, self.progress);
+            tokio::try_join!(fetch_metadata, rootfs)?;
+        }
+        let (url, expected) = (self.tree.url(&m.path), image.fingerprint);
+        let arch = image.product.architecture();
+        let rootfs = Some(rootfs).filter(|_| made.is_none());
+        let check = move || {
+            if let Some(rootfs) = rootfs {
+                check_fingerprint(&url, &metadata, &rootfs, expected)?;
+            }
+            check_metadata(&url, &metadata, arch)
+        };
+        let properties = spawn_blocking(check).await.map_err(|e| Error::Setup(e.to_string()))??;
+        Ok(Gathered { properties, uncompressed: made })
+    }
+
+    async fn commit(self, staging: Staging, gathered: Gathered) -> Result<StoredImage> {
+        let mut record = record(self.remote, self.image, self.keep);
+        for (key, value) in gathered.properties {
+            record.properties.entry(key).or_insert(value);
+        }
+        if let Some(sha256) = gathered.uncompressed {
+            UNCOMPRESSED.clone_into(&mut record.rootfs);
+            record.uncompressed = Some(sha256);
+        }
+        let store = self.store.clone();
+        let commit = move || store.commit(staging, &record);
+        spawn_blocking(commit).await.map_err(|e| Error::Setup(e.to_string()))?
+    }
+}
+
+/// What lies in staging, checked.
+struct Gathered {
+    properties: BTreeMap<String, String>,
+    /// The digest of the uncompressed archive, where a delta made that and no more.
+    uncompressed: Option<Sha256Digest>,
 }
 
 /// Who fetches for good what is only cached makes it stay.
@@ -75,26 +146,6 @@ fn keep_longer(store: &Store, stored: StoredImage, keep: Keep) -> Result<StoredI
         store.set_flags(stored.fingerprint, cached, auto_update)?;
     }
     Ok(StoredImage { cached, auto_update, ..stored })
-}
-
-async fn gather(
-    staging: &Staging,
-    tree: &Tree,
-    image: &CatalogueImage,
-    progress: &dyn Progress,
-) -> Result<std::collections::BTreeMap<String, String>> {
-    check_space(staging.dir(), image)?;
-    let metadata = staging.dir().join(METADATA);
-    let rootfs = staging.dir().join(image.root_kind.file_name());
-    let (m, r) = (&image.metadata, &image.rootfs);
-    tokio::try_join!(
-        tree.download(&m.path, &metadata, (m.size, m.sha256), progress),
-        tree.download(&r.path, &rootfs, (r.size, r.sha256), progress),
-    )?;
-    let (url, expected) = (tree.url(&m.path), image.fingerprint);
-    let arch = image.product.architecture();
-    let check = move || check(&url, &metadata, &rootfs, expected, arch);
-    spawn_blocking(check).await.map_err(|e| Error::Setup(e.to_string()))?
 }
 
 /// Says before the download what would fail at its end.
@@ -111,24 +162,21 @@ fn check_space(dir: &Path, image: &CatalogueImage) -> Result<()> {
     Err(Error::io(dir)(io::Error::new(io::ErrorKind::StorageFull, reason)))
 }
 
-/// Proves the fingerprint and binds the metadata to the product; gives the image's own properties.
-fn check(
-    url: &str,
-    metadata: &PathBuf,
-    rootfs: &PathBuf,
-    expected: Fingerprint,
-    arch: Architecture,
-) -> Result<std::collections::BTreeMap<String, String>> {
-    let open = |path: &PathBuf| File::open(path).map_err(Error::io(path));
+/// Proves the fingerprint.
+fn check_fingerprint(url: &str, metadata: &Path, rootfs: &Path, expected: Fingerprint) -> Result<()> {
+    let open = |path: &Path| File::open(path).map_err(Error::io(path));
     let found = Fingerprint::of_split(open(metadata)?, open(rootfs)?).map_err(Error::io(rootfs))?;
-    if found != expected {
-        return Err(Error::mismatch(
-            url,
-            format!("the image's fingerprint is {found}, stated is {expected}"),
-        ));
+    if found == expected {
+        return Ok(());
     }
+    Err(Error::mismatch(url, format!("the image's fingerprint is {found}, stated is {expected}")))
+}
+
+/// Binds the metadata to the product; gives the image's own properties.
+fn check_metadata(url: &str, metadata: &Path, arch: Architecture) -> Result<BTreeMap<String, String>> {
     let wrong = |reason: String| Error::mismatch(url, reason);
-    let members = read_small(open(metadata)?).map_err(|e| wrong(e.to_string()))?;
+    let file = File::open(metadata).map_err(Error::io(metadata))?;
+    let members = read_small(file).map_err(|e| wrong(e.to_string()))?;
     let yaml =
         members.get(Path::new("metadata.yaml")).ok_or_else(|| wrong("it has no metadata.yaml".into()))?;
     if yaml.data.len() > MAX_SIZE {
@@ -158,6 +206,7 @@ fn record(remote: &str, image: &CatalogueImage, keep: Keep) -> Record {
         stored: now,
         cached: keep.cached,
         auto_update: keep.auto_update,
+        uncompressed: None,
     }
 }
 

@@ -3,7 +3,10 @@
 //! [`Client`] does all of it; the modules are its parts, each usable alone. Nothing is believed
 //! that is not signed by a pinned key, or explicitly allowed to be unsigned; nothing enters the
 //! store before every hash has matched. No global state, no printing: errors are returned,
-//! progress goes to a [`Progress`].
+//! progress goes to a [`Progress`], or comes as a stream of [events](progress::events). Every future may
+//! be dropped at any await: the store then holds an image whole or not at all, and what has come of it
+//! is used by the next call. `examples/` has a program for each of listing, fetching, verifying and
+//! unpacking.
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -24,6 +27,8 @@
 //! # }
 //! ```
 
+pub mod access;
+mod arriving;
 mod cache;
 pub mod catalogue;
 mod client;
@@ -41,15 +46,19 @@ mod suggest;
 mod tree;
 mod trust;
 mod upkeep;
+mod upstream;
 
+pub use access::Access;
+pub use arriving::{Arriving, Sink};
 pub use catalogue::{Catalogue, CatalogueImage};
 pub use client::{Client, ClientConfig, Resolved};
 pub use error::{Error, Result};
 pub use fetch::Keep;
 pub use http::{Download, HttpClient, HttpOptions};
-pub use progress::{NoProgress, Progress};
+pub use progress::{Event, NoProgress, Progress};
 pub use query::{Filter, ImageName, ImageRef, Place};
 pub use remotes::{Remote, RemoteName, Remotes, Trust};
 pub use store::{Store, StoredImage};
 pub use tree::TreePath;
 pub use upkeep::{CACHE_EXPIRY, Refreshed};
+pub use upstream::{Lot, Offer, Upstream};

@@ -15,6 +15,7 @@ use millstream_image::openpgp::{KeyFingerprint, Keyring};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::access::Access;
 use crate::http::{self, HttpClient, HttpOptions};
 use crate::tree::Tree;
 use crate::{Error, Result};
@@ -125,6 +126,30 @@ impl Trust {
         Self::pin(&pinned)
     }
 
+    /// The trust that follows from a believed document that names the stream's keys: those of `named`
+    /// that are pinned or among the `offered`, and no others. `None` where nothing changes, or nothing
+    /// would be left.
+    pub(crate) fn follow(&self, named: &[KeyFingerprint], offered: Keyring) -> Result<Option<Self>> {
+        let Some(mut keyring) = self.keyring()? else { return Ok(None) };
+        let known = keyring.fingerprints();
+        keyring.merge(offered.without(&known));
+        let keyring = keyring.restricted_to(named);
+        if named.is_empty() || keyring.fingerprints().is_empty() {
+            return Ok(None);
+        }
+        Self::pin(&keyring).map(|trust| (trust != *self).then_some(trust))
+    }
+
+    /// Whether these keys, and no others, are pinned.
+    pub(crate) fn pins(&self, keys: &[KeyFingerprint]) -> bool {
+        match self {
+            Self::Keys { fingerprints, .. } => {
+                fingerprints.len() == keys.len() && keys.iter().all(|key| fingerprints.contains(key))
+            }
+            Self::InsecureNoSignature => false,
+        }
+    }
+
     /// The keys to verify with; `None` where signatures were waived.
     pub(crate) fn keyring(&self) -> Result<Option<Keyring>> {
         match self {
@@ -150,6 +175,12 @@ pub struct Remote {
     /// Private certificate authorities, PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
+    /// Further servers with the same tree, asked when the first fails, and beside it for large files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "url_texts")]
+    pub mirrors: Vec<Url>,
+    /// Proxy, client certificate and token.
+    #[serde(default, skip_serializing_if = "Access::is_empty")]
+    pub access: Access,
 }
 
 impl Remote {
@@ -164,7 +195,35 @@ impl Remote {
         if let Some(pem) = &ca {
             http::check_ca(pem, "the certificate authority given")?;
         }
-        Ok(Self { url, protocol: Protocol::Simplestreams, trust, ca })
+        Ok(Self {
+            url,
+            protocol: Protocol::Simplestreams,
+            trust,
+            ca,
+            mirrors: Vec::new(),
+            access: Access::default(),
+        })
+    }
+
+    /// The same remote, reached so, and by way of these mirrors.
+    ///
+    /// # Errors
+    /// When a file of secrets cannot be used, or a mirror is no web server, or has no TLS and no
+    /// signatures.
+    pub fn reached(mut self, access: Access, mirrors: &[String]) -> Result<Self> {
+        access.check(&self.url)?;
+        for text in mirrors {
+            let mirror = Self::new(text, self.trust.clone(), None)?.url;
+            if mirror.scheme() == "file" || self.url.scheme() == "file" {
+                let reason = "mirrors are https:// or http:// servers of a remote that is one";
+                return Err(Error::Url { url: mirror.into(), reason: reason.into() });
+            }
+            if mirror != self.url && !self.mirrors.contains(&mirror) {
+                self.mirrors.push(mirror);
+            }
+        }
+        self.access = access;
+        Ok(self)
     }
 
     /// Whether its documents must be signed.
@@ -172,8 +231,21 @@ impl Remote {
         self.trust != Trust::InsecureNoSignature
     }
 
-    pub(crate) fn tree(&self, options: &HttpOptions) -> Result<Tree> {
-        open_tree(&self.url, self.ca.as_ref(), options)
+    /// Its tree at the remote itself, then at each mirror; files of each also come from the others.
+    pub(crate) fn trees(&self, options: &HttpOptions) -> Result<Vec<Tree>> {
+        let first = match open_tree(&self.url, self.ca.as_ref(), &self.access, options)? {
+            Tree::Http { client, base, .. } => (client, base),
+            directory @ Tree::Directory(_) => return Ok(vec![directory]),
+        };
+        let bare = first.0.with_bearer(&[], None)?;
+        let mirrors = self.mirrors.iter().map(|url| (bare.clone(), url.to_string()));
+        let all: Vec<_> = std::iter::once(first).chain(mirrors).collect();
+        let tree = |at: usize| {
+            let mut others = all.clone();
+            let (client, base) = others.remove(at);
+            Tree::Http { client, base, mirrors: others }
+        };
+        Ok((0..all.len()).map(tree).collect())
     }
 }
 
@@ -191,14 +263,35 @@ mod url_text {
     }
 }
 
-pub(crate) fn open_tree(url: &Url, ca: Option<&String>, options: &HttpOptions) -> Result<Tree> {
+/// URLs as texts in the file.
+mod url_texts {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+    use url::Url;
+
+    pub(super) fn serialize<S: Serializer>(urls: &[Url], serializer: S) -> Result<S::Ok, S::Error> {
+        urls.iter().map(Url::as_str).collect::<Vec<_>>().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Url>, D::Error> {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
+    }
+}
+
+pub(crate) fn open_tree(
+    url: &Url,
+    ca: Option<&String>,
+    access: &Access,
+    options: &HttpOptions,
+) -> Result<Tree> {
     if url.scheme() == "file" {
         let bad = |()| Error::Url { url: url.to_string(), reason: "not a directory here".into() };
         return Ok(Tree::Directory(url.to_file_path().map_err(bad)?));
     }
-    let mut options = options.clone();
+    let mut options = HttpOptions { access: access.clone(), ..options.clone() };
     options.ca_pem.extend(ca.cloned());
-    Ok(Tree::Http { client: HttpClient::new(&options)?, base: url.to_string() })
+    let client = HttpClient::new(&options)?.with_bearer(&[], access.token(url)?.as_deref())?;
+    Ok(Tree::Http { client, base: url.to_string(), mirrors: Vec::new() })
 }
 
 /// Reads the URL of a tree's root; an absolute path means a directory here.

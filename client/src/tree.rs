@@ -10,7 +10,8 @@ use millstream_image::digest::{CappedReader, HashingWriter};
 use millstream_image::{Sha256Digest, atomic};
 use tokio::task::spawn_blocking;
 
-use crate::http::{Download, HttpClient};
+use crate::arriving::{Published, Publisher};
+use crate::http::{self, HttpClient, Source, Wanted};
 use crate::{Error, Progress, Result};
 
 const MAX_PATH: usize = 1024;
@@ -42,9 +43,12 @@ impl FromStr for TreePath {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let plain = |b: u8| b.is_ascii_graphic() && !b"\\?#%:".contains(&b);
+        let plain = |b: u8| b.is_ascii_graphic() && !b"\\?#%".contains(&b);
         let part = |part: &str| !matches!(part, "" | "." | "..");
-        if text.len() <= MAX_PATH && text.bytes().all(plain) && text.split('/').all(part) {
+        // Servers of the field have colons in the names of builds; in the first part one would make
+        // it a URL.
+        let scheme = text.split('/').next().is_some_and(|first| first.contains(':'));
+        if text.len() <= MAX_PATH && text.bytes().all(plain) && text.split('/').all(part) && !scheme {
             return Ok(Self(text.to_owned()));
         }
         let shown: String = text.chars().take(80).collect();
@@ -55,8 +59,8 @@ impl FromStr for TreePath {
 /// Where a tree is.
 #[derive(Clone, Debug)]
 pub(crate) enum Tree {
-    /// Behind a web server; the URL ends in `/`.
-    Http { client: HttpClient, base: String },
+    /// Behind a web server; the URL ends in `/`. Files may also come from mirrors.
+    Http { client: HttpClient, base: String, mirrors: Vec<(HttpClient, String)> },
     /// A directory here.
     Directory(PathBuf),
 }
@@ -114,24 +118,31 @@ impl Tree {
         }
     }
 
-    /// Brings a file to `dest`, complete and checked, or not at all.
+    /// Brings a file to `dest`, complete and checked, or not at all. `publisher` lets somebody read it
+    /// while it comes.
     pub(crate) async fn download(
         &self,
         path: &TreePath,
         dest: &Path,
         (size, sha256): (u64, Sha256Digest),
+        publisher: Option<Publisher>,
         progress: &dyn Progress,
     ) -> Result<()> {
-        let url = self.url(path);
         match self {
-            Self::Http { client, .. } => {
-                client.download(&Download { url: &url, dest, size, sha256 }, progress).await
+            Self::Http { client, base, mirrors } => {
+                let source = |(http, base): (&HttpClient, &String)| Source {
+                    http: http.clone(),
+                    url: format!("{base}{path}"),
+                };
+                let mirrors = mirrors.iter().map(|(client, base)| (client, base));
+                let sources: Vec<_> = std::iter::once((client, base)).chain(mirrors).map(source).collect();
+                http::download(&sources, &Wanted { dest, size, sha256 }, publisher, progress).await
             }
             Self::Directory(root) => {
                 let name = path.file_name();
                 progress.begin(name, Some(size));
                 let (from, to) = (root.join(path.as_str()), dest.to_owned());
-                let result = spawn_blocking(move || copy(&from, &to, size, sha256)).await;
+                let result = spawn_blocking(move || copy(&from, &to, size, sha256, publisher.as_ref())).await;
                 let result = result.map_err(|e| Error::Setup(e.to_string())).and_then(|result| result);
                 if result.is_ok() {
                     progress.advance(name, size);
@@ -155,11 +166,18 @@ fn copy_unstated(from: &Path, to: &Path, cap: u64) -> Result<()> {
 }
 
 /// Copies a file of this size and hash.
-fn copy(from: &Path, to: &Path, size: u64, sha256: Sha256Digest) -> Result<()> {
+fn copy(
+    from: &Path,
+    to: &Path,
+    size: u64,
+    sha256: Sha256Digest,
+    publisher: Option<&Publisher>,
+) -> Result<()> {
     let source = File::open(from).map_err(Error::io(from))?;
     let dir = to.parent().unwrap_or(Path::new("."));
     let temp = tempfile::NamedTempFile::new_in(dir).map_err(Error::io(dir))?;
-    let mut out = HashingWriter::new(temp);
+    let file = temp.reopen().map_err(Error::io(dir))?;
+    let mut out = HashingWriter::new(Published::new(file, publisher).map_err(Error::io(dir))?);
     let copied = io::copy(&mut CappedReader::new(source, size), &mut out);
     let wrong = |reason: String| Error::mismatch(from.display().to_string(), reason);
     match copied {
@@ -169,9 +187,12 @@ fn copy(from: &Path, to: &Path, size: u64, sha256: Sha256Digest) -> Result<()> {
         Err(e) => return Err(Error::io(to)(e)),
     }
     out.flush().map_err(Error::io(to))?;
-    let (temp, found, _) = out.finish();
+    let (_, found, _) = out.finish();
     if found != sha256 {
         return Err(wrong(format!("SHA-256 is {found}, expected {sha256}")));
+    }
+    if let Some(publisher) = publisher {
+        publisher.right();
     }
     temp.as_file().sync_all().map_err(Error::io(to))?;
     temp.persist(to).map_err(|e| Error::io(to)(e.error))?;
@@ -187,6 +208,7 @@ mod tests {
         assert!(
             "images/debian/bookworm/amd64/default/20260101_0000/rootfs.tar.xz".parse::<TreePath>().is_ok()
         );
+        assert!("images/a/20260101_05:12/rootfs.tar.xz".parse::<TreePath>().is_ok());
         for bad in [
             "",
             "/etc/passwd",
@@ -200,6 +222,7 @@ mod tests {
             "file:///etc/passwd",
             "a\\..\\b",
             "a/%2e%2e/b",
+            "a:b/c",
             "a?b",
             "a#b",
             "a b",

@@ -1,6 +1,7 @@
 //! Keeping the store up to date and small: newer serials in, unused images out.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use millstream_image::Fingerprint;
@@ -44,7 +45,7 @@ impl Client {
 
     async fn refresh_one(
         &self,
-        store: &Store,
+        store: &Arc<Store>,
         image: &StoredImage,
         in_use: &BTreeSet<Fingerprint>,
         progress: &dyn Progress,
@@ -57,6 +58,10 @@ impl Client {
         let newest = newest(&catalogue, origin)
             .ok_or_else(|| Error::image(&origin.product, "the remote no longer offers it"))?;
         if newest.fingerprint == image.fingerprint || newest.serial <= origin.serial {
+            // Nothing new, so there is time for what the last update put off.
+            let (store, image) = (store.clone(), image.clone());
+            let complete = tokio::task::spawn_blocking(move || store.complete(&image));
+            complete.await.map_err(|e| Error::Setup(e.to_string()))??;
             return Ok(None);
         }
         let keep = Keep { cached: image.cached, auto_update: image.auto_update };

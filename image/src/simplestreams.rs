@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::openpgp::KeyFingerprint;
 use crate::{Error, Product, Result, Serial, Sha256Digest};
 
 /// The largest document that is read, in bytes.
@@ -71,6 +72,10 @@ pub struct Freshness {
     pub expires: DateTime<Utc>,
     /// Counts up with every publication of the tree.
     pub generation: u64,
+    /// The stream's keys, in full. While one takes over from another there are several, and each
+    /// signs everything; who believes one of them so learns the others. Empty says nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<KeyFingerprint>,
 }
 
 /// A product document: `images-debian.json`.

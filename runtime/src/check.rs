@@ -9,6 +9,7 @@ use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use serde::Serialize;
 
 use crate::container::{Controllers, try_sharing};
+use crate::network::tools;
 use crate::sandbox::userns;
 
 /// Something containers use.
@@ -41,6 +42,7 @@ pub fn host(containers: &Path) -> Vec<Finding> {
         found.push(users_overlay());
     }
     found.extend(control_groups());
+    found.extend(networking(root));
     found
 }
 
@@ -149,6 +151,31 @@ fn subordinate_ids() -> Vec<Finding> {
     let cost = "no containers for ordinary users";
     let result = userns::check().map(|()| String::new()).map_err(|error| error.to_string());
     vec![finding("subordinate ids, newuidmap and newgidmap", result, true, cost)]
+}
+
+fn networking(root: bool) -> Vec<Finding> {
+    let needed: &[(&str, &str)] = if root {
+        &[
+            ("ip", "no interfaces for containers"),
+            ("dnsmasq", "no networks of ours: no addresses, no names"),
+            ("nft", "no networks of ours: no way out of the host"),
+            ("tc", "limits.ingress and limits.egress are not kept"),
+        ]
+    } else {
+        &[("pasta", "no network for an ordinary user's containers; proxy devices work")]
+    };
+    let look = |(program, cost): &(&str, &'static str)| {
+        let result = tools::find(program).map(|path| path.display().to_string());
+        finding(&format!("program {program}"), result, false, cost)
+    };
+    let mut found: Vec<_> = needed.iter().map(look).collect();
+    if !root {
+        let tun = fs::File::options().read(true).write(true).open("/dev/net/tun");
+        let result = tun.map(|_| String::new());
+        let result = result.map_err(|e| format!("{e}; it needs mode 0666, and the module tun"));
+        found.push(finding("/dev/net/tun", result, false, needed[0].1));
+    }
+    found
 }
 
 fn control_groups() -> Vec<Finding> {

@@ -167,6 +167,14 @@ pub enum Error {
         /// What is wrong, and what would be right.
         reason: String,
     },
+    /// A network cannot be had, or be changed like this.
+    #[error("network {name}: {reason}")]
+    Network {
+        /// The network.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// There is no such profile.
     #[error("there is no profile {name}; `millstream profile list` shows those there are")]
     NoProfile {

@@ -9,6 +9,7 @@ pub mod check;
 pub mod container;
 mod error;
 mod mounting;
+pub mod network;
 pub mod sandbox;
 
 pub use cancel::CancelToken;
@@ -22,6 +23,9 @@ pub fn init() {
     let Some(argument) = args.next() else { return };
     if argument == sandbox::ARGUMENT {
         sandbox::child::main();
+    }
+    if argument == network::ARGUMENT {
+        network::main();
     }
     container::take_over(&argument, &mut args);
 }

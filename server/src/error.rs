@@ -69,6 +69,17 @@ pub enum Error {
         /// Why not, and what to do.
         reason: String,
     },
+    /// A filter's pattern cannot be used.
+    #[error("pattern \"{}\": {reason}", pattern.escape_debug())]
+    Pattern {
+        /// As given.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An upstream server, or what came from it, cannot be used.
+    #[error(transparent)]
+    Upstream(#[from] millstream_client::Error),
     /// The operating system refused something.
     #[error("{}: {source}", path.display())]
     Io {

@@ -1,5 +1,8 @@
 //! The keys that sign streams: a directory with `NAME.key`, the secret, mode 0600, and `NAME.asc`,
-//! the public key. Both are armored OpenPGP, so gpg reads them too.
+//! the public key. Both are armored OpenPGP, so gpg reads them too. `NAME.next` holds the name of the
+//! key that takes over, and `NAME.revoked` says that this one signs no more, see [`rotation`].
+
+mod rotation;
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{ErrorKind, Read, Write};
@@ -37,20 +40,25 @@ pub struct KeyInfo {
     pub user_id: String,
     /// When it was made.
     pub created: DateTime<Utc>,
+    /// The key that takes over from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// Whether it signs no more.
+    pub revoked: bool,
 }
 
-impl KeyInfo {
-    fn of(name: &str, key: &SigningKey) -> Self {
-        Self {
+impl KeyStore {
+    fn info(&self, name: &str, key: &SigningKey) -> KeyInfo {
+        KeyInfo {
             name: name.to_owned(),
             fingerprint: key.fingerprint(),
             user_id: key.user_id(),
             created: key.created().into(),
+            next: self.next(name),
+            revoked: self.is_revoked(name),
         }
     }
-}
 
-impl KeyStore {
     /// The keys in `dir`, which need not exist yet.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into() }
@@ -77,20 +85,41 @@ impl KeyStore {
         algorithm: Algorithm,
         now: SystemTime,
     ) -> Result<KeyInfo> {
+        self.check_free(name)?;
+        let path = self.secret_path(name);
+        let key = SigningKey::generate(user_id, algorithm, now, None).map_err(Error::image(&path))?;
+        self.keep(name, &key)
+    }
+
+    /// Takes in a secret key that was made elsewhere, armored or binary, without passphrase. An existing
+    /// key of that name is never replaced.
+    ///
+    /// # Errors
+    /// [`Error::Key`] as [`KeyStore::generate`], and when `bytes` are no secret key that can sign at `now`.
+    pub fn import(&self, name: &str, bytes: &[u8], now: SystemTime) -> Result<KeyInfo> {
+        self.check_free(name)?;
+        let refused = |error: millstream_image::Error| Error::key(name, error.to_string());
+        let key = SigningKey::from_bytes(bytes).map_err(refused)?;
+        key.sign_detached(&b""[..], now).map_err(refused)?;
+        self.keep(name, &key)
+    }
+
+    fn check_free(&self, name: &str) -> Result<()> {
         check_name(name)?;
         let path = self.secret_path(name);
-        if path.exists() {
-            return Err(taken(name, &path));
-        }
-        let key = SigningKey::generate(user_id, algorithm, now, None).map_err(Error::image(&path))?;
+        if path.exists() { Err(taken(name, &path)) } else { Ok(()) }
+    }
+
+    fn keep(&self, name: &str, key: &SigningKey) -> Result<KeyInfo> {
+        let path = self.secret_path(name);
         let secret = key.to_armored_secret().map_err(Error::image(&path))?;
         DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(Error::io(&self.dir))?;
         write_secret(&path, secret.as_bytes()).map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => taken(name, &path),
             _ => Error::io(&path)(error),
         })?;
-        self.write_public(name, &key)?;
-        Ok(KeyInfo::of(name, &key))
+        self.write_public(name, key)?;
+        Ok(self.info(name, key))
     }
 
     /// The signing key of that name.
@@ -146,9 +175,13 @@ impl KeyStore {
     /// # Errors
     /// [`Error::Key`] when there is none.
     pub fn find(&self, fingerprint: &KeyFingerprint) -> Result<SigningKey> {
+        self.find_named(fingerprint).map(|(_, key)| key)
+    }
+
+    fn find_named(&self, fingerprint: &KeyFingerprint) -> Result<(String, SigningKey)> {
         let names = self.names()?;
-        let mut keys = names.iter().filter_map(|name| self.load(name).ok());
-        keys.find(|key| key.fingerprint() == *fingerprint).ok_or_else(|| {
+        let mut keys = names.into_iter().filter_map(|name| self.load(&name).ok().map(|key| (name, key)));
+        keys.find(|(_, key)| key.fingerprint() == *fingerprint).ok_or_else(|| {
             let reason =
                 format!("none in {} has this fingerprint; put its secret file there", self.dir.display());
             Error::key(fingerprint.as_str(), reason)
@@ -157,7 +190,7 @@ impl KeyStore {
 
     /// All keys, by name.
     pub fn list(&self) -> Result<Vec<KeyInfo>> {
-        self.names()?.iter().map(|name| Ok(KeyInfo::of(name, &self.load(name)?))).collect()
+        self.names()?.iter().map(|name| Ok(self.info(name, &self.load(name)?))).collect()
     }
 
     fn names(&self) -> Result<Vec<String>> {

@@ -1,15 +1,16 @@
 //! Stream trees and the HTTPS service that serves them.
 //!
 //! [`stream`] keeps a tree of signed images that any static web server can serve; [`keys`] holds
-//! the keys that sign it; [`http`] serves it, with a certificate from [`tls`]; [`config`] is what an operator
-//! writes down, and [`schedule`] does it at its times: [`daily`]
-//! builds.
+//! the keys that sign it; [`mirror`] fills it from another server; [`http`] serves it, with a
+//! certificate from [`tls`]; [`config`] is what an operator writes down, and [`schedule`] does it at
+//! its times: [`daily`] builds.
 
 pub mod config;
 pub mod daily;
 mod error;
 pub mod http;
 pub mod keys;
+pub mod mirror;
 pub mod schedule;
 pub mod stream;
 pub mod tls;

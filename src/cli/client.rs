@@ -33,6 +33,8 @@ Examples:
         /// Certificates of a private authority to trust for this remote, PEM
         #[arg(long, value_name = "FILE")]
         ca: Option<PathBuf>,
+        #[command(flatten)]
+        reach: Reach,
         /// Accept documents that nobody signed: then whoever controls the server, or its TLS
         /// certificate, chooses your images. Remembered, and shown in lists
         #[arg(long)]
@@ -51,6 +53,17 @@ Examples:
         #[command(flatten)]
         output: Output,
     },
+    /// Trust another key of a remote, and no longer the ones before
+    ///
+    /// A key that takes over from another is learned without this, from documents that the old key
+    /// signed. This is for keys that were lost or stolen: what was seen under the old key is forgotten.
+    SetKey {
+        /// Its name
+        name: String,
+        /// File of the public key, or full fingerprint of the key the server offers
+        #[arg(value_name = "FILE|FINGERPRINT")]
+        key: String,
+    },
     /// Choose the remote that names without a remote mean
     SetDefault {
         /// Its name
@@ -63,6 +76,25 @@ Examples:
         #[arg(required = true)]
         names: Vec<String>,
     },
+}
+
+/// How a remote is reached.
+#[derive(Args, Default)]
+pub struct Reach {
+    /// Another server with the same tree, asked when the first fails and beside it for large files. May
+    /// be given several times
+    #[arg(long, value_name = "URL")]
+    pub mirror: Vec<String>,
+    /// Proxy for this remote, http://HOST:PORT, or "direct" for none [default: HTTPS_PROXY, HTTP_PROXY,
+    /// ALL_PROXY and NO_PROXY of the environment]
+    #[arg(long, value_name = "URL")]
+    pub proxy: Option<String>,
+    /// File with this client's certificate and private key, PEM, mode 0600
+    #[arg(long, value_name = "FILE")]
+    pub client_certificate: Option<PathBuf>,
+    /// File with a bearer token to show to the server, mode 0600
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 const NAMES: &str = "\

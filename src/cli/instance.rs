@@ -74,6 +74,9 @@ pub enum Instance {
     /// Keep settings that several containers share
     #[command(subcommand)]
     Profile(super::settings::Profile),
+    /// Keep networks that containers are on
+    #[command(subcommand, after_help = super::network::KEYS)]
+    Network(super::network::Network),
     /// Show what this host offers for containers, and what is missing
     ///
     /// Exits with 1 if something is missing without which no container runs.
@@ -181,8 +184,8 @@ pub struct List {
     pub filters: Vec<String>,
     /// Columns of the table, by letter: n name, s status, p process id, P profiles, c created, m memory,
     /// N processes, S snapshots, i image,
-    /// a architecture
-    #[arg(short, long, default_value = "nspci")]
+    /// a architecture, 4 and 6 addresses
+    #[arg(short, long, default_value = "ns46pci")]
     pub columns: String,
     #[command(flatten)]
     pub output: Output,

@@ -6,6 +6,8 @@ pub mod daily;
 pub mod files;
 pub mod instance;
 pub mod lxc_template;
+pub mod mirror;
+pub mod network;
 pub mod pack;
 pub mod server;
 pub mod settings;
@@ -73,6 +75,8 @@ pub enum Command {
     /// Build images at set times, as the configuration says
     #[command(subcommand)]
     Daily(daily::Daily),
+    /// Fill a stream with what another server offers, signed with a key of your own
+    Mirror(mirror::Mirror),
     /// Manage the servers images come from
     #[command(subcommand)]
     Remote(client::Remote),

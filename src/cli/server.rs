@@ -46,6 +46,12 @@ pub enum Stream {
         /// squashfs images the tool xdelta3 makes deltas that LXD and Incus read.
         #[arg(long, value_name = "N", default_value_t = 3)]
         deltas: usize,
+        /// Leave signing to a machine that has the key
+        ///
+        /// The image is checked and waits in the tree, where readers do not see it, until `stream sign`
+        /// signs and publishes it. ROOT needs no key and may be new: `stream init` completes it later.
+        #[arg(long, conflicts_with_all = ["key", "valid"])]
+        unsigned: bool,
         #[command(flatten)]
         signing: Signing,
     },
@@ -122,13 +128,21 @@ Examples:
         #[command(flatten)]
         output: Output,
     },
-    /// Sign the documents anew, so that they expire later
+    /// Sign what waits for it, and the documents anew, so that they expire later
     ///
-    /// Clients refuse documents that have expired, as a frozen mirror would show them. Run this now
-    /// and then (say, weekly) when no image is added meanwhile.
+    /// Clients refuse documents that have expired, as a frozen mirror would show them. Run this daily
+    /// with --if-due, or let `serve` do it (resign = true in server.toml). Images that came with
+    /// `stream add --unsigned` are checked, signed and published. After `key rotate` this makes the
+    /// new key sign as well; after `key revoke` it leaves the old one out.
     Sign {
         /// The stream
         root: PathBuf,
+        /// Do nothing unless images wait, or half of the documents' time is over
+        #[arg(long)]
+        if_due: bool,
+        /// Make deltas from this many serials before for images that waited; 0 for none
+        #[arg(long, value_name = "N", default_value_t = 3)]
+        deltas: usize,
         #[command(flatten)]
         signing: Signing,
     },
@@ -172,6 +186,38 @@ pub enum Key {
         /// Who the key belongs to, as gpg shows it
         #[arg(long, value_name = "TEXT")]
         user_id: Option<String>,
+    },
+    /// Take in a secret key that was made elsewhere
+    ///
+    /// An OpenPGP key that can sign, armored or binary, without a passphrase, as
+    /// `gpg --export-secret-keys` writes it.
+    Import {
+        /// Its file
+        file: PathBuf,
+        /// Name of the key
+        #[arg(default_value = "default")]
+        name: String,
+    },
+    /// Have a new key take over from a key
+    ///
+    /// From the next `stream sign ROOT` on both keys sign. Clients that trust the old key then learn the
+    /// new one by themselves, from documents that the old key signed. When all had time to do so, type
+    /// `key revoke NAME`, and `stream sign ROOT` again.
+    Rotate {
+        /// Name of the key
+        #[arg(default_value = "default")]
+        name: String,
+        /// Name of the key that takes over, made if missing [default: NAME with a number]
+        #[arg(long, value_name = "NEW")]
+        to: Option<String>,
+    },
+    /// Let a key sign no more, once another took over
+    ///
+    /// The next `stream sign ROOT` leaves it out, and clients forget it. Clients that have not read the
+    /// stream since the new key signs must then be told: `remote set-key`.
+    Revoke {
+        /// Name of the key
+        name: String,
     },
     /// List signing keys
     List {

@@ -64,6 +64,79 @@ pub enum Config {
         /// Container
         name: String,
     },
+    /// Interfaces, forwarded ports and other devices of a container
+    #[command(subcommand)]
+    Device(Device),
+}
+
+#[derive(Subcommand)]
+pub enum Device {
+    /// Add a device
+    Add {
+        /// Container or profile
+        name: String,
+        /// The device's name, as in eth0
+        device: String,
+        /// What it is: nic, proxy, none
+        kind: String,
+        /// Its keys and their values
+        #[arg(value_name = "KEY=VALUE")]
+        pairs: Vec<String>,
+    },
+    /// Print the devices' names
+    #[command(visible_alias = "ls")]
+    List {
+        /// Container or profile
+        name: String,
+    },
+    /// Print all devices
+    Show {
+        /// Container or profile
+        name: String,
+        /// With those its profiles give it
+        #[arg(long)]
+        expanded: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Print the value of a device's key
+    Get {
+        /// Container or profile
+        name: String,
+        /// Device
+        device: String,
+        /// Key
+        key: String,
+    },
+    /// Set keys of a device
+    Set {
+        /// Container or profile
+        name: String,
+        /// Device
+        device: String,
+        /// Keys and their values
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        pairs: Vec<String>,
+    },
+    /// Take keys of a device away
+    Unset {
+        /// Container or profile
+        name: String,
+        /// Device
+        device: String,
+        /// Keys
+        #[arg(required = true, value_name = "KEY")]
+        keys: Vec<String>,
+    },
+    /// Take devices away
+    #[command(visible_alias = "rm")]
+    Remove {
+        /// Container or profile
+        name: String,
+        /// Devices
+        #[arg(required = true, value_name = "DEVICE")]
+        devices: Vec<String>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -102,6 +175,9 @@ pub enum Profile {
         #[arg(required = true, value_name = "KEY")]
         keys: Vec<String>,
     },
+    /// Interfaces, forwarded ports and other devices of a profile
+    #[command(subcommand)]
+    Device(Device),
     /// Change a profile in an editor, or to the YAML on standard input
     Edit {
         /// Profile

@@ -6,13 +6,16 @@
 use std::io::{BufRead, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
 use clap::Parser;
 use millstream_client::lxc::{self, CacheUse, Came, Container, Files, Listed, Mode, Wanted};
-use millstream_client::{Client, RemoteName};
+use millstream_client::{Client, RemoteName, Sink};
 use millstream_image::Architecture;
 
+use crate::cli::client::Reach;
 use crate::cli::lxc_template::LxcTemplate;
 use crate::commands::client;
 use crate::commands::remote::Add;
@@ -36,13 +39,24 @@ pub fn run() -> anyhow::Result<ExitCode> {
             "this is an LXC template; call it with: lxc-create -t millstream -n NAME -- -d debian -r bookworm -a amd64"
         );
     };
-    let files = if caller.is_other() { caller.fetch()? } else { fetch(&args)? };
+    let unpacked = Arc::new(AtomicBool::new(false));
+    let files = if caller.is_other() {
+        caller.fetch()?
+    } else {
+        let (target, done) = (rootfs.clone(), unpacked.clone());
+        let sink: Sink =
+            Box::new(move |_, archive| done.store(lxc::unpack(archive, &target), Ordering::SeqCst));
+        fetch(&args, Some(sink))?
+    };
+    let unpacked = unpacked.load(Ordering::SeqCst);
     match files.came {
         Came::Fetched => {}
         Came::Cached => eprintln!("Using the image from the local store"),
         Came::Unasked => eprintln!("The server is out of reach; using the image from the local store"),
     }
-    eprintln!("Unpacking the rootfs");
+    if !unpacked {
+        eprintln!("Unpacking the rootfs");
+    }
     let container = Container {
         name: name.clone(),
         path: path.clone(),
@@ -51,7 +65,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         owner: (caller.uid, caller.gid),
         share: LxcTemplate::share(),
     };
-    let message = lxc::create(&container, &files)?;
+    let message = lxc::create(&container, &files, unpacked)?;
     output::print(&format!("\n---\n{}", output::text(&message)))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -104,7 +118,7 @@ impl Caller {
 
 fn fetch_or_list(args: &LxcTemplate) -> anyhow::Result<ExitCode> {
     if !args.list {
-        output::print(&serde_json::to_string(&fetch(args)?)?)?;
+        output::print(&serde_json::to_string(&fetch(args, None)?)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let client = client::open();
@@ -113,7 +127,7 @@ fn fetch_or_list(args: &LxcTemplate) -> anyhow::Result<ExitCode> {
     Ok(if args.name.is_some() && !args.fetch_only { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn fetch(args: &LxcTemplate) -> anyhow::Result<Files> {
+fn fetch(args: &LxcTemplate, sink: Option<Sink>) -> anyhow::Result<Files> {
     let client = client::open();
     let remote = remote(&client, args)?;
     let wanted = wanted(&client, &remote, args)?;
@@ -123,7 +137,7 @@ fn fetch(args: &LxcTemplate) -> anyhow::Result<Files> {
         _ => CacheUse::Ask,
     };
     let bar = Bar::new(false);
-    let files = client::block_on(client.lxc_fetch(&remote, &wanted, Mode::here(), cache, &bar));
+    let files = client::block_on(client.lxc_fetch(&remote, &wanted, Mode::here(), cache, sink, &bar));
     bar.finish();
     Ok(files??)
 }
@@ -142,7 +156,9 @@ fn remote(client: &Client, args: &LxcTemplate) -> anyhow::Result<RemoteName> {
     let url = if has_scheme { server.clone() } else { format!("https://{server}") };
     let name: RemoteName = remote_name(server).parse()?;
     eprintln!("{server} is not among the remotes yet; adding it as {name}");
-    let add = Add { url: &url, key: args.key.as_deref(), ca: None, insecure: args.no_validate };
+    let reach = Reach::default();
+    let add =
+        Add { url: &url, key: args.key.as_deref(), ca: None, insecure: args.no_validate, reach: &reach };
     add.run(client, &name, false).context(
         "whom to trust is asked once: give the key with --key FILE|FINGERPRINT, or --no-validate for a server \
          without signatures",

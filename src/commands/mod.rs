@@ -8,6 +8,8 @@ pub mod instance;
 pub mod key;
 pub mod lxc_template;
 pub mod manifest;
+pub mod mirror;
+pub mod network;
 pub mod pack;
 pub mod recipe;
 pub mod remote;

@@ -2,24 +2,25 @@
 
 use std::fs;
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use millstream_client::remotes::Protocol;
-use millstream_client::{Client, Remote as Server, RemoteName, Trust};
+use millstream_client::{Access, Client, Remote as Server, RemoteName, Trust};
 use millstream_image::openpgp::{KeyFingerprint, Keyring};
 use serde::Serialize;
 
-use crate::cli::client::Remote;
+use crate::cli::client::{Reach, Remote};
 use crate::commands::client;
 use crate::output;
 
 pub fn run(command: &Remote, quiet: bool) -> anyhow::Result<()> {
     let client = client::open();
     match command {
-        Remote::Add { name, url, key, ca, insecure_no_signature } => {
+        Remote::Add { name, url, key, ca, reach, insecure_no_signature } => {
             let ca = ca.as_deref().map(read_text).transpose()?;
-            let add = Add { url, key: key.as_deref(), ca: ca.as_ref(), insecure: *insecure_no_signature };
+            let add =
+                Add { url, key: key.as_deref(), ca: ca.as_ref(), insecure: *insecure_no_signature, reach };
             let name = name.parse()?;
             let remote = add.run(&client, &name, quiet)?;
             if !quiet && remote.protocol == Protocol::Simplestreams {
@@ -35,6 +36,20 @@ pub fn run(command: &Remote, quiet: bool) -> anyhow::Result<()> {
         Remote::Show { name, output } => {
             let (remotes, name) = (client.remotes()?, name.parse()?);
             output::object(output.format, &shown(&name, remotes.get(&name)?, remotes.default.as_ref()))
+        }
+        Remote::SetKey { name, key } => {
+            let name = name.parse()?;
+            let remote = client.remotes()?.get(&name)?.clone();
+            let (url, ca) = (remote.url.as_str(), remote.ca.as_ref());
+            let access = remote.access.clone();
+            let reach = Reach {
+                proxy: access.proxy,
+                client_certificate: access.client_certificate,
+                token_file: access.token,
+                ..Reach::default()
+            };
+            let trust = Add { url, key: Some(key), ca, insecure: false, reach: &reach }.trust(&client)?;
+            Ok(client::block_on(client.set_trust(&name, trust))??)
         }
         Remote::SetDefault { name } => Ok(client.set_default_remote(&name.parse()?)?),
         Remote::Remove { names } => {
@@ -54,12 +69,12 @@ pub(super) struct Add<'a> {
     pub ca: Option<&'a String>,
     /// Signatures are waived.
     pub insecure: bool,
+    pub reach: &'a Reach,
 }
 
 impl Add<'_> {
     pub(super) fn run(&self, client: &Client, name: &RemoteName, quiet: bool) -> anyhow::Result<Server> {
-        let trust = if self.insecure { Trust::InsecureNoSignature } else { self.trust(client)? };
-        let remote = Server::new(self.url, trust, self.ca.cloned())?;
+        let remote = self.server(client)?;
         let signed = remote.is_signed();
         let products = client::block_on(client.add_remote(name, remote))??;
         if !quiet {
@@ -67,6 +82,21 @@ impl Add<'_> {
             eprintln!("{name}: {products} products, {how}");
         }
         Ok(client.remotes()?.get(name)?.clone())
+    }
+
+    fn access(&self) -> anyhow::Result<Access> {
+        let file = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
+        Ok(Access {
+            proxy: self.reach.proxy.clone(),
+            client_certificate: file(&self.reach.client_certificate)?,
+            token: file(&self.reach.token_file)?,
+        })
+    }
+
+    /// The server, trusted as was said.
+    pub(super) fn server(&self, client: &Client) -> anyhow::Result<Server> {
+        let trust = if self.insecure { Trust::InsecureNoSignature } else { self.trust(client)? };
+        Ok(Server::new(self.url, trust, self.ca.cloned())?.reached(self.access()?, &self.reach.mirror)?)
     }
 
     fn trust(&self, client: &Client) -> anyhow::Result<Trust> {
@@ -87,7 +117,7 @@ impl Add<'_> {
     }
 
     fn offered(&self, client: &Client) -> anyhow::Result<Keyring> {
-        let offered = client::block_on(client.offered_key(self.url, self.ca))?;
+        let offered = client::block_on(client.offered_key(self.url, self.ca, &self.access()?))?;
         offered.context("the server's public key, key.asc, cannot be read; give its file with --key FILE")
     }
 
@@ -122,6 +152,9 @@ struct Shown<'a> {
     signed: bool,
     keys: &'a [KeyFingerprint],
     private_ca: bool,
+    mirrors: Vec<String>,
+    #[serde(flatten)]
+    access: &'a Access,
 }
 
 fn shown<'a>(name: &'a RemoteName, remote: &'a Server, default: Option<&RemoteName>) -> Shown<'a> {
@@ -137,6 +170,8 @@ fn shown<'a>(name: &'a RemoteName, remote: &'a Server, default: Option<&RemoteNa
         signed: remote.is_signed(),
         keys,
         private_ca: remote.ca.is_some(),
+        mirrors: remote.mirrors.iter().map(ToString::to_string).collect(),
+        access: &remote.access,
     }
 }
 
@@ -160,6 +195,11 @@ fn list(client: &Client, output: crate::cli::Output) -> anyhow::Result<()> {
     )
 }
 
-fn read_text(path: &Path) -> anyhow::Result<String> {
+/// A path that means the same wherever the next command is typed.
+fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+pub(super) fn read_text(path: &Path) -> anyhow::Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }

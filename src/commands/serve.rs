@@ -1,7 +1,8 @@
 //! `millstream serve`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::bail;
 use millstream_runtime::CancelToken;
@@ -12,8 +13,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::server::Serve;
 use crate::commands::daily;
+use crate::commands::stream::sign_if_due;
 use crate::output::say;
 use crate::paths::Paths;
+
+/// How often it is asked whether documents should be signed anew.
+const RESIGN: Duration = Duration::from_hours(1);
 
 /// Where the server listens when nobody says otherwise: for this machine alone.
 const LISTEN: &str = "127.0.0.1:8443";
@@ -75,6 +80,7 @@ async fn serve(
             schedule.run(&cancel).await;
         }
     };
+    let resigning = service.resign.then(|| tokio::spawn(resign(root.clone(), quiet)));
     let stop = async {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -84,7 +90,23 @@ async fn serve(
         say(quiet, "stopping; downloads under way may finish");
     };
     tokio::join!(server.run(stop), scheduled);
+    if let Some(task) = resigning {
+        task.abort();
+    }
     Ok(())
+}
+
+/// Signs the stream whenever it is due. What fails is said, and tried again.
+async fn resign(root: PathBuf, quiet: bool) {
+    let mut hours = tokio::time::interval(RESIGN);
+    loop {
+        hours.tick().await;
+        let stream = root.clone();
+        let signed = tokio::task::spawn_blocking(move || sign_if_due(&stream, quiet)).await;
+        if let Ok(Err(error)) = signed {
+            say(false, &format!("cannot sign {}: {error:#}", root.display()));
+        }
+    }
 }
 
 /// The configuration named, or the user's own where there is one.

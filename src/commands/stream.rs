@@ -16,13 +16,16 @@ use crate::paths::Paths;
 pub fn run(command: &Stream, quiet: bool) -> anyhow::Result<()> {
     match command {
         Stream::Init { root, signing } => {
-            let key = first_key(root, signing, quiet)?;
-            let (stream, new) = stream::Stream::init(root, &options(signing, &key))?;
+            let new = stream::Stream::open(root).is_err();
+            let (stream, _) = open_or_init(root, signing, quiet)?;
             let state = if new { "a stream now" } else { "a stream already" };
             say(quiet, &format!("{}: {state}, signed by {}", root.display(), stream.key_fingerprint()?));
             Ok(())
         }
-        Stream::Add { root, images, deltas, signing } => {
+        Stream::Add { root, images, unsigned: true, .. } => {
+            images.iter().try_for_each(|dir| add_unsigned(root, dir, quiet))
+        }
+        Stream::Add { root, images, deltas, signing, .. } => {
             let stream = stream::Stream::open(root)?;
             let key = key(&stream, signing)?;
             let deltas = Deltas { last: *deltas, ..Deltas::default() };
@@ -67,17 +70,59 @@ pub fn run(command: &Stream, quiet: bool) -> anyhow::Result<()> {
             }
             verify(&stream::Stream::open(root)?.verify(SystemTime::now())?, output.format, quiet)
         }
-        Stream::Sign { root, signing } => {
-            let stream = stream::Stream::open(root)?;
-            let key = key(&stream, signing)?;
-            let expires = stream.sign(&options(signing, &key))?;
-            say(
-                quiet,
-                &format!("{}: signed, good until {}", root.display(), expires.format("%Y-%m-%d %H:%M UTC")),
-            );
-            Ok(())
+        Stream::Sign { root, if_due, deltas, signing } => {
+            let deltas = Deltas { last: *deltas, ..Deltas::default() };
+            sign(&stream::Stream::open(root)?, *if_due, &deltas, signing, quiet)
         }
     }
+}
+
+/// Signs anew when it is time to, as `stream sign --if-due`.
+pub fn sign_if_due(root: &Path, quiet: bool) -> anyhow::Result<()> {
+    let signing = Signing { key: None, valid: None };
+    sign(&stream::Stream::open(root)?, true, &Deltas::default(), &signing, quiet)
+}
+
+fn sign(
+    stream: &stream::Stream,
+    if_due: bool,
+    deltas: &Deltas,
+    signing: &Signing,
+    quiet: bool,
+) -> anyhow::Result<()> {
+    let store = KeyStore::new(Paths::from_env().keys());
+    let present = stream.keys()?;
+    let keys = match &signing.key {
+        Some(name) => vec![store.load(name)?],
+        None => store.successors(&present)?,
+    };
+    let changes = keys.last().is_some_and(|key| key.fingerprints() != present);
+    if !if_due || changes || stream.is_due(SystemTime::now())? {
+        for key in &keys {
+            let expires = stream.sign(&options(signing, key))?.format("%Y-%m-%d %H:%M UTC");
+            let names: Vec<_> = key.fingerprints().iter().map(ToString::to_string).collect();
+            let text = format!(
+                "{}: signed by {}, good until {expires}",
+                stream.root().display(),
+                names.join(" and ")
+            );
+            say(quiet, &text);
+        }
+    }
+    let Some(key) = keys.last() else { return Ok(()) };
+    for image in stream.unsigned()? {
+        let added = stream.publish_unsigned(&image, &options(signing, key), deltas)?;
+        report(&added, quiet)?;
+    }
+    Ok(())
+}
+
+/// Leaves an image in the tree for whoever has the key.
+fn add_unsigned(root: &Path, dir: &Path, quiet: bool) -> anyhow::Result<()> {
+    let (path, new) = stream::Stream::add_unsigned(root, dir)?;
+    let state = if new { "waits for: millstream stream sign" } else { "is there already" };
+    say(quiet, &format!("{} {state}", path.display()));
+    output::print(&format!("{}\n", path.display()))
 }
 
 /// Publishes one finished image.
@@ -87,12 +132,22 @@ pub fn publish(root: &Path, image: &Path, signing: &Signing, quiet: bool) -> any
     add(&stream, image, &options(signing, &key), &Deltas::default(), quiet)
 }
 
-/// The key of a stream that exists: the one named, else the one its clients trust.
+/// The stream in `root`, made when it is not there, and the key that signs it.
+pub fn open_or_init(
+    root: &Path,
+    signing: &Signing,
+    quiet: bool,
+) -> anyhow::Result<(stream::Stream, SigningKey)> {
+    let key = first_key(root, signing, quiet)?;
+    Ok((stream::Stream::init(root, &options(signing, &key))?.0, key))
+}
+
+/// The key of a stream that exists: the one named, else those its clients trust.
 fn key(stream: &stream::Stream, signing: &Signing) -> anyhow::Result<SigningKey> {
     let store = KeyStore::new(Paths::from_env().keys());
     Ok(match &signing.key {
         Some(name) => store.load(name)?,
-        None => store.find(&stream.key_fingerprint()?)?,
+        None => store.find_all(&stream.keys()?)?,
     })
 }
 
@@ -115,7 +170,8 @@ fn first_key(root: &Path, signing: &Signing, quiet: bool) -> anyhow::Result<Sign
     Ok(key)
 }
 
-fn options<'a>(signing: &Signing, key: &'a SigningKey) -> stream::Signing<'a> {
+/// Signs now.
+pub fn options<'a>(signing: &Signing, key: &'a SigningKey) -> stream::Signing<'a> {
     let validity = signing.valid.map(|days| Duration::from_hours(24 * u64::from(days)));
     stream::Signing { key, now: SystemTime::now(), validity }
 }
@@ -161,7 +217,10 @@ fn add(
     deltas: &Deltas,
     quiet: bool,
 ) -> anyhow::Result<()> {
-    let added = stream.add_with(dir, signing, deltas)?;
+    report(&stream.add_with(dir, signing, deltas)?, quiet)
+}
+
+fn report(added: &stream::Added, quiet: bool) -> anyhow::Result<()> {
     for delta in &added.deltas {
         let text = match &delta.size {
             Ok(size) => {

@@ -104,6 +104,34 @@ fn a_full_disk() {
     bench.assert_clean("out");
 }
 
+/// Fills up what builds share, at several places of the way; with room again all is as it was.
+#[test]
+fn a_full_cache_is_named_and_used_again_when_there_is_room() {
+    let (bench, mirror) = (Bench::new(), Mirror::start());
+    crate::bench::works(&mut bench.build(&mirror.recipe(""), "reference", &[]));
+    let here = bench.path("").display().to_string();
+    let script = "cd $0 && mkdir -p small && mount -t tmpfs -o size=$1 none small && export MILLSTREAM_DIR=$0/small && \
+         build() { ./millstream build recipe.yaml --serial=20260701_0000 --out $2; } && \
+         { build x out-$1 && echo fits; find small -name '*.part' -o -name 'build-*' -o -name '.tmp*' | grep -v /logs/; \
+         mount -o remount,size=1g small && build x again-$1 >/dev/null; }";
+    let mut full = 0;
+    for size in ["64k", "4m", "16m"] {
+        let mut command = Command::new("unshare");
+        let output = command.args(["--mount", "sh", "-c", script, &here, size]).output().unwrap();
+        let (said, text) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{size}: {text}");
+        let fits = said.lines().any(|line| line == "fits");
+        assert!(fits || text.contains("No space left on device") && text.contains("small"), "{size}: {text}");
+        assert!(!said.contains("small/"), "{size}: half files are left: {said}");
+        assert_eq!(bench.path(&format!("out-{size}")).exists(), fits, "{size}: {text}");
+        full += usize::from(!fits);
+        let again = bench.path(&format!("again-{size}")).join("rootfs.tar.xz");
+        let reference = bench.path("reference/rootfs.tar.xz");
+        assert_eq!(crate::bench::sha256(&again), crate::bench::sha256(&reference), "{size}");
+    }
+    assert!(full >= 2, "the caches were too large for this test");
+}
+
 #[test]
 fn scripts_cannot_reach_the_hosts_devices_or_settings() {
     let (bench, mirror) = (Bench::new(), Mirror::start());

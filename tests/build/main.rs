@@ -4,6 +4,7 @@ mod bench;
 mod cache;
 mod daily;
 mod debian;
+mod emulation;
 mod faults;
 mod formats;
 mod host_files;

@@ -14,6 +14,7 @@ mod newcomer;
 mod run;
 mod settings;
 mod signatures;
+mod signing;
 mod simplestreams;
 mod static_host;
 mod usage;

@@ -1,6 +1,7 @@
 //! Chores of the house, on a machine with only Rust, a C compiler and git.
 
 mod setup;
+mod vm;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,11 @@ usage: cargo xtask COMMAND
   test [ARGS]   set up what is missing and run every check and test;
                 ARGS go to `cargo test`
   check         format and lints only
+  faults        stop publishers at every system call that writes (minutes)
   bench [NAMES] set up the peers and compare: prints a ratio for each pair; lists them without names
+  vm-test [NAMES]
+                the runtime's tests (all of runtime/tests, and `user`) in a virtual machine with
+                control groups v2 alone
   install       build and install to /usr/local/bin, and as LXC's template where LXC is";
 
 fn main() -> ExitCode {
@@ -24,7 +29,9 @@ fn main() -> ExitCode {
         "up" => up(rest),
         "test" => test(rest),
         "check" => check(),
+        "faults" => faults(),
         "bench" => bench(rest),
+        "vm-test" => vm::test(rest),
         "install" => install(),
         _ => {
             eprintln!("{USAGE}");
@@ -60,6 +67,17 @@ fn test(args: &[String]) -> Result<(), String> {
     check()?;
     let mut tests = Command::new("cargo");
     run(tests.args(["test", "--workspace"]).args(args))
+}
+
+fn faults() -> Result<(), String> {
+    let mut tests = Command::new("cargo");
+    run(tests.env("MILLSTREAM_FAULTS", "all").args([
+        "test",
+        "--package",
+        "millstream-server",
+        "--test",
+        "faults",
+    ]))
 }
 
 fn check() -> Result<(), String> {

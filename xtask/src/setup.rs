@@ -33,6 +33,8 @@ pub const TESTS: &[Need] = &[
     ("/usr/bin/lxd", "lxd", "launches containers from our tree"),
     ("/usr/bin/lxc", "lxd-client", "talks to LXD"),
     ("/usr/sbin/nginx", "nginx-light", "serves our tree instead of us"),
+    ("/usr/bin/tinyproxy", "tinyproxy-bin", "is the proxy our client goes through"),
+    ("/usr/bin/openssl", "openssl", "makes certificates that are not ours"),
     ("/usr/bin/mmdebstrap", "mmdebstrap", "builds the root file system ours is compared with"),
     ("/usr/bin/mksquashfs", "squashfs-tools", "writes and reads root file systems as squashfs"),
     ("/usr/bin/skopeo", "skopeo", "reads and copies our OCI images"),
@@ -42,14 +44,27 @@ pub const TESTS: &[Need] = &[
     ("/usr/bin/zypper", "zypper", "manages packages in a build"),
     ("/usr/bin/pacman", "pacman-package-manager", "manages packages in a build"),
     ("/usr/bin/rpmbuild", "rpm", "makes packages for dnf and zypper"),
+    ("/usr/bin/db5.3_load", "db5.3-util", "makes a database as rpm had it until 2020"),
     ("/usr/bin/createrepo_c", "createrepo-c", "makes their repositories"),
     ("/usr/bin/xdelta3", "xdelta3", "makes and applies the deltas that LXD and Incus read"),
     ("/usr/bin/chromium", "chromium", "shows the pages"),
     ("/usr/bin/chromedriver", "chromium-driver", "clicks and types in them"),
     ("/usr/bin/ps", "procps", "shows that no process stays behind"),
+    ("/usr/bin/bsdtar", "libarchive-tools", "reads root file systems that come on installation media"),
+    ("/usr/bin/genisoimage", "genisoimage", "makes an installation medium"),
+    ("/usr/bin/gcc", "gcc", "compiles busybox in a build"),
+    ("/usr/bin/make", "make", "compiles busybox in a build"),
+    ("/usr/include/stdio.h", "libc6-dev", "compiles busybox in a build"),
+    ("/usr/bin/bzip2", "bzip2", "packs its sources"),
     ("/usr/bin/sqfs2tar", "squashfs-tools-ng", "reads root file systems that come as squashfs"),
+    ("/usr/sbin/ip", "iproute2", "makes interfaces"),
+    ("/usr/sbin/nft", "nftables", "translates addresses of containers"),
+    ("/usr/sbin/dnsmasq", "dnsmasq-base", "gives containers addresses and names"),
+    ("/usr/bin/pasta", "passt", "connects containers of ordinary users"),
     ("/usr/bin/unshare", "util-linux", "gives a test a mount namespace of its own"),
+    ("/usr/bin/qemu-aarch64-static", "qemu-user-static", "runs programs of other processors in a build"),
     ("/usr/bin/setpriv", "util-linux", "runs a test as an ordinary user"),
+    ("/usr/bin/systemd-analyze", "systemd", "judges how hardened our units are"),
 ];
 
 /// For the comparisons, besides what tests need.
@@ -57,6 +72,13 @@ pub const BENCHES: &[Need] = &[
     ("/usr/sbin/debootstrap", "debootstrap", "is what distrobuilder builds with"),
     ("/usr/bin/rsync", "rsync", "is what distrobuilder copies with"),
     ("/usr/bin/time", "time", "measures memory"),
+];
+
+/// For the virtual machine, besides what tests need.
+pub const VM: &[Need] = &[
+    ("/usr/bin/qemu-system-x86_64", "qemu-system-x86", "runs the virtual machine"),
+    ("/usr/sbin/mkfs.ext4", "e2fsprogs", "makes its disks"),
+    ("/usr/bin/strip", "binutils", "makes the tests small"),
 ];
 
 /// Installs what is missing, or tells an ordinary user the line to run.

@@ -12,6 +12,7 @@ use super::examine::examine;
 use super::stages::Stages;
 use super::{Build, BuildOptions, bootstrap};
 use crate::apt::bootstrap::Fetcher;
+use crate::emulation::Emulation;
 use crate::recipe::Resolved;
 use crate::{Error, Result, source};
 
@@ -61,8 +62,15 @@ pub fn explain(resolved: &Resolved, options: &BuildOptions<'_>) -> Result<Vec<Re
         Some(plan) => {
             let log = RefCell::new(fs::File::open("/dev/null").map_err(Error::io("/dev/null"))?);
             let stages = Stages::new(options.report);
-            let build =
-                Build { resolved, options, cache, log: &log, log_path: "/dev/null".into(), stages: &stages };
+            let build = Build {
+                resolved,
+                options,
+                cache,
+                log: &log,
+                log_path: "/dev/null".into(),
+                stages: &stages,
+                emulation: Emulation::None,
+            };
             let contents = bootstrap::contents(resolved, plan, &build.scripts(cache))?;
             let bases = Bases::open(cache)?;
             let latest = bases.latest(&contents.name);

@@ -30,6 +30,7 @@ use millstream_runtime::sandbox::mounts::PrivateMounts;
 use crate::apt::bootstrap::Fetcher;
 use crate::apt::deb;
 use crate::apt::sources::HostSources;
+use crate::emulation::Emulation;
 use crate::files::{self, Generated};
 use crate::format::Formats;
 use crate::output::{self, Output};
@@ -39,7 +40,7 @@ use crate::rootfs::Rootfs;
 use crate::script::Scripts;
 use crate::source::{self, Origin};
 use crate::staging::{self, Staging};
-use crate::{Error, Result, emulation, inventory, leftovers, manager};
+use crate::{Error, Result, inventory, leftovers, manager};
 
 use boot::BootTest;
 use examine::{Examined, examine};
@@ -131,10 +132,11 @@ pub fn build(resolved: &Resolved, options: &BuildOptions<'_>) -> Result<Built> {
     // Removed with everything in it when this function leaves by an error.
     let staging = Staging::new(parent, ".millstream-build-")?;
     let work = fs::canonicalize(staging.path()).map_err(Error::io(staging.path()))?;
+    let emulation = Emulation::find(resolved, &work, options.test.is_some())?;
     let log_path = work.join("build.log");
     let log = RefCell::new(File::create(&log_path).map_err(Error::io(&log_path))?);
     let stages = Stages::new(options.report);
-    let build = Build { resolved, options, cache: &cache, log: &log, log_path, stages: &stages };
+    let build = Build { resolved, options, cache: &cache, log: &log, log_path, stages: &stages, emulation };
     let result = build.run(&work);
     let outcome = result.map_err(|error| build.keep_log(error))?;
     log.borrow_mut().sync_all().map_err(Error::io(&build.log_path))?;
@@ -162,6 +164,7 @@ struct Build<'a> {
     log: &'a RefCell<File>,
     log_path: PathBuf,
     stages: &'a Stages<'a>,
+    emulation: Emulation,
 }
 
 struct Outcome {
@@ -173,7 +176,6 @@ struct Outcome {
 
 impl Build<'_> {
     fn run(&self, work: &Path) -> Result<Outcome> {
-        emulation::check(self.resolved)?;
         let http = HttpClient::new(&HttpOptions::default())?;
         let (progress, cancel) = (self.options.progress, self.options.cancel);
         let packages = self.cache.join("packages");
@@ -351,7 +353,7 @@ impl Build<'_> {
         env.extend(self.options.epoch.map(|epoch| ("SOURCE_DATE_EPOCH".into(), epoch.to_string())));
         env.extend(environment.variables.iter().map(|v| (v.key.clone(), v.value.clone())));
         Scripts {
-            sandbox: Sandbox::new(root).network(true).no_fsync(true),
+            sandbox: self.emulation.apply(Sandbox::new(root).network(true).no_fsync(true)),
             env,
             timeout: self.options.script_timeout,
             log: self.log,

@@ -74,7 +74,8 @@ fn portage_version(text: &str) -> (&str, &str) {
     }
 }
 
-/// Slackware: a file for each package, named NAME-VERSION-ARCHITECTURE-BUILD.
+/// Slackware and its kin: a file for each package, named NAME-VERSION-ARCHITECTURE-BUILD, or NAME
+/// with the rest in its first line.
 pub(super) fn slackware(rootfs: &Rootfs) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     // The second is a link to the first where there is a first.
@@ -83,7 +84,9 @@ pub(super) fn slackware(rootfs: &Rootfs) -> Result<Vec<Entry>> {
             break;
         }
         for file in rootfs.list(place)? {
-            let mut parts: Vec<_> = file.rsplitn(4, '-').collect();
+            let text = text(rootfs, &format!("{place}/{file}"))?;
+            let title = text.lines().next().and_then(|line| line.strip_prefix("PACKAGE NAME:"));
+            let mut parts: Vec<_> = title.map_or(file.as_str(), str::trim).rsplitn(4, '-').collect();
             parts.reverse();
             let [name, version, architecture, build] = parts[..] else { continue };
             let mut entry = Entry {
@@ -92,7 +95,6 @@ pub(super) fn slackware(rootfs: &Rootfs) -> Result<Vec<Entry>> {
                 architecture: architecture.to_owned(),
                 files: Vec::new(),
             };
-            let text = text(rootfs, &format!("{place}/{file}"))?;
             let list = text.lines().skip_while(|line| !line.starts_with("FILE LIST:")).skip(1);
             list.filter(|line| *line != "./").for_each(|line| entry.add(line));
             entries.push(entry);

@@ -1,6 +1,7 @@
 //! What is installed in a root file system, whichever package manager it has.
 
 mod apk;
+mod berkeley;
 mod lists;
 mod pacman;
 mod rpm;
@@ -191,8 +192,8 @@ mod tests {
         );
     }
 
-    /// A database that rpm itself made, and its blob in openSUSE's format, which Debian's rpm
-    /// cannot write.
+    /// A database that rpm itself made, and its blob in the formats Debian's rpm cannot write:
+    /// openSUSE's, and a Berkeley database made by Berkeley's own tool.
     #[test]
     fn rpm() {
         let spec = "Name: tiny\nVersion: 1.5\nRelease: 2\nEpoch: 3\nSummary: x\nLicense: x\nBuildArch: noarch\n%description\nx\n%install\nmkdir -p %{buildroot}/usr/share/tiny\necho x > %{buildroot}/usr/share/tiny/file\n%files\n/usr/share/tiny\n";
@@ -227,12 +228,30 @@ mod tests {
         rootfs.remove("/var/lib/rpm").unwrap();
         rootfs.write("/usr/lib/sysimage/rpm/Packages.db", &ndb, Attributes::default()).unwrap();
         assert_eq!(entries(&rootfs).unwrap(), [expected()]);
+        rootfs.remove("/usr/lib/sysimage/rpm").unwrap();
+        rootfs.make_directories("/var/lib/rpm").unwrap();
+        let hex = blobs[0].iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
+        let dump =
+            format!("VERSION=3\nformat=bytevalue\ntype=hash\nHEADER=END\n 01000000\n {hex}\nDATA=END\n");
+        std::fs::write(place("dump"), dump).unwrap();
+        for order in ["1234", "4321"] {
+            let file = root.join("var/lib/rpm/Packages");
+            let _ = std::fs::remove_file(&file);
+            run(std::process::Command::new("db5.3_load")
+                .args(["-c", "db_pagesize=512", "-c", &format!("db_lorder={order}"), "-f"])
+                .args([&place("dump"), &file]));
+            assert_eq!(entries(&rootfs).unwrap(), [expected()], "byte order {order}");
+        }
     }
 
     #[test]
     fn broken_databases_are_no_panic() {
-        for path in ["/var/lib/rpm/rpmdb.sqlite", "/var/lib/rpm/Packages.db", "/var/db/xbps/pkgdb-0.38.plist"]
-        {
+        for path in [
+            "/var/lib/rpm/rpmdb.sqlite",
+            "/var/lib/rpm/Packages.db",
+            "/var/lib/rpm/Packages",
+            "/var/db/xbps/pkgdb-0.38.plist",
+        ] {
             for text in ["", "RpmP", "SQLite format 3\0", "<key><string>"] {
                 let dir = tempfile::tempdir().unwrap();
                 let rootfs = Rootfs::open(dir.path()).unwrap();

@@ -1,18 +1,21 @@
-//! rpm: header blobs in `rpmdb.sqlite`, or in `Packages.db` (openSUSE's ndb).
+//! rpm: header blobs in `rpmdb.sqlite`, in `Packages.db` (openSUSE's ndb), or in `Packages` (the
+//! Berkeley database of CentOS 7 and 8).
 //!
-//! Read without rpm, since what is inside may be for another architecture. The older Berkeley
-//! database of CentOS 7 and 8 is not read: such images have no package list.
+//! Read without rpm, since what is inside may be for another architecture.
 
 use std::io::{self, Read};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::Entry;
+use super::{Entry, berkeley};
 use crate::rootfs::Rootfs;
 use crate::{Error, Result};
 
 /// Largest database read, in bytes.
 const MAX_SIZE: u64 = 1 << 30;
+/// All names of files together, in bytes. A header names each directory once, however many files
+/// are in it, so a small one could unfold to any size.
+const MAX_NAMES: usize = 256 << 20;
 
 pub(super) fn read(rootfs: &Rootfs) -> Result<Vec<Entry>> {
     for place in ["/usr/lib/sysimage/rpm", "/var/lib/rpm"] {
@@ -22,18 +25,21 @@ pub(super) fn read(rootfs: &Rootfs) -> Result<Vec<Entry>> {
                 |e: rusqlite::Error| Error::Refused(format!("{sqlite}: rpm's database is broken: {e}"));
             return Ok(entries(&self::sqlite(rootfs, &sqlite)?.map_err(broken)?));
         }
-        let ndb = format!("{place}/Packages.db");
-        if let Some(file) = rootfs.open_file(&ndb)? {
-            let mut data = Vec::new();
-            file.take(MAX_SIZE).read_to_end(&mut data).map_err(Error::io(&ndb))?;
-            return Ok(entries(&self::ndb(&data)));
+        for (name, blobs) in [("Packages.db", ndb as fn(&[u8]) -> _), ("Packages", berkeley::values)] {
+            let path = format!("{place}/{name}");
+            if let Some(file) = rootfs.open_file(&path)? {
+                let mut data = Vec::new();
+                file.take(MAX_SIZE).read_to_end(&mut data).map_err(Error::io(&path))?;
+                return Ok(entries(&blobs(&data)));
+            }
         }
     }
     Ok(Vec::new())
 }
 
 fn entries(blobs: &[Vec<u8>]) -> Vec<Entry> {
-    blobs.iter().filter_map(|blob| entry(blob)).collect()
+    let mut left = MAX_NAMES;
+    blobs.iter().filter_map(|blob| entry(blob, &mut left)).collect()
 }
 
 /// The blobs of a copy: sqlite opens by name, and names in the root may lead anywhere.
@@ -61,7 +67,8 @@ pub(super) fn sqlite(rootfs: &Rootfs, path: &str) -> Result<rusqlite::Result<Vec
 }
 
 /// The blobs of rpm's own format (rpm's `lib/backend/ndb/rpmpkg.c`): a header of 32 bytes, slots
-/// of 16 bytes that name a package and where its blob is, in units of 16 bytes.
+/// of 16 bytes that name a package and where its blob is, in units of 16 bytes. Together they are
+/// never larger than `data`.
 fn ndb(data: &[u8]) -> Vec<Vec<u8>> {
     const PAGE: usize = 4096;
     let word = |at: usize| -> Option<u32> {
@@ -72,16 +79,18 @@ fn ndb(data: &[u8]) -> Vec<Vec<u8>> {
     }
     let pages = word(12).unwrap_or_default() as usize;
     let end = pages.saturating_mul(PAGE).min(data.len());
-    let blob = |slot: usize| {
+    let mut left = data.len();
+    let mut blob = |slot: usize| {
         let (magic, package, block) = (data.get(slot..slot + 4)?, word(slot + 4)?, word(slot + 8)?);
         let start = (block as usize).checked_mul(16)?;
         if magic != b"Slot" || package == 0 || data.get(start..start + 4)? != b"BlbS" {
             return None;
         }
         let length = word(start + 12)? as usize;
+        left = left.checked_sub(length)?;
         data.get(start + 16..(start + 16).checked_add(length)?).map(<[u8]>::to_vec)
     };
-    (32..end).step_by(16).filter_map(blob).collect()
+    (32..end).step_by(16).filter_map(&mut blob).collect()
 }
 
 const NAME: u32 = 1000;
@@ -93,7 +102,8 @@ const DIRINDEXES: u32 = 1116;
 const BASENAMES: u32 = 1117;
 const DIRNAMES: u32 = 1118;
 
-fn entry(blob: &[u8]) -> Option<Entry> {
+/// The package of a header; its files as long as `left` bytes last for their names.
+fn entry(blob: &[u8], left: &mut usize) -> Option<Entry> {
     let header = Header::new(blob)?;
     let text = |tag| header.texts(tag).next().unwrap_or_default();
     let name = text(NAME);
@@ -111,6 +121,8 @@ fn entry(blob: &[u8]) -> Option<Entry> {
     let directories: Vec<_> = header.texts(DIRNAMES).collect();
     for (name, index) in header.texts(BASENAMES).zip(header.numbers(DIRINDEXES)) {
         if let Some(directory) = directories.get(index as usize) {
+            let Some(rest) = left.checked_sub(directory.len() + name.len()) else { break };
+            *left = rest;
             entry.add(&format!("{directory}{name}"));
         }
     }
@@ -150,5 +162,76 @@ impl<'b> Header<'b> {
     fn numbers(&self, tag: u32) -> impl Iterator<Item = u32> + use<'b> {
         let (data, count) = self.find(tag).unwrap_or_default();
         data.chunks_exact(4).take(count).filter_map(|bytes| number(bytes, 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A header with these entries (tag, offset, count) and data.
+    fn header(entries: &[(u32, u32, u32)], data: &[u8]) -> Vec<u8> {
+        let head = [entries.len() as u32, data.len() as u32];
+        let index = entries.iter().flat_map(|(tag, offset, count)| [*tag, 6, *offset, *count]);
+        let mut blob: Vec<u8> = head.into_iter().chain(index).flat_map(u32::to_be_bytes).collect();
+        blob.extend(data);
+        blob
+    }
+
+    fn tag() -> impl Strategy<Value = u32> {
+        prop::sample::select(vec![NAME, VERSION, EPOCH, DIRINDEXES, BASENAMES, DIRNAMES])
+    }
+
+    proptest! {
+        #[test]
+        fn any_header_is_survived(
+            entries in prop::collection::vec((tag(), prop_oneof![0..40_u32, any::<u32>()], any::<u32>()), 0..8),
+            data in prop::collection::vec(prop_oneof![Just(0), any::<u8>()], 0..200),
+            noise in prop::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let mut left = 1000;
+            for blob in [header(&entries, &data), noise] {
+                if let Some(entry) = entry(&blob, &mut left) {
+                    prop_assert!(entry.files.iter().map(|file| file.as_os_str().len()).sum::<usize>() <= 1000);
+                }
+            }
+        }
+
+        /// Pages of noise in which heads and items look right now and then.
+        #[test]
+        fn any_database_is_survived(
+            words in prop::collection::vec(prop_oneof![0..8_u32, 500..520_u32, any::<u32>()], 0..900),
+            kinds in prop::collection::vec(prop::sample::select(vec![2_u8, 7, 13, 0]), 8),
+        ) {
+            let mut data: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            for (page, kind) in data.chunks_exact_mut(512).zip(kinds) {
+                page[25] = kind;
+            }
+            data.splice(..data.len().min(24), [0; 12].into_iter().chain(
+                [0x0006_1561_u32, 9, 512].iter().flat_map(|word| word.to_le_bytes())));
+            let total = |values: &[Vec<u8>]| values.iter().map(Vec::len).sum::<usize>();
+            prop_assert!(total(&berkeley::values(&data)) <= data.len());
+            data.splice(..16, [b"RpmP".to_vec(), vec![1; 12]].concat());
+            prop_assert!(total(&ndb(&data)) <= data.len());
+        }
+    }
+
+    #[test]
+    fn one_directory_is_not_unfolded_without_end() {
+        let (count, long) = (2000_u32, 100_000);
+        let mut data = b"n\0".to_vec();
+        data.extend(vec![b'd'; long]);
+        data.push(0);
+        let names = data.len() as u32;
+        data.extend(vec![0; count as usize]);
+        let numbers = data.len() as u32;
+        data.extend(vec![0; 4 * count as usize]);
+        let entries =
+            [(NAME, 0, 1), (DIRNAMES, 2, 1), (BASENAMES, names, count), (DIRINDEXES, numbers, count)];
+        let mut left = 1_000_000;
+        let found = entry(&header(&entries, &data), &mut left).unwrap();
+        assert_eq!(found.files.len(), 1_000_000 / long);
     }
 }

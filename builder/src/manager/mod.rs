@@ -118,7 +118,42 @@ fn quote(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// The arguments a shell makes of a line that calls a manager.
+    pub(super) fn words(line: &str) -> Vec<String> {
+        let show = "() { printf '%s\\0' \"$@\"; }";
+        let managers = ["pm", "zypper", "rpm", "equo", "enman"].map(|name| format!("{name}{show}\n"));
+        let script = managers.concat() + line;
+        let output = std::process::Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{line}: {output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split_terminator('\0').map(str::to_owned).collect()
+    }
+
+    proptest! {
+        // Each case starts a shell.
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn any_name_and_flag_comes_through_a_shell_unchanged(
+            names in prop::collection::vec("(?s)[^\\x00]{0,12}|[ '\"$`\\\\!*?~#=;&|<>(){}\\[\\]\n-]{1,6}", 1..12),
+            flags in prop::collection::vec("(?s)-[^\\x00]{0,8}", 0..4),
+        ) {
+            let manager = ManagerCommand { cmd: "pm".into(), flags: flags.clone() };
+            let manager = Manager { install: manager, ..Manager::default() };
+            let set = PackageSet {
+                packages: names.clone(),
+                action: "install".into(),
+                flags: names.clone(),
+                ..PackageSet::default()
+            };
+            let lines = Commands::custom(&manager).sets(&[&set]);
+            prop_assert_eq!(words(&lines[0]), [flags, names.clone(), names].concat());
+        }
+    }
 
     fn set(packages: &[&str], action: &str, flags: &[&str]) -> PackageSet {
         let owned = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect();

@@ -218,8 +218,44 @@ fn armored(repository: &Repository) -> Result<&str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::manager::table::KNOWN;
+    use crate::manager::tests::words;
+
+    proptest! {
+        // Each case starts a shell.
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn any_name_and_address_comes_through_a_shell_unchanged(
+            name in "[^\\x00]{1,12}|[ '\"$`\\\\!*?~#;&|<>(){}-]{1,6}",
+            rest in "[^\\x00\\s]{0,12}|['\"$`\\\\!*?~#;&|<>(){}-]{1,6}",
+        ) {
+            let url = format!("http:/{rest}");
+            let key = format!("{ARMOR}\n");
+            for (manager, r#type, key) in [("zypper", "", ""), ("zypper", "", &key), ("equo", "", ""), ("equo", "enman", "")] {
+                let repository = Repository { r#type: r#type.into(), ..repository(&name, &url, key) };
+                let Ok((_dir, lines)) = added(manager, &[repository]) else {
+                    // A name no file can have, or one without what makes it a name.
+                    prop_assert!(name.contains(['/', '\n']) || name.starts_with('.'), "{name:?}");
+                    continue;
+                };
+                let found: Vec<_> = lines.iter().map(|line| words(line)).collect();
+                let path = format!("/etc/pki/rpm-gpg/RPM-GPG-KEY-{}", name.trim_end_matches(".repo"));
+                let (name, url) = (name.as_str(), url.as_str());
+                let zypper = vec!["ar", "--refresh", "--check", url, name];
+                let expected = match (manager, r#type, key) {
+                    ("zypper", _, "") => vec![zypper],
+                    ("zypper", ..) => vec![vec!["--import", &path], zypper],
+                    (_, "enman", _) => vec![vec!["add", url]],
+                    _ => vec![vec!["repo", "add", "--repo", url, "--pkg", url, name]],
+                };
+                prop_assert_eq!(found, expected);
+            }
+        }
+    }
 
     fn repository(name: &str, url: &str, key: &str) -> Repository {
         Repository { name: name.into(), url: url.into(), key: key.into(), ..Repository::default() }

@@ -6,10 +6,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use bzip2::bufread::MultiBzDecoder;
 use millstream_image::archive::{ExtractOptions, Limits, extract};
 use millstream_runtime::CancelToken;
 
-use super::{oci, wildcard};
+use super::{iso, oci, wildcard};
 use crate::{Error, Result};
 
 /// A source tree such as Gentoo's has more files than an image.
@@ -22,8 +23,10 @@ enum Kind {
     Tar,
     /// squashfs.
     Squashfs,
-    /// bzip2, which is not read here.
+    /// tar, compressed with bzip2.
     Bzip2,
+    /// ISO 9660, as installation media are.
+    Iso,
     /// zip.
     Zip,
 }
@@ -40,6 +43,7 @@ fn kind(file: &Path) -> Result<Kind> {
     }
     Ok(match &start {
         b"hsqs" => Kind::Squashfs,
+        _ if iso::is_iso(&mut file.into_inner()) => Kind::Iso,
         [b'B', b'Z', b'h', _] => Kind::Bzip2,
         b"PK\x03\x04" => Kind::Zip,
         _ => Kind::Tar,
@@ -69,9 +73,13 @@ pub(super) fn unpack(file: &Path, root: &Path, inside: &str, image: &oci::Wanted
         }
         Kind::Squashfs => squashfs(file, &top, &options)?,
         Kind::Bzip2 => {
-            return Err(Error::Refused(format!(
-                "{shown}: bzip2 is not read here; compress it with xz, zstd or gzip"
-            )));
+            let archive = File::open(file).map_err(Error::io(file))?;
+            let plain = MultiBzDecoder::new(BufReader::new(archive));
+            extract(Watched { inner: plain, cancel: image.cancel }, &top, &options)?;
+        }
+        Kind::Iso => {
+            let inner = iso::root_file_system(file, staging.path(), image.cancel)?;
+            squashfs(&inner, &top, &options)?;
         }
         Kind::Zip => {
             return Err(Error::Refused(format!(

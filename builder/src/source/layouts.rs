@@ -216,6 +216,12 @@ pub(super) const LAYOUTS: &[Layout] = &[
     Layout { downloader: "rockylinux-http", title: "Rocky Linux", architectures: ENTERPRISE, plan: rocky },
     Layout { downloader: "ubuntu-http", title: "Ubuntu Base", architectures: DEBIAN, plan: ubuntu },
     Layout { downloader: "voidlinux-http", title: "Void Linux", architectures: KERNEL, plan: void },
+    Layout {
+        downloader: "vyos-http",
+        title: "VyOS",
+        architectures: &[("amd64", "amd64"), ("arm64", "arm64")],
+        plan: vyos,
+    },
 ];
 
 fn plan(path: String, sums: Sums, signed: Signed) -> Plan {
@@ -434,6 +440,17 @@ fn void(facts: &Facts<'_>) -> Result<Plan> {
     let kind = if variant.is_empty() { (*arch).to_owned() } else { format!("{arch}-{variant}") };
     let path = format!("void-{kind}-ROOTFS-#.tar.xz");
     Ok(plan(path, Sums::All("sha256sum.txt"), Signed::SumsMinisign("sha256sum.sig")))
+}
+
+/// `current` means the newest that the directory lists, a version that one, in the directory where
+/// GitHub has the files of a release.
+fn vyos(facts: &Facts<'_>) -> Result<Plan> {
+    let Facts { release, arch, .. } = facts;
+    let path = match *release {
+        "current" => format!("vyos-*{arch}.iso"),
+        version => format!("{version}/vyos-{version}-generic-{arch}.iso"),
+    };
+    Ok(plan(path, Sums::No, Signed::Nothing))
 }
 
 #[cfg(test)]

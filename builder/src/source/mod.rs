@@ -1,15 +1,20 @@
 //! Where a root file system comes from: one module for each kind of `source.downloader`.
 
 mod archive;
+mod busybox;
 pub(crate) mod debootstrap;
 mod http;
+mod iso;
 mod layouts;
 mod oci;
+mod pkgtools;
 mod remote;
 mod rootfs;
+mod rpm;
 mod sums;
 mod trust;
 mod wildcard;
+mod workshop;
 
 use std::path::Path;
 
@@ -51,6 +56,11 @@ pub(crate) fn is_apt(resolved: &Resolved) -> bool {
     resolved.definition.source.downloader == "debootstrap"
 }
 
+/// Whether making the root file system runs programs that are in it.
+pub(crate) fn runs_programs(downloader: &str) -> bool {
+    downloader == "debootstrap" || rpm::knows(downloader) || pkgtools::layout(downloader).is_some()
+}
+
 /// Fills the root directory by any other downloader.
 ///
 /// # Errors
@@ -60,40 +70,16 @@ pub(crate) fn unpack(context: &Context<'_>, scripts: &mut Scripts<'_>) -> Result
     if let Some(layout) = http::layout(downloader) {
         return http::unpack(context, layout, scripts);
     }
+    if let Some(layout) = pkgtools::layout(downloader) {
+        return pkgtools::unpack(context, layout, scripts);
+    }
     match downloader {
+        "busybox" => busybox::unpack(context, scripts),
         "docker-http" => oci::unpack(context, scripts),
         "rootfs-http" => rootfs::unpack(context, scripts),
-        other => Err(refusal(other)),
+        other if rpm::knows(other) => rpm::unpack(context, scripts),
+        other => Err(Error::Refused(format!(
+            "source.downloader: {other} is not available here; use rootfs-http or docker-http"
+        ))),
     }
-}
-
-/// Why a downloader of distrobuilder is none here, and what does the same.
-fn refusal(downloader: &str) -> Error {
-    let reason = match downloader {
-        "almalinux-http" | "oraclelinux-http" => {
-            "its mirrors have installation media only, which are not taken apart here; \
-             use docker-http with the distribution's own image, or rootfs-http"
-        }
-        "springdalelinux-http" => {
-            "the distribution has ended and its mirrors have installation media only; use rockylinux-http"
-        }
-        "vyos-http" => {
-            "the distribution publishes installation media only, which are not taken apart here; \
-             use rootfs-http with an archive of its root file system"
-        }
-        "plamolinux-http" | "slackware-http" => {
-            "its mirrors have single packages, which are not put together here; \
-             use rootfs-http with an archive of a root file system"
-        }
-        "busybox" => {
-            "it means compiling C sources on this host, which is not done here; \
-             use rootfs-http with an archive that holds busybox, or docker-http with the image busybox"
-        }
-        "rpmbootstrap" => {
-            "it means running this host's own yum or dnf on a new root file system, which is not done here; \
-             use fedora-http, rockylinux-http or docker-http and install the rest with packages.sets"
-        }
-        _ => "it is not available here; use rootfs-http or docker-http",
-    };
-    Error::Refused(format!("source.downloader: {downloader}: {reason}"))
 }

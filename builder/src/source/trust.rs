@@ -40,6 +40,11 @@ impl Trust {
         self.keyring.is_some()
     }
 
+    /// The keys as a file, when there are any.
+    pub(super) fn armored(&self) -> Result<Option<String>> {
+        self.keyring.as_ref().map(|keys| Ok(keys.to_armored()?)).transpose()
+    }
+
     /// Fails when `url` could be changed on its way and nothing would show it: `signed` says that a
     /// signature is going to be checked.
     pub(super) fn check_way(&self, url: &str, signed: bool) -> Result<()> {

@@ -1,11 +1,13 @@
 //! A response's body, read at a least pace.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::Response;
 
-use super::{Pace, network, silent};
+use super::rate::Rate;
+use super::{HttpClient, Pace, network, silent};
 use crate::Result;
 
 pub(super) struct Body<'a> {
@@ -14,11 +16,13 @@ pub(super) struct Body<'a> {
     pace: Pace,
     waited: Duration,
     came: u64,
+    rate: Option<Arc<Rate>>,
 }
 
 impl<'a> Body<'a> {
-    pub(super) fn new(url: &'a str, response: Response, pace: Pace) -> Self {
-        Self { url, response, pace, waited: Duration::ZERO, came: 0 }
+    pub(super) fn new(url: &'a str, response: Response, http: &HttpClient) -> Self {
+        let (pace, rate) = (http.pace, http.rate.clone());
+        Self { url, response, pace, rate, waited: Duration::ZERO, came: 0 }
     }
 
     /// The next bytes, `None` at the end. Counts only the time spent waiting for the server.
@@ -31,6 +35,9 @@ impl<'a> Body<'a> {
         self.came += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
         if self.came >= self.pace.bytes {
             (self.waited, self.came) = (Duration::ZERO, 0);
+        }
+        if let (Some(rate), Some(chunk)) = (&self.rate, &chunk) {
+            rate.spend(chunk.len() as u64).await;
         }
         Ok(chunk)
     }

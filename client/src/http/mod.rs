@@ -6,7 +6,9 @@
 mod body;
 mod download;
 mod part;
+mod pieces;
 mod post;
+mod rate;
 mod unstated;
 
 use std::path::{Path, PathBuf};
@@ -25,6 +27,10 @@ use rustls::pki_types::pem::PemObject;
 use url::Url;
 
 use self::body::Body;
+pub(crate) use self::download::Source;
+use self::rate::Rate;
+use crate::access::{Access, Proxy};
+use crate::arriving::Publisher;
 use crate::{Error, Progress, Result};
 
 const CONNECT: Duration = Duration::from_secs(15);
@@ -74,6 +80,10 @@ pub struct HttpOptions {
     pub pace: Pace,
     /// How often a failing server is asked again.
     pub retry: Retry,
+    /// Proxy, client certificate and token.
+    pub access: Access,
+    /// The most bytes a second that all downloads together take.
+    pub rate: Option<u64>,
 }
 
 /// Fetches over HTTP and HTTPS. Cheap to clone; clones share connections.
@@ -82,6 +92,7 @@ pub struct HttpClient {
     inner: reqwest::Client,
     pace: Pace,
     retry: Retry,
+    rate: Option<Arc<Rate>>,
     headers: HeaderMap,
 }
 
@@ -98,6 +109,30 @@ pub struct Download<'a> {
     pub sha256: Sha256Digest,
 }
 
+/// As [`Download`], from wherever it is had.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) dest: &'a Path,
+    pub(crate) size: u64,
+    pub(crate) sha256: Sha256Digest,
+}
+
+/// Fetches a file from the first of several sources that has it, or from all of them at once; see
+/// [`HttpClient::download`]. Whoever reads from `publisher`'s other end reads it while it comes.
+pub(crate) async fn download(
+    sources: &[Source],
+    what: &Wanted<'_>,
+    publisher: Option<Publisher>,
+    progress: &dyn Progress,
+) -> Result<()> {
+    sources.iter().try_for_each(|source| check_url(&source.url))?;
+    let name = sources.first().map_or("", |first| first.url.rsplit('/').next().unwrap_or(&first.url));
+    progress.begin(name, Some(what.size));
+    let result = download::run(sources, what, name, publisher, progress).await;
+    progress.end(name);
+    result
+}
+
 impl HttpClient {
     /// A client that trusts the system's certificate authorities (`SSL_CERT_FILE` is honoured)
     /// and the given ones.
@@ -107,16 +142,25 @@ impl HttpClient {
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|e| setup(&e))?
-            .with_root_certificates(roots(options)?)
-            .with_no_client_auth();
-        let inner = reqwest::Client::builder()
+            .with_root_certificates(roots(options)?);
+        let tls = match options.access.certificate()? {
+            Some((chain, key)) => tls.with_client_auth_cert(chain, key).map_err(|e| setup(&e))?,
+            None => tls.with_no_client_auth(),
+        };
+        let builder = match options.access.proxy()? {
+            Proxy::Environment => reqwest::Client::builder(),
+            Proxy::Direct => reqwest::Client::builder().no_proxy(),
+            Proxy::This(proxy) => reqwest::Client::builder().proxy(*proxy),
+        };
+        let inner = builder
             .tls_backend_preconfigured(tls)
             .user_agent(concat!("millstream/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT)
             .redirect(redirect::Policy::custom(follow))
             .build()
             .map_err(|e| setup(&e))?;
-        Ok(Self { inner, pace: options.pace, retry: options.retry, headers: HeaderMap::new() })
+        let rate = options.rate.map(|rate| Arc::new(Rate::new(rate)));
+        Ok(Self { inner, pace: options.pace, retry: options.retry, rate, headers: HeaderMap::new() })
     }
 
     /// The same client, which accepts these media types and shows a bearer token (RFC 6750). The
@@ -167,12 +211,9 @@ impl HttpClient {
     /// hashes them again and asks only for the rest. Two processes may fetch the same file; the
     /// second waits for the first.
     pub async fn download(&self, what: &Download<'_>, progress: &dyn Progress) -> Result<()> {
-        check_url(what.url)?;
-        let name = what.url.rsplit('/').next().unwrap_or(what.url);
-        progress.begin(name, Some(what.size));
-        let result = download::run(self, what, name, progress).await;
-        progress.end(name);
-        result
+        let source = Source { http: self.clone(), url: what.url.to_owned() };
+        let wanted = Wanted { dest: what.dest, size: what.size, sha256: what.sha256 };
+        download(&[source], &wanted, None, progress).await
     }
 
     /// Fetches a file of unknown size into `dest`, at most `cap` bytes of it, and tells its hash and
@@ -189,12 +230,12 @@ impl HttpClient {
     }
 
     async fn try_document(&self, url: &str, cap: u64) -> Result<Vec<u8>> {
-        let response = self.get(url, 0).await?;
+        let response = self.get(url, 0, None).await?;
         let too_long = || Error::mismatch(shown(url), format!("more than the {cap} bytes allowed"));
         if response.content_length().is_some_and(|length| length > cap) {
             return Err(too_long());
         }
-        let mut body = Body::new(url, response, self.pace);
+        let mut body = Body::new(url, response, self);
         let mut document = Vec::new();
         while let Some(chunk) = body.next().await? {
             if (document.len() + chunk.len()) as u64 > cap {
@@ -205,13 +246,15 @@ impl HttpClient {
         Ok(document)
     }
 
-    /// Asks for a URL from byte `from` on and checks that the answer's head fits the question.
-    async fn get(&self, url: &str, from: u64) -> Result<Response> {
+    /// Asks for a URL from byte `from` on, up to but without byte `to`, and checks that the answer's
+    /// head fits the question. Who asks for the beginning without an end may get no range.
+    async fn get(&self, url: &str, from: u64, to: Option<u64>) -> Result<Response> {
         // A transformed body would have neither the stated size nor ranges that add up.
         let mut request =
             self.inner.get(url).headers(self.headers.clone()).header(ACCEPT_ENCODING, "identity");
-        if from > 0 {
-            request = request.header(RANGE, format!("bytes={from}-"));
+        if from > 0 || to.is_some() {
+            let last = to.map(|to| (to - 1).to_string()).unwrap_or_default();
+            request = request.header(RANGE, format!("bytes={from}-{last}"));
         }
         let answer = tokio::time::timeout(self.pace.window, request.send()).await;
         let response = answer.map_err(|_| silent(url, self.pace))?.map_err(|e| network(url, &e))?;

@@ -10,6 +10,7 @@ use millstream_image::Sha256Digest;
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
+use crate::arriving::Publisher;
 use crate::{Error, Result};
 
 const LOCK_POLL: Duration = Duration::from_millis(50);
@@ -20,6 +21,7 @@ pub(super) struct Part {
     file: File,
     state: Sha256,
     have: u64,
+    publisher: Option<Publisher>,
 }
 
 impl Part {
@@ -34,13 +36,20 @@ impl Part {
             match file.try_lock() {
                 // The one before us may have moved or removed the file we waited for.
                 Ok(()) if is_at(&file, &path) => {
-                    return Ok(Self { path, file, state: Sha256::new(), have: 0 });
+                    return Ok(Self { path, file, state: Sha256::new(), have: 0, publisher: None });
                 }
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_POLL).await,
                 Err(TryLockError::Error(error)) => return Err(Error::io(&path)(error)),
             }
         }
+    }
+
+    /// Lets somebody read the bytes while they come.
+    pub(super) fn publish(&mut self, publisher: Publisher) -> Result<()> {
+        publisher.begin(self.file.try_clone().map_err(Error::io(&self.path))?);
+        self.publisher = Some(publisher);
+        Ok(())
     }
 
     /// Hashes what an earlier try left: it is never trusted. Blocks.
@@ -59,7 +68,7 @@ impl Part {
                 0 => return Ok(()),
                 count => {
                     self.state.update(&buffer[..count]);
-                    self.have += count as u64;
+                    self.came(count);
                 }
             }
         }
@@ -74,6 +83,9 @@ impl Part {
     pub(super) fn restart(&mut self) -> Result<()> {
         self.state = Sha256::new();
         self.have = 0;
+        if let Some(publisher) = &self.publisher {
+            publisher.restart();
+        }
         self.file.set_len(0).map_err(Error::io(&self.path))?;
         self.file.seek(SeekFrom::Start(0)).map_err(Error::io(&self.path))?;
         Ok(())
@@ -84,7 +96,7 @@ impl Part {
         match self.file.write_all(bytes) {
             Ok(()) => {
                 self.state.update(bytes);
-                self.have += bytes.len() as u64;
+                self.came(bytes.len());
                 Ok(())
             }
             Err(error) => {
@@ -94,13 +106,24 @@ impl Part {
         }
     }
 
+    fn came(&mut self, count: usize) {
+        self.have += count as u64;
+        if let Some(publisher) = &self.publisher {
+            publisher.have(self.have);
+        }
+    }
+
     /// The digest of all bytes so far.
     pub(super) fn digest(&self) -> Sha256Digest {
         self.state.clone().into()
     }
 
-    /// Puts the file in its place, its bytes on disk first. Blocks.
+    /// Puts the file in its place, its bytes on disk first. The caller has seen that they are right.
+    /// Blocks.
     pub(super) fn finish(self, dest: &Path) -> Result<()> {
+        if let Some(publisher) = &self.publisher {
+            publisher.right();
+        }
         self.file.sync_all().map_err(Error::io(&self.path))?;
         fs::rename(&self.path, dest).map_err(Error::io(dest))
     }

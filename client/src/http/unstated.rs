@@ -34,7 +34,7 @@ async fn attempt(
     cap: u64,
     progress: &dyn Progress,
 ) -> Result<(Sha256Digest, u64)> {
-    let response = http.get(url, 0).await?;
+    let response = http.get(url, 0, None).await?;
     let stated = response.content_length();
     let too_long = || Error::mismatch(shown(url), format!("more than the {cap} bytes allowed"));
     if stated.is_some_and(|length| length > cap) {
@@ -44,7 +44,7 @@ async fn attempt(
     progress.begin(name, stated);
     let file = File::create(dest).map_err(Error::io(dest))?;
     let mut out = HashingWriter::new(file);
-    let mut body = Body::new(url, response, http.pace);
+    let mut body = Body::new(url, response, http);
     while let Some(chunk) = body.next().await? {
         if out.count() + chunk.len() as u64 > cap {
             return Err(too_long());

@@ -1,7 +1,7 @@
 //! From an image's two files to a container that `lxc-start` starts.
 
 use std::fs::{self, File, Permissions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -34,12 +34,12 @@ pub struct Container {
 
 /// Unpacks the image and completes the container's configuration; returns what the image has to say
 /// to whoever created the container. The configuration is checked before anything is unpacked, and
-/// written last.
+/// written last. `unpacked` says that [`unpack`] has unpacked the very image already.
 ///
 /// # Errors
 /// What is wrong with the image, or which file cannot be written. `lxc-create` then removes the
 /// container.
-pub fn create(container: &Container, files: &Files) -> Result<String> {
+pub fn create(container: &Container, files: &Files, unpacked: bool) -> Result<String> {
     let (mode, meta) = (container.mode, Meta::read(&files.meta)?);
     let config = meta.text("config", mode)?.ok_or_else(|| meta.bad("it holds no config"))?;
     let fstab = meta.text("fstab", mode)?;
@@ -47,13 +47,30 @@ pub fn create(container: &Container, files: &Files) -> Result<String> {
     allowed::fstab(fstab.unwrap_or_default())
         .map_err(|reason| meta.bad(format!("fstab, {reason}; refused")))?;
 
-    rootfs::unpack(&files.rootfs, &container.rootfs)?;
+    if !unpacked {
+        let archive = File::open(&files.rootfs).map_err(Error::io(&files.rootfs))?;
+        rootfs::unpack(archive, &container.rootfs).map_err(|e| match e {
+            millstream_image::Error::Archive { .. } => Error::document(files.rootfs.display().to_string(), e),
+            other => other.into(),
+        })?;
+    }
     for pattern in meta.lines("excludes", mode)? {
         rootfs::exclude(&container.rootfs, pattern).map_err(|reason| meta.bad(reason))?;
     }
     rootfs::make_dev_pts(&container.rootfs)?;
     complete(container, &meta, config, fstab)?;
     Ok(meta.text("create-message", mode)?.unwrap_or_default().to_owned())
+}
+
+/// Unpacks a root file system while it comes into the directory that LXC has made. After a failure the
+/// directory is empty again, and `false` is returned.
+pub fn unpack(archive: impl Read + Send, rootfs: &Path) -> bool {
+    let done = rootfs::unpack(archive, rootfs).is_ok();
+    if !done {
+        // Where this fails, unpacking once more says why.
+        let _ = rootfs::clear(rootfs);
+    }
+    done
 }
 
 fn complete(container: &Container, meta: &Meta, config: &str, fstab: Option<&str>) -> Result<()> {

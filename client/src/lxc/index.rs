@@ -136,17 +136,7 @@ impl BuildCache<'_> {
             return Ok((place, false));
         }
         let staging = tempfile::Builder::new().prefix(".new-").tempdir_in(&dir).map_err(Error::io(&dir))?;
-        for (name, cap) in [(ROOTFS, MAX_ROOTFS), (META, MAX_META)] {
-            let path: TreePath = format!("{}/{name}", entry.path.trim_matches('/')).parse()?;
-            let file = staging.path().join(name);
-            tree.download_unstated(&path, &file, cap, progress).await?;
-            if let Some(keyring) = &keyring {
-                let signature = signature(tree, &path).await?;
-                let (keyring, url) = (keyring.clone(), tree.url(&path));
-                let verify = move || verify(&keyring, &file, &signature, url, now);
-                spawn_blocking(verify).await.map_err(|e| Error::Setup(e.to_string()))??;
-            }
-        }
+        fetch_files((tree, keyring.as_ref()), entry, staging.path(), (now, progress)).await?;
         atomic::sync_dir(staging.path())?;
         for old in fs::read_dir(&dir).map_err(Error::io(&dir))?.flatten() {
             if old.path() != staging.path() {
@@ -158,6 +148,35 @@ impl BuildCache<'_> {
             .map_err(Error::io(&place))?;
         Ok((place, true))
     }
+}
+
+/// Brings both files of a build into `dir`, each checked where there is a key to check with.
+pub(crate) async fn fetch_files(
+    (tree, keyring): (&Tree, Option<&Keyring>),
+    entry: &Entry,
+    dir: &Path,
+    (now, progress): (SystemTime, &dyn Progress),
+) -> Result<()> {
+    for (name, cap) in [(ROOTFS, MAX_ROOTFS), (META, MAX_META)] {
+        fetch_file((tree, keyring), entry, (name, cap), &dir.join(name), (now, progress)).await?;
+    }
+    Ok(())
+}
+
+async fn fetch_file(
+    (tree, keyring): (&Tree, Option<&Keyring>),
+    entry: &Entry,
+    (name, cap): (&str, u64),
+    file: &Path,
+    (now, progress): (SystemTime, &dyn Progress),
+) -> Result<()> {
+    let path: TreePath = format!("{}/{name}", entry.path.trim_matches('/')).parse()?;
+    tree.download_unstated(&path, file, cap, progress).await?;
+    let Some(keyring) = keyring.cloned() else { return Ok(()) };
+    let signature = signature(tree, &path).await?;
+    let (file, url) = (file.to_owned(), tree.url(&path));
+    let verify = move || verify(&keyring, &file, &signature, url, now);
+    spawn_blocking(verify).await.map_err(|e| Error::Setup(e.to_string()))?
 }
 
 fn verify(keyring: &Keyring, file: &Path, signature: &[u8], url: String, now: SystemTime) -> Result<()> {

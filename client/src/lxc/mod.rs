@@ -21,8 +21,8 @@ use std::path::PathBuf;
 use millstream_image::Architecture;
 use serde::{Deserialize, Serialize};
 
-pub use create::{Container, create};
-pub(crate) use index::index;
+pub use create::{Container, create, unpack};
+pub(crate) use index::{fetch_files, index};
 pub use source::{CacheUse, Came};
 
 /// Which of an image's configurations is meant.

@@ -19,19 +19,25 @@ const LOST_AND_FOUND: &str = "lost+found";
 
 /// Unpacks an archive into the directory that LXC has made. Device nodes are left out: LXC gives
 /// every container a `/dev` of its own.
-pub(super) fn unpack(archive: &Path, rootfs: &Path) -> Result<()> {
-    let file = File::open(archive).map_err(Error::io(archive))?;
+pub(super) fn unpack(archive: impl Read + Send, rootfs: &Path) -> Result<(), millstream_image::Error> {
     let own = rootfs.join(LOST_AND_FOUND);
     // Not empty: then unpacking says what is wrong.
     let removed = fs::remove_dir(&own).is_ok();
     let options =
         ExtractOptions { devices: Devices::Skip, ownership: Ownership::Keep, ..ExtractOptions::default() };
-    extract(file, rootfs, &options).map_err(|e| match e {
-        millstream_image::Error::Archive { .. } => Error::document(archive.display().to_string(), e),
-        other => other.into(),
-    })?;
+    let result = extract(archive, rootfs, &options);
     if removed {
         let _ = fs::create_dir(own); // fsck makes it again where this fails.
+    }
+    result.map(drop)
+}
+
+/// Takes away what an unfinished unpacking left.
+pub(super) fn clear(rootfs: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(rootfs)? {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
     }
     Ok(())
 }

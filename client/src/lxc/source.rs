@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::index::{self, BuildCache, META, ROOTFS};
 use super::meta::Meta;
 use super::{Files, Listed, Mode, Wanted};
+use crate::arriving::Sink;
 use crate::catalogue::{CatalogueImage, RootKind};
 use crate::client::Client;
 use crate::fetch::Keep;
@@ -72,26 +73,31 @@ impl Client {
         Ok(usable.map(|image| listed(&image.product, &image.serial)).collect())
     }
 
-    /// Brings both files of an image here, verified.
+    /// Brings both files of an image here, verified. From simplestreams, `sink` reads the root file system
+    /// while it comes, as with [`Client::fetch_into`].
     pub async fn lxc_fetch(
         &self,
         name: &RemoteName,
         wanted: &Wanted,
         mode: Mode,
         cache: CacheUse,
+        mut sink: Option<Sink>,
         progress: &dyn Progress,
     ) -> Result<Files> {
         let remotes = self.remotes()?;
         let job = Job { client: self, name, remote: remotes.get(name)?, wanted, mode, progress };
+        let given = sink.is_some();
         let files = match job.remote.protocol {
             Protocol::Lxc => job.of_index(cache).await,
-            Protocol::Simplestreams => job.of_store(cache).await,
+            Protocol::Simplestreams => job.of_store(cache, &mut sink).await,
         };
         // Foreign simplestreams do not list LXC's metadata; the index beside them may. Where signatures
         // count, only the documents that were signed say what there is.
         match files {
             Err(Error::Image { .. })
-                if job.remote.protocol == Protocol::Simplestreams && !job.remote.is_signed() =>
+                if job.remote.protocol == Protocol::Simplestreams
+                    && !job.remote.is_signed()
+                    && sink.is_some() == given =>
             {
                 let first = files;
                 match job.of_index(cache).await {
@@ -122,7 +128,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    async fn of_store(&self, cache: CacheUse) -> Result<Files> {
+    async fn of_store(&self, cache: CacheUse, sink: &mut Option<Sink>) -> Result<Files> {
         let store = self.client.store()?;
         let mut here = self.stored(&store)?;
         match (cache, here.as_ref()) {
@@ -152,13 +158,18 @@ impl Job<'_> {
         let keep = Keep { cached: true, auto_update: false };
         let was_here = store.get(newest.fingerprint)?.is_some();
         let tree = self.client.tree(self.remote)?;
-        let attached = store.attachment(newest.fingerprint, ATTACHED);
-        let fetch = self.client.fetch_image(self.name, &newest, keep, self.progress);
-        let (image, meta) = if let Some(meta) = attached {
-            (fetch.await?, meta)
-        } else {
-            let (image, meta) = tokio::try_join!(fetch, lxc_metadata(&tree, &newest))?;
-            (image, store.attach(newest.fingerprint, ATTACHED, &meta)?)
+        let attached = attached_path(&store, &newest);
+        // First what is small: where it is missing, nothing has been given to the sink.
+        let meta = match attached {
+            Some(_) => None,
+            None => Some(lxc_metadata(&tree, &newest).await?),
+        };
+        let fetch = self.client.fetch_image_into(self.name, &newest, keep, sink.take(), self.progress);
+        let image = fetch.await?;
+        let meta = match (attached_path(&store, &newest), meta) {
+            (Some(path), _) => path,
+            (None, Some(meta)) => store.attach(newest.fingerprint, ATTACHED, &meta)?,
+            (None, None) => return Err(Error::image(&newest.product, "it was deleted meanwhile; try again")),
         };
         store.touch(image.fingerprint, Utc::now())?;
         let came = if was_here { Came::Cached } else { Came::Fetched };
@@ -240,6 +251,10 @@ impl Job<'_> {
         let Wanted { distribution, release, variant, .. } = self.wanted;
         format!("{distribution}/{release}/{variant}").parse()
     }
+}
+
+fn attached_path(store: &Store, image: &CatalogueImage) -> Option<PathBuf> {
+    store.attachment(image.fingerprint, ATTACHED)
 }
 
 /// `meta.tar.xz` of an image of our own streams: the signed document vouches for the manifest, and

@@ -20,6 +20,7 @@ impl Store {
     /// nothing is there. Files of those names are replaced.
     pub fn export(&self, image: &StoredImage, dir: &Path) -> Result<Vec<PathBuf>> {
         fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        let image = &self.complete(image)?;
         let open = |path: &Path| File::open(path).map(BufReader::new).map_err(Error::io(path));
         let temp = || {
             tempfile::Builder::new()

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use millstream_image::Fingerprint;
 
+use super::compressed::{UNCOMPRESSED, remove_parts};
 use super::staging::try_lock;
 use super::{RECORD, Record, STAGING, Store, TRASH};
 use crate::{Error, Result};
@@ -20,7 +21,14 @@ impl Store {
     pub(super) fn heal(&self) -> Result<()> {
         let present: BTreeSet<Fingerprint> =
             entries(&self.dir)?.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-        let listed: BTreeSet<_> = self.list()?.into_iter().map(|image| image.fingerprint).collect();
+        let images = self.list()?;
+        for image in images.iter().filter(|image| image.uncompressed.is_none()) {
+            let dir = self.path(image.fingerprint);
+            if dir.join(UNCOMPRESSED).exists() {
+                remove_parts(&dir);
+            }
+        }
+        let listed: BTreeSet<_> = images.into_iter().map(|image| image.fingerprint).collect();
         for arrived in present.difference(&listed) {
             self.adopt(*arrived)?;
         }

@@ -12,6 +12,7 @@
 //! was cut off, and a row without a directory a departure: [`Store::open`] completes both. Locks
 //! are on directories and die with their process.
 
+mod compressed;
 mod export;
 mod heal;
 mod index;
@@ -21,14 +22,16 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use millstream_image::{Alias, Fingerprint, Product, atomic};
+use millstream_image::{Alias, Fingerprint, Product, Sha256Digest, atomic};
 use serde::{Deserialize, Serialize};
 
 use crate::query::{Filter, Filtered, ImageRef};
 use crate::{Error, Result, suggest};
 
+pub(crate) use self::compressed::{BASE, DELTA, UNCOMPRESSED};
 use self::index::Index;
 pub use self::staging::Staging;
 
@@ -70,6 +73,10 @@ pub struct Record {
     pub cached: bool,
     /// Whether newer serials are to be fetched by themselves.
     pub auto_update: bool,
+    /// SHA-256 of the uncompressed root file system, where a delta made that and the compressed file
+    /// has not been made yet; see [`Store::complete`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncompressed: Option<Sha256Digest>,
 }
 
 /// An image of the store.
@@ -99,6 +106,10 @@ pub struct StoredImage {
     pub cached: bool,
     /// Whether newer serials are to be fetched by themselves.
     pub auto_update: bool,
+    /// SHA-256 of the uncompressed root file system, where a delta made that and the compressed file
+    /// has not been made yet; see [`Store::complete`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncompressed: Option<Sha256Digest>,
 }
 
 impl StoredImage {
@@ -186,7 +197,11 @@ impl Store {
 
     /// Makes a staged image part of the store, durably and at once.
     pub fn commit(&self, staging: Staging, record: &Record) -> Result<StoredImage> {
-        staging.keep_only(&[&record.metadata, &record.rootfs])?;
+        let mut names = vec![record.metadata.as_str(), &record.rootfs];
+        if record.uncompressed.is_some() {
+            names.extend([DELTA, BASE]);
+        }
+        staging.keep_only(&names)?;
         staging.put_record(record)?;
         atomic::sync_dir(staging.dir())?;
         atomic::rename(staging.dir(), &self.path(record.fingerprint))?;
@@ -225,7 +240,7 @@ impl Store {
     /// Gives an image a name; a name that means another image is an error unless `replace`.
     pub fn add_alias(&self, alias: &Alias, fingerprint: Fingerprint, replace: bool) -> Result<()> {
         if self.get(fingerprint)?.is_none() {
-            return Err(Error::image(&fingerprint, "it is not in the local store"));
+            return Err(absent(fingerprint));
         }
         let other = self.index().add_alias(alias, fingerprint, replace)?;
         match other {
@@ -268,16 +283,44 @@ impl Store {
         fingerprint: Fingerprint,
         change: impl FnOnce(&mut BTreeMap<String, String>),
     ) -> Result<()> {
-        let absent = || Error::image(&fingerprint, "it is not in the local store");
-        let (mut record, _) = self.index().get(fingerprint)?.ok_or_else(absent)?;
-        let architecture = record.properties.get("architecture").cloned();
-        change(&mut record.properties);
-        if record.properties.get("architecture") != architecture.as_ref() {
-            return Err(Error::image(&fingerprint, "its architecture cannot be changed"));
-        }
+        let _lock = self.lock(fingerprint)?;
+        self.change_record(fingerprint, |record| {
+            let architecture = record.properties.get("architecture").cloned();
+            change(&mut record.properties);
+            if record.properties.get("architecture") != architecture.as_ref() {
+                return Err(Error::image(&fingerprint, "its architecture cannot be changed"));
+            }
+            Ok(())
+        })
+    }
+
+    /// Changes what is recorded of an image, which the caller has locked.
+    fn change_record(
+        &self,
+        fingerprint: Fingerprint,
+        change: impl FnOnce(&mut Record) -> Result<()>,
+    ) -> Result<()> {
+        let row = self.index().get(fingerprint)?;
+        let (mut record, _) = row.ok_or_else(|| absent(fingerprint))?;
+        change(&mut record)?;
         let text = serde_json::to_vec_pretty(&record).map_err(|e| Error::document(RECORD, e))?;
         atomic::write(&self.path(fingerprint).join(RECORD), &text)?;
         self.index().update(&record)
+    }
+
+    /// Locks an image's directory against whoever else changes it; waits for them.
+    fn lock(&self, fingerprint: Fingerprint) -> Result<File> {
+        let dir = self.path(fingerprint);
+        loop {
+            match staging::try_lock(&dir) {
+                Ok(Some(lock)) => return Ok(lock),
+                Ok(None) => std::thread::sleep(Duration::from_millis(50)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(absent(fingerprint));
+                }
+                Err(error) => return Err(Error::io(&dir)(error)),
+            }
+        }
     }
 
     /// All names and what they mean.
@@ -297,6 +340,9 @@ impl Store {
 
     /// Hashes an image again; the error says what is wrong with it.
     pub fn verify(&self, image: &StoredImage) -> Result<()> {
+        if let Some(expected) = image.uncompressed {
+            return self.verify_uncompressed(image, expected);
+        }
         let open = |path: &Path| File::open(path).map_err(Error::io(path));
         let found = Fingerprint::of_split(open(&image.metadata)?, open(&image.rootfs)?);
         let found = found.map_err(Error::io(&image.rootfs))?;
@@ -338,8 +384,13 @@ impl Store {
             last_used: state.last_used,
             cached: record.cached,
             auto_update: record.auto_update,
+            uncompressed: record.uncompressed,
         }
     }
+}
+
+fn absent(fingerprint: Fingerprint) -> Error {
+    Error::image(&fingerprint, "it is not in the local store")
 }
 
 #[cfg(test)]

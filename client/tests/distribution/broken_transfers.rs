@@ -160,3 +160,31 @@ async fn two_clients_at_once_fetch_it_once() {
     let store = one.dir.path().join("data/images");
     assert_eq!(files(&store.join(".staging")).len(), 0);
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config::with_cases(24))]
+    /// Whatever an earlier process left as the beginning of a file, the file comes right.
+    #[test]
+    fn any_bytes_may_lie_in_a_part(
+        keep in 0..5000_usize,
+        noise in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..3000),
+        at in 0..5000_usize,
+    ) {
+        let tree = Tree::empty();
+        let whole = crate::support::noise("part", 5000);
+        crate::support::write(&tree.path("file"), &whole);
+        let server = Server::start(tree.root());
+        let dir = tempfile::tempdir().unwrap();
+        let mut left = whole[..keep].to_vec();
+        left.splice(at.min(keep)..(at + noise.len() / 2).min(keep).max(at.min(keep)), noise);
+        crate::support::write(&dir.path().join("file.part"), &left);
+        let (url, dest) = (format!("{}file", server.url), dir.path().join("file"));
+        let sha256 = millstream_image::Sha256Digest::of(&whole);
+        let what = millstream_client::Download { url: &url, dest: &dest, size: 5000, sha256 };
+        let client = millstream_client::HttpClient::new(&millstream_client::HttpOptions::default()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(client.download(&what, &millstream_client::NoProgress)).unwrap();
+        proptest::prop_assert!(fs::read(&dest).unwrap() == whole);
+        proptest::prop_assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

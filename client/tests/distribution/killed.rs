@@ -18,7 +18,7 @@ const DIR: &str = "MILLSTREAM_TEST_DIR";
 const URL: &str = "MILLSTREAM_TEST_URL";
 /// Files may grow to 4 MiB (of 512-byte blocks); what is written beyond fails.
 const LIMITED: &str = "ulimit -f 8192; trap '' XFSZ; exec \"$0\" \"$@\"";
-const CHILD: &str = "killed::child";
+pub const CHILD: &str = "killed::child";
 
 /// Not a test of its own: what the tests here start as another process, and kill.
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn child() {
     }
 }
 
-fn command(program: impl AsRef<std::ffi::OsStr>, dir: &Path) -> Command {
+pub fn command(program: impl AsRef<std::ffi::OsStr>, dir: &Path) -> Command {
     let mut command = Command::new(program);
     command.env(DIR, dir).stdout(Stdio::null()).stderr(Stdio::piped());
     command

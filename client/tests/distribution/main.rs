@@ -2,14 +2,20 @@
 
 mod support;
 
+mod access;
 mod arbitrary_image;
 mod broken_transfers;
+mod cancelled;
+mod deltas;
 mod endless_data;
 mod extra_signer;
 mod freeze;
+mod key_rotation;
 mod killed;
+mod mirrors;
 mod missing_signature;
 mod mix_and_match;
+mod one_pass;
 mod path_escape;
 mod rollback;
 mod unknown_key;

@@ -1,7 +1,7 @@
 //! Signatures by keys that are not pinned.
 
 use crate::support::{Fixture, NAME, Tree, assert_refused, key};
-use millstream_client::{Error, Trust};
+use millstream_client::{Access, Error, Trust};
 
 #[tokio::test]
 async fn a_good_signature_by_another_key_is_refused() {
@@ -18,7 +18,8 @@ async fn a_good_signature_by_another_key_is_refused() {
 async fn the_key_offered_must_have_the_fingerprint_given() {
     let tree = Tree::new();
     let fixture = Fixture::new();
-    let offered = || fixture.client.offered_key(tree.root().to_str().unwrap(), None);
+    let access = Access::default();
+    let offered = || fixture.client.offered_key(tree.root().to_str().unwrap(), None, &access);
     let right = Trust::pin_one(offered().await.unwrap(), &tree.key.fingerprint()).unwrap();
     assert_eq!(right, Trust::pin(&tree.key.keyring()).unwrap());
     let error = Trust::pin_one(offered().await.unwrap(), &key().fingerprint()).unwrap_err().to_string();

@@ -23,7 +23,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use crate::archive::{self, Watch};
-use crate::digest::CappedReader;
+use crate::digest::{CappedReader, HashingWriter};
 use crate::{Error, Result, Sha256Digest};
 
 pub use apply::apply;
@@ -109,7 +109,18 @@ pub fn make(base: &Path, new: &Path, out: &mut File, work: &Path, options: &Make
 
 /// Decompresses an archive into a file without a name below `work`: a base for [`apply`].
 pub fn unpack(archive: &File, work: &Path, limits: &Limits, watch: &Watch) -> Result<File> {
-    let mut file = tempfile::tempfile_in(work).map_err(Error::io(work))?;
+    unpack_identified(archive, work, limits, watch).map(|(file, _)| file)
+}
+
+/// As [`unpack`], and says what it is: what a delta's header must name as its base.
+pub fn unpack_identified(
+    archive: &File,
+    work: &Path,
+    limits: &Limits,
+    watch: &Watch,
+) -> Result<(File, Identity)> {
+    let file = tempfile::tempfile_in(work).map_err(Error::io(work))?;
+    let mut file = HashingWriter::new(file);
     let reader = archive.try_clone().map_err(Error::io("archive"))?;
     let archive_limits = archive::Limits { unpacked: limits.archive, ..archive::Limits::default() };
     let decoder = archive::decoder(make::At { file: reader, at: 0 }, &archive_limits)?;
@@ -119,7 +130,8 @@ pub fn unpack(archive: &File, work: &Path, limits: &Limits, watch: &Watch) -> Re
         watch.check().map_err(Error::io("archive"))?;
         let count = decoder.read(&mut buffer).map_err(|e| bad_archive(&e))?;
         if count == 0 {
-            return Ok(file);
+            let (file, sha256, size) = file.finish();
+            return Ok((file, Identity { sha256, size }));
         }
         file.write_all(&buffer[..count]).map_err(Error::io(work))?;
     }

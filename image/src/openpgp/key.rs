@@ -11,7 +11,7 @@ use openpgp::crypto::KeyPair;
 use openpgp::parse::Parse;
 use openpgp::serialize::Serialize as _;
 use openpgp::serialize::stream::{Armorer, Message, Signer};
-use openpgp::types::KeyFlags;
+use openpgp::types::{HashAlgorithm, KeyFlags};
 use serde::{Deserialize, Serialize};
 
 use super::{Keyring, policy};
@@ -80,14 +80,18 @@ pub enum Algorithm {
 }
 
 /// A key that can sign. Its secret is never shown by `Debug`.
+///
+/// While one key takes over from another it signs as both, see [`SigningKey::with`].
 #[derive(Clone)]
 pub struct SigningKey {
     cert: Cert,
+    /// Keys that sign as well.
+    others: Vec<Cert>,
 }
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SigningKey").field(&self.fingerprint().as_str()).finish()
+        f.debug_tuple("SigningKey").field(&self.fingerprints()).finish()
     }
 }
 
@@ -112,7 +116,7 @@ impl SigningKey {
             .set_validity_period(validity)
             .generate()
             .map_err(|e| Error::Key(format!("cannot make a key: {e}")))?;
-        Ok(Self { cert })
+        Ok(Self { cert, others: Vec::new() })
     }
 
     /// Reads a secret key, armored or binary, not protected by a passphrase.
@@ -121,7 +125,23 @@ impl SigningKey {
         if !cert.is_tsk() {
             return Err(Error::Key("this is a public key; signing needs the secret key".into()));
         }
-        Ok(Self { cert })
+        Ok(Self { cert, others: Vec::new() })
+    }
+
+    /// The same key, which from now on makes a second signature by `other` beside each of its own.
+    /// A verifier that knows either accepts them.
+    #[must_use]
+    pub fn with(mut self, other: Self) -> Self {
+        for cert in std::iter::once(other.cert).chain(other.others) {
+            if self.certs().all(|known| known.fingerprint() != cert.fingerprint()) {
+                self.others.push(cert);
+            }
+        }
+        self
+    }
+
+    fn certs(&self) -> impl Iterator<Item = &Cert> {
+        std::iter::once(&self.cert).chain(&self.others)
     }
 
     /// The secret key, armored. Keep it in a file of mode 0600.
@@ -138,9 +158,14 @@ impl SigningKey {
         text(out)
     }
 
-    /// A keyring that holds just this key.
+    /// A keyring that holds just this key, and those that sign with it.
     pub fn keyring(&self) -> Keyring {
-        Keyring::of(vec![self.cert.clone().strip_secret_key_material()])
+        Keyring::of(self.certs().map(|cert| cert.clone().strip_secret_key_material()).collect())
+    }
+
+    /// Fingerprints of all keys that sign, its own first.
+    pub fn fingerprints(&self) -> Vec<KeyFingerprint> {
+        self.certs().map(KeyFingerprint::of).collect()
     }
 
     /// The key's fingerprint.
@@ -165,12 +190,8 @@ impl SigningKey {
         let signing = |e: openpgp::anyhow::Error| Error::Key(format!("signing failed: {e}"));
         let message = Message::new(&mut out);
         let message = Armorer::new(message).kind(armor::Kind::Signature).build().map_err(signing)?;
-        let mut signer = Signer::new(message, self.key_pair(now)?)
-            .map_err(signing)?
-            .detached()
-            .creation_time(now)
-            .build()
-            .map_err(signing)?;
+        let signer = self.signer(message, now)?.detached();
+        let mut signer = signer.creation_time(now).build().map_err(signing)?;
         io::copy(&mut data, &mut signer).map_err(Error::io("data to sign"))?;
         signer.finalize().map_err(signing)?;
         text(out)
@@ -189,26 +210,34 @@ impl SigningKey {
             return Err(Error::Key("a text to sign must have no blanks at the end of a line".into()));
         }
         let mut out = Vec::new();
-        let mut signer = Signer::new(Message::new(&mut out), self.key_pair(now)?)
-            .map_err(signing)?
-            .cleartext()
-            .creation_time(now)
-            .build()
-            .map_err(signing)?;
+        let signer = self.signer(Message::new(&mut out), now)?.cleartext();
+        let mut signer = signer.creation_time(now).build().map_err(signing)?;
         signer.write_all(body.as_bytes()).map_err(Error::io("text to sign"))?;
         signer.finalize().map_err(signing)?;
         text(out)
     }
 
-    fn key_pair(&self, now: SystemTime) -> Result<KeyPair> {
-        let policy = policy();
-        let keys = self.cert.keys().with_policy(&policy, now).supported().alive().revoked(false);
-        let key = keys.for_signing().secret().next().ok_or_else(|| {
-            let fingerprint = self.fingerprint();
-            Error::Key(format!("{fingerprint} cannot sign now: expired, revoked or not a signing key"))
-        })?;
-        key.key().clone().into_keypair().map_err(|e| Error::Key(format!("the secret is locked: {e}")))
+    /// A signer by all keys, over one reading of what is signed. With SHA-256, which processors
+    /// compute several times faster than the SHA-512 that would be the default.
+    fn signer<'a>(&self, message: Message<'a>, now: SystemTime) -> Result<Signer<'a>> {
+        let signing = |e: openpgp::anyhow::Error| Error::Key(format!("signing failed: {e}"));
+        let signer = Signer::new(message, key_pair(&self.cert, now)?).map_err(signing)?;
+        let mut signer = signer.hash_algo(HashAlgorithm::SHA256).map_err(signing)?;
+        for cert in &self.others {
+            signer = signer.add_signer(key_pair(cert, now)?).map_err(signing)?;
+        }
+        Ok(signer)
     }
+}
+
+fn key_pair(cert: &Cert, now: SystemTime) -> Result<KeyPair> {
+    let policy = policy();
+    let keys = cert.keys().with_policy(&policy, now).supported().alive().revoked(false);
+    let key = keys.for_signing().secret().next().ok_or_else(|| {
+        let fingerprint = KeyFingerprint::of(cert);
+        Error::Key(format!("{fingerprint} cannot sign now: expired, revoked or not a signing key"))
+    })?;
+    key.key().clone().into_keypair().map_err(|e| Error::Key(format!("the secret is locked: {e}")))
 }
 
 fn text(bytes: Vec<u8>) -> Result<String> {

@@ -74,6 +74,13 @@ impl Keyring {
         self
     }
 
+    /// The same keyring without these keys.
+    #[must_use]
+    pub fn without(mut self, keys: &[KeyFingerprint]) -> Self {
+        self.certs.retain(|cert| !keys.contains(&KeyFingerprint::of(cert)));
+        self
+    }
+
     /// The keys, armored in one block.
     pub fn to_armored(&self) -> Result<String> {
         let bad = |e: &dyn std::fmt::Display| Error::Key(e.to_string());

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::path::{Component, Path, PathBuf};
 
 use millstream_image::archive::{self, Devices, ExtractOptions, Ownership};
@@ -114,25 +115,93 @@ impl UnpackedImage {
 }
 
 fn unpack_once(images: &Path, image: Unpacked, files: &ImageFiles) -> Result<()> {
-    let (dir, staging) = (image.directory(images), image.staging(images));
-    fs::create_dir_all(&staging).map_err(Error::io(&staging))?;
-    let Some(_lock) = DirLock::exclusive_patient(&staging)? else { return Ok(()) };
-    if dir.exists() {
-        // Somebody else was done between our look and our lock, and we made an empty directory.
-        return fs::remove_dir(&staging).map_err(Error::io(&staging));
-    }
-    empty(&staging)?;
-    let unpacked = unpack(&staging, files, image.ids);
-    if let Err(error) = unpacked {
-        let _ = fs::remove_dir_all(&staging);
-        return Err(error);
-    }
-    Ok(atomic::rename(&staging, &dir)?)
+    let Some(staging) = Staging::begin(images, image)? else { return Ok(()) };
+    let rootfs = File::open(&files.rootfs).map_err(Error::io(&files.rootfs))?;
+    staging.fill(rootfs)?.finish(&files.metadata)
 }
 
-fn unpack(staging: &Path, files: &ImageFiles, ids: Option<IdMap>) -> Result<()> {
-    let open = |path: &Path| File::open(path).map_err(Error::io(path));
-    let members = archive::read_small(open(&files.metadata)?)?;
+/// A directory in which an image is unpacked, locked, and removed unless it is finished.
+struct Staging {
+    image: Unpacked,
+    dir: PathBuf,
+    path: PathBuf,
+    finished: bool,
+    _lock: DirLock,
+}
+
+impl Staging {
+    /// `None` when somebody else has unpacked it meanwhile.
+    fn begin(images: &Path, image: Unpacked) -> Result<Option<Self>> {
+        let (dir, path) = (image.directory(images), image.staging(images));
+        fs::create_dir_all(&path).map_err(Error::io(&path))?;
+        let Some(lock) = DirLock::exclusive_patient(&path)? else { return Ok(None) };
+        if dir.exists() {
+            // Somebody else was done between our look and our lock, and we made an empty directory.
+            fs::remove_dir(&path).map_err(Error::io(&path))?;
+            return Ok(None);
+        }
+        let staging = Self { image, dir, path, finished: false, _lock: lock };
+        empty(&staging.path)?;
+        Ok(Some(staging))
+    }
+
+    /// Unpacks the root file system. Ends with a sync of the file system.
+    fn fill(self, rootfs: impl Read + Send) -> Result<Self> {
+        let ownership = self.image.ids.map_or(Ownership::Keep, shifted);
+        extract(rootfs, &self.path.join("rootfs"), ownership)?;
+        Ok(self)
+    }
+
+    /// Puts the metadata beside it, and the whole in its place.
+    fn finish(mut self, metadata: &Path) -> Result<()> {
+        describe(&self.path, metadata)?;
+        atomic::rename(&self.path, &self.dir)?;
+        self.finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if !self.finished {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// An image unpacked while it came. Nobody sees it until [`Prepared::finish`], which is for who has
+/// verified it; dropped, it goes.
+pub struct Prepared(Staging);
+
+impl Prepared {
+    /// Unpacks a root file system; `None` when the image lies unpacked already.
+    pub(super) fn new(images: &Path, image: Unpacked, rootfs: impl Read + Send) -> Result<Option<Self>> {
+        if image.directory(images).exists() {
+            return Ok(None);
+        }
+        let Some(staging) = Staging::begin(images, image)? else { return Ok(None) };
+        staging.fill(rootfs).map(|staging| Some(Self(staging)))
+    }
+
+    /// Makes it the image that containers are made from. The caller has proved that what was unpacked is
+    /// the image of these files.
+    pub fn finish(self, files: &ImageFiles) -> Result<()> {
+        if self.0.image.fingerprint != files.fingerprint {
+            return Ok(()); // Another image: it goes.
+        }
+        self.0.finish(&files.metadata)
+    }
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Prepared").field(&self.0.path).finish()
+    }
+}
+
+fn describe(staging: &Path, metadata: &Path) -> Result<()> {
+    let file = File::open(metadata).map_err(Error::io(metadata))?;
+    let members = archive::read_small(file)?;
     let is_template = |path: &Path| {
         let mut parts = path.components();
         parts.next() == Some(Component::Normal("templates".as_ref()))
@@ -141,43 +210,44 @@ fn unpack(staging: &Path, files: &ImageFiles, ids: Option<IdMap>) -> Result<()> 
     };
     let templates = staging.join("templates");
     fs::create_dir(&templates).map_err(Error::io(&templates))?;
-    let mut metadata = None;
+    let mut yaml = None;
     for (path, member) in members {
         if path == Path::new("metadata.yaml") {
             let parsed = Metadata::parse(&member.data)?;
             check_architecture(&parsed)?;
-            metadata = Some(member.data);
+            yaml = Some(member.data);
         } else if is_template(&path) {
-            let path = staging.join(path);
-            fs::write(&path, member.data).map_err(Error::io(&path))?;
+            write(&staging.join(path), &member.data)?;
         }
     }
-    let path = staging.join("metadata.yaml");
-    let metadata = metadata.ok_or_else(|| ImageError::Document {
-        document: files.metadata.display().to_string(),
+    let yaml = yaml.ok_or_else(|| ImageError::Document {
+        document: metadata.display().to_string(),
         reason: "it holds no metadata.yaml".into(),
     })?;
-    fs::write(&path, metadata).map_err(Error::io(&path))?;
-    // Unpacking ends with a sync of the file system, which takes these small files along.
-    let ownership = ids.map_or(Ownership::Keep, shifted);
-    extract(&files.rootfs, &staging.join("rootfs"), ownership)
+    write(&staging.join("metadata.yaml"), &yaml)?;
+    Ok(atomic::sync_dir(&templates)?)
+}
+
+/// Writes a file that is on disk when this returns.
+fn write(path: &Path, data: &[u8]) -> Result<()> {
+    let mut file = File::create_new(path).map_err(Error::io(path))?;
+    file.write_all(data).and_then(|()| file.sync_all()).map_err(Error::io(path))
 }
 
 /// Unpacks a root file system into `target`, which must not exist, with its ids moved into a
 /// container's range: for kernels and file systems that cannot map ids.
 pub fn extract_shifted(rootfs: &Path, target: &Path, map: IdMap) -> Result<()> {
-    extract(rootfs, target, shifted(map))
+    extract(File::open(rootfs).map_err(Error::io(rootfs))?, target, shifted(map))
 }
 
 fn shifted(map: IdMap) -> Ownership {
     Ownership::Shift { base: map.base, count: map.count }
 }
 
-fn extract(rootfs: &Path, target: &Path, ownership: Ownership) -> Result<()> {
+fn extract(rootfs: impl Read + Send, target: &Path, ownership: Ownership) -> Result<()> {
     fs::create_dir(target).map_err(Error::io(target))?;
     let options = ExtractOptions { devices: Devices::Skip, ownership, ..ExtractOptions::default() };
-    let file = File::open(rootfs).map_err(Error::io(rootfs))?;
-    archive::extract(file, target, &options)?;
+    archive::extract(rootfs, target, &options)?;
     Ok(())
 }
 

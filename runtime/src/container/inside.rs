@@ -59,7 +59,7 @@ pub(crate) fn main(request: &Request, templates: &[Job], own_v2: Step<()>, super
 fn run(request: &Request, templates: &[Job], own_v2: Step<()>, supervisor: &Channel) -> Step<Infallible> {
     sys::reset_signals().map_err(|e| format!("signals: {e}"))?;
     die_with_parent()?;
-    let Ok(Some(((), Some(root)))) = supervisor.receive::<()>() else {
+    let Ok(Some((interfaces, Some(root)))) = supervisor.receive::<Vec<String>>() else {
         // The supervisor died, or gave up.
         std::process::exit(1)
     };
@@ -67,7 +67,9 @@ fn run(request: &Request, templates: &[Job], own_v2: Step<()>, supervisor: &Chan
     die_with_parent()?;
     unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| format!("cgroup namespace: {e}"))?;
     nix::unistd::sethostname(&request.name).map_err(|e| format!("host name: {e}"))?;
-    sys::loopback_up().map_err(|e| format!("loopback interface: {e}"))?;
+    for name in ["lo"].into_iter().chain(interfaces.iter().map(String::as_str)) {
+        sys::interface_up(name).map_err(|e| format!("interface {name}: {e}"))?;
+    }
     mounts::enter(&root, is_true(&request.settings, "security.nesting"))?;
     drop(root);
     let (master, slave) = console()?;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use millstream_image::metadata::Metadata;
 
+use super::config::Configuration;
 use super::config::keys::is_true;
 use super::image::ImageFiles;
 use super::name::ContainerName;
@@ -17,6 +18,7 @@ use super::runtime::{CreateOptions, ImageUse, Runtime, Status};
 use super::supervise::{self, Report, Request};
 use super::template::{self, Variables};
 use super::{cgroup, console, process};
+use crate::network::{Plan, Who};
 use crate::{Error, Result};
 
 /// Console lines shown when a container does not come up.
@@ -67,7 +69,10 @@ impl Runtime {
     /// killed when that ends, even by a signal.
     pub fn launch_owned(&self, name: &ContainerName, files: &ImageFiles, image: ImageUse) -> Result<()> {
         let owner = Process::of(std::process::id() as i32).map_err(Error::io("/proc/self"))?;
-        self.create(name, files, image)?;
+        // Without the profile of the host's users: no network of it, no settings.
+        let configuration = Configuration { profiles: Vec::new(), ..Configuration::default() };
+        let options = CreateOptions { image, configuration, ..CreateOptions::default() };
+        self.create_with(name, files, &options)?;
         self.start_for(name, Some(owner)).inspect_err(|_| {
             let _ = self.delete(name, true);
         })
@@ -82,6 +87,8 @@ impl Runtime {
         let mut config = Config::read(&directory)?;
         self.complete_layers(&directory, &mut config)?;
         let mut request = self.request(name, &directory, &config)?;
+        let who = Who { name: name.as_str(), id: &config.id };
+        request.network = Plan::of(self, &who, &self.expand_devices(&config)?);
         request.owner = owner;
         let failed = |reason: String| Error::Start {
             name: name.to_string(),
@@ -208,6 +215,7 @@ impl Runtime {
                 config: settings.clone(),
             },
             settings,
+            network: Plan::default(),
             owner: None,
         })
     }
@@ -233,6 +241,9 @@ pub(super) fn settle(name: &ContainerName, directory: &Path) -> Result<Option<Ru
         // Without a supervisor, the kernel kills init: that is its death signal.
         if let Some(init) = open(running.init)? {
             process::wait(&init, AFTER_KILL).map_err(Error::io(directory))?;
+        }
+        for helper in &running.helpers {
+            helper.signal(libc::SIGKILL).map_err(Error::io(directory))?;
         }
         let config = Config::read(directory)?;
         running.groups(&config.cgroup(name))?.remove()?;

@@ -14,6 +14,7 @@
 //! | `.layers/ID/` | changes that containers and snapshots share, never written to | once |
 //! | `NAME/console.log`, `.old` | its console, this run and before | its supervisor |
 //! | `.profiles/NAME.json` | settings that containers share | commands |
+//! | `.networks/NAME.json` | networks | commands |
 //! | `.commands.json` | commands of an ordinary user at work (see `owner`) | commands |
 //! | `.new-ID/`, `.deleted-ID/` | containers half made or half deleted | collected by `create` |
 //!
@@ -61,18 +62,35 @@ use std::ffi::OsString;
 use std::path::Path;
 
 pub(crate) use cgroup::Controllers;
+pub use config::devices::{Device, Devices};
+pub(crate) use config::devices::{
+    nic::{is_interface, rate as nic_rate},
+    of_type,
+    proxy::address as proxy_address,
+};
 pub use config::{Configuration, Profile, Settings};
+pub(crate) use confine::{become_root as become_container_root, die_with_parent};
 pub use exec::ExecOptions;
 pub use files::{Pulled, PushOptions};
 pub use idmap::IdMap;
-pub use image::ImageFiles;
+pub use image::{ImageFiles, Prepared};
 pub use lifecycle::Stopped;
+pub(crate) use lock::DirLock;
 pub use name::ContainerName;
 pub use owner::become_root;
 pub(crate) use probe::try_sharing;
+pub(crate) use process::Process;
+pub(crate) use record::new_id;
 pub use record::{Base, Exit};
 pub use runtime::{CreateOptions, ImageUse, Info, Runtime, Status};
 pub use storage::Snapshot;
+
+/// What a process of ours does first when a supervisor starts it. It has a single thread.
+pub(crate) fn prepare_helper() -> std::io::Result<()> {
+    sys::close_inherited();
+    sys::reset_signals()?;
+    sys::SingleThread::check().map(drop)
+}
 
 /// Takes over when this process was started as one of a container's.
 pub(crate) fn take_over(argument: &OsString, rest: &mut dyn Iterator<Item = OsString>) {

@@ -41,6 +41,16 @@ impl Process {
         }
     }
 
+    /// Sends it a signal; one that has ended is no error.
+    pub fn signal(self, signal: i32) -> io::Result<()> {
+        self.open()?.map_or(Ok(()), |process| send(&process, signal))
+    }
+
+    /// Waits until it has ended; false when it has not after `limit`.
+    pub fn wait(self, limit: Duration) -> io::Result<bool> {
+        wait_or_gone(self, limit)
+    }
+
     /// Whether it is there and no zombie.
     pub fn is_alive(self) -> bool {
         self.open().is_ok_and(|fd| fd.is_some())

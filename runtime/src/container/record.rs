@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::{Caller, Cgroups, Host};
+use super::config::devices::Devices;
 use super::config::{Profiles, Settings, default_profiles};
 use super::idmap::IdMap;
 use super::image::Unpacked;
@@ -48,6 +49,9 @@ pub struct Config {
     /// What was set for it alone.
     #[serde(default)]
     pub settings: Settings,
+    /// Devices it alone has.
+    #[serde(default, skip_serializing_if = "Devices::is_empty")]
+    pub devices: Devices,
     /// Profiles whose settings it has besides.
     #[serde(default = "default_profiles")]
     pub profiles: Profiles,
@@ -138,6 +142,9 @@ pub struct Running {
     /// What the user should know about this run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Processes that belong to its network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub helpers: Vec<Process>,
 }
 
 /// How a run ended.
@@ -245,6 +252,7 @@ mod tests {
             stop_signal: libc::SIGPWR,
             caller: None,
             notes: Vec::new(),
+            helpers: Vec::new(),
         };
         assert!(running.is_alive());
         running.boot_id = "another".into();

@@ -1,15 +1,17 @@
 //! A container's root file system: an overlay over the image that all its containers share.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::CWD;
+use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount,
-    open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount,
+    mount_change, move_mount, open_tree,
 };
 use serde::{Deserialize, Serialize};
 
@@ -98,33 +100,67 @@ impl Layers {
             directory(&self.lower)?
         });
         let (upper, work) = (directory(&self.upper)?, directory(&self.work)?);
-        let overlay = |error: rustix::io::Errno| format!("overlay: {error}");
-        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(overlay)?;
         // By descriptor, as a path may hold characters that have a meaning to the overlay.
         let path = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
-        let all = lowers.iter().map(path).collect::<Vec<_>>().join(":");
-        if all.len() < LONGEST {
-            fsconfig_set_string(&context, "lowerdir", all).map_err(overlay)?;
-        } else {
-            for lower in &lowers {
-                fsconfig_set_string(&context, "lowerdir+", path(lower)).map_err(|e| {
-                    format!("overlay of {} layers: {e}; Linux has that since 6.5", lowers.len())
-                })?;
-            }
-        }
-        for (key, layer) in [("upperdir", &upper), ("workdir", &work)] {
-            fsconfig_set_string(&context, key, path(layer)).map_err(overlay)?;
-        }
+        let paths: Vec<_> = lowers.iter().map(path).collect();
+        let mut options = vec![("upperdir", path(&upper)), ("workdir", path(&work))];
+        let mut flags = Vec::new();
         if sys::in_first_user_namespace() {
-            fsconfig_set_string(&context, "redirect_dir", "on").map_err(overlay)?;
+            options.push(("redirect_dir", "on".into()));
         } else {
             // Its own attributes are then in a name space that others than the host's root may use.
             // Such attributes could be forged, so that directories cannot be redirected.
-            fsconfig_set_flag(&context, "userxattr").map_err(overlay)?;
+            flags.push("userxattr");
         }
-        fsconfig_create(&context).map_err(|e| overlay(e) + &log(context.as_fd()))?;
-        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV).map_err(overlay)
+        overlay(&paths, &options, &flags, &self.lower)
     }
+}
+
+/// An overlay, attached nowhere. Older kernels make it at `place` first.
+fn overlay(lowers: &[String], options: &[(&str, String)], flags: &[&str], place: &Path) -> Step<OwnedFd> {
+    let failed = |error: rustix::io::Errno| format!("overlay of {} layers: {error}", lowers.len());
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed)?;
+    let all = lowers.join(":");
+    let one_by_one = all.len() >= LONGEST;
+    if one_by_one {
+        for lower in lowers {
+            fsconfig_set_string(&context, "lowerdir+", lower.as_str()).map_err(failed)?;
+        }
+    } else {
+        fsconfig_set_string(&context, "lowerdir", all.as_str()).map_err(failed)?;
+    }
+    for (key, value) in options {
+        fsconfig_set_string(&context, *key, value.as_str()).map_err(failed)?;
+    }
+    for flag in flags {
+        fsconfig_set_flag(&context, *flag).map_err(failed)?;
+    }
+    match fsconfig_create(&context) {
+        // `lowerdir+` is of Linux 6.5; kernels before say so only here.
+        Err(Errno::INVAL) if one_by_one => {
+            return overlay_of_old(&all, options, flags, place).map_err(failed);
+        }
+        other => other.map_err(|e| failed(e) + &log(context.as_fd()))?,
+    }
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV).map_err(failed)
+}
+
+/// The same by mount(2), whose options may be a page long altogether.
+fn overlay_of_old(
+    lowers: &str,
+    options: &[(&str, String)],
+    flags: &[&str],
+    place: &Path,
+) -> rustix::io::Result<OwnedFd> {
+    let options = options.iter().map(|(key, value)| format!("{key}={value}"));
+    let all: Vec<_> = [format!("lowerdir={lowers}")]
+        .into_iter()
+        .chain(options)
+        .chain(flags.iter().map(|flag| (*flag).to_owned()))
+        .collect();
+    let all = CString::new(all.join(",")).map_err(|_| Errno::INVAL)?;
+    mount("overlay", place, "overlay", MountFlags::NODEV, all.as_c_str())?;
+    open_tree(CWD, place, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
 }
 
 /// A detached, id-mapped copy of the mount at a directory.

@@ -1,6 +1,7 @@
 //! Containers on disk: create, list, describe, delete.
 
 use std::fs;
+use std::io::Read;
 
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -11,13 +12,14 @@ use serde::Serialize;
 use super::cgroup::{self, Usage};
 use super::config::Configuration;
 use super::idmap::{self, IdMap};
-use super::image::{self, ImageFiles, Unpacked, UnpackedImage, extract_shifted};
+use super::image::{self, ImageFiles, Prepared, Unpacked, UnpackedImage, extract_shifted};
 use super::lifecycle;
 use super::lock::DirLock;
 use super::name::ContainerName;
 use super::probe;
 use super::record::{Base, Config, Exit, State, new_id, now};
 use super::rootfs::Layers;
+use crate::network::Interfaces;
 use crate::{Error, Result};
 
 /// Prefix of directories that are not containers yet.
@@ -91,6 +93,8 @@ pub struct Info {
     pub memory_peak: Option<u64>,
     /// Processor time of this run.
     pub cpu_seconds: Option<f64>,
+    /// Its interfaces and addresses, while it runs.
+    pub network: Option<Interfaces>,
     /// Its snapshots, the oldest first.
     pub snapshots: Vec<ContainerName>,
     /// Whether it is deleted when it stops.
@@ -119,6 +123,12 @@ impl Runtime {
         let closed = fs::Permissions::from_mode(0o700);
         fs::set_permissions(dir, closed).map_err(Error::io(dir))?;
         Ok(Self { dir: fs::canonicalize(dir).map_err(Error::io(dir))? })
+    }
+
+    /// Unpacks an image's root file system while it comes, out of sight; `None` when it lies unpacked
+    /// already. Architecture and the like are looked at in [`Prepared::finish`].
+    pub fn prepare(&self, image: Fingerprint, rootfs: impl Read + Send) -> Result<Option<Prepared>> {
+        Prepared::new(&self.images(), Unpacked { fingerprint: image, ids: idmap::only_range()? }, rootfs)
     }
 
     /// Makes a container from an image, which is unpacked if no other container did that yet.
@@ -156,6 +166,7 @@ impl Runtime {
             pending_layers: None,
             created_at: now(),
             settings: configuration.config,
+            devices: configuration.devices,
             profiles: configuration.profiles,
             ephemeral: options.ephemeral,
             pending_templates: Some("create".into()),
@@ -246,6 +257,7 @@ impl Runtime {
             memory: usage.memory,
             memory_peak: usage.memory_peak,
             cpu_seconds: usage.cpu.map(|cpu| cpu.as_secs_f64()),
+            network: running.map(|r| Interfaces::of(r.init.pid)),
             snapshots: self.snapshots(name)?.into_iter().map(|(snapshot, _)| snapshot).collect(),
             ephemeral: config.ephemeral,
             profiles: config.profiles,
@@ -278,6 +290,7 @@ impl Runtime {
     /// Removes the files of a container that does not run. Needs its lock.
     pub(super) fn remove(&self, directory: &Path, config: &Config) -> Result<()> {
         let doomed = self.dir.join(format!("{DELETED}{}", config.id));
+        self.leave_networks(&config.id);
         atomic::rename(directory, &doomed)?;
         fs::remove_dir_all(&doomed).map_err(Error::io(&doomed))
     }
@@ -295,7 +308,7 @@ impl Runtime {
     }
 
     /// The directory of the containers.
-    pub(super) fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
@@ -361,7 +374,7 @@ impl Runtime {
         }
     }
 
-    pub(super) fn names(&self) -> Result<Vec<ContainerName>> {
+    pub(crate) fn names(&self) -> Result<Vec<ContainerName>> {
         let entries = fs::read_dir(&self.dir).map_err(Error::io(&self.dir))?;
         let mut names = Vec::new();
         for entry in entries {

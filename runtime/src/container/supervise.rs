@@ -31,6 +31,7 @@ use super::rootfs::Layers;
 use super::runtime::Runtime;
 use super::sys::{self, Fork, SingleThread};
 use super::template::{Job, Variables};
+use crate::network::{Attached, Plan};
 
 /// First argument of a supervisor.
 pub(crate) const ARGUMENT: &str = "__supervise";
@@ -58,6 +59,9 @@ pub(crate) struct Request {
     pub variables: Variables,
     /// What was set for the container, profiles included.
     pub settings: Settings,
+    /// Its interfaces and forwarded ports.
+    #[serde(default)]
+    pub network: Plan,
     /// A process the container must not outlive: it is killed when that one ends, however it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Process>,
@@ -184,6 +188,7 @@ struct Run {
     supervisor: Process,
     caller: Option<Caller>,
     notes: Vec<String>,
+    network: Option<Attached>,
 }
 
 struct End {
@@ -198,14 +203,26 @@ impl Run {
         let (caller, own_v2) = (host.caller().cloned(), host.own_v2());
         let cgroups = host.container(&request.cgroup);
         let log = ConsoleLog::begin(&request.directory).map_err(|e| format!("console log: {e}"))?;
-        let mut starting = Starting { init: None, cgroups: Some(cgroups), notes: Vec::new() };
+        let mut starting = Starting { init: None, cgroups: Some(cgroups), notes: Vec::new(), network: None };
         let (console, stop_signal) = starting.bring_up(request, templates, own_v2, single)?;
         let (Some(init), Some(cgroups)) = (starting.init.take(), starting.cgroups.take()) else {
             return Err("supervisor: nothing was started".into());
         };
         let supervisor = Process::of(std::process::id() as i32).map_err(|e| format!("supervisor: {e}"))?;
         let notes = std::mem::take(&mut starting.notes);
-        let run = Self { init, reaped: false, cgroups, console, log, stop_signal, supervisor, caller, notes };
+        let network = starting.network.take();
+        let run = Self {
+            init,
+            reaped: false,
+            cgroups,
+            console,
+            log,
+            stop_signal,
+            supervisor,
+            caller,
+            notes,
+            network,
+        };
         run.record(request)?;
         Ok(run)
     }
@@ -219,6 +236,7 @@ impl Run {
             stop_signal: self.stop_signal,
             caller: self.caller.clone(),
             notes: self.notes.clone(),
+            helpers: self.network.as_ref().map(Attached::helpers).unwrap_or_default(),
         };
         let mut state = State::read(&request.directory).unwrap_or_default();
         state.running = Some(running);
@@ -313,8 +331,9 @@ impl Drop for Run {
 struct Starting {
     init: Option<Pid>,
     cgroups: Option<Cgroups>,
-    /// Limits that are not kept.
+    /// Limits that are not kept, and what is missing of the network.
     notes: Vec<String>,
+    network: Option<Attached>,
 }
 
 impl Starting {
@@ -348,7 +367,11 @@ impl Starting {
         cgroups.join(init.as_raw()).map_err(|e| e.to_string())?;
         let namespace = File::open(proc.join("ns/user")).map_err(|e| format!("user namespace: {e}"))?;
         let root = request.layers.mount(single, namespace.as_fd())?;
-        ours.send(&(), Some(&root)).map_err(|e| format!("socket: {e}"))?;
+        let network = Attached::new(&request.network, init.as_raw());
+        self.notes.extend(network.notes.iter().cloned());
+        let interfaces = network.names.clone();
+        self.network = Some(network);
+        ours.send(&interfaces, Some(&root)).map_err(|e| format!("socket: {e}"))?;
         drop(root);
         let (console, stop_signal) = match receive(&ours)? {
             Some((inside::Message::Ready { stop_signal }, Some(console))) => (console, stop_signal),

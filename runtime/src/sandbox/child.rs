@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, wait, waitpid};
 use nix::unistd::{ForkResult, Pid, chdir, execvpe, fork, pivot_root, sethostname};
 
-use super::{Exec, Request, SETUP_FAILED, Sandbox};
+use super::{Exec, Request, SETUP_FAILED, Sandbox, emulation, userns};
 
 const NONE: Option<&str> = None;
 /// Device nodes every program may expect.
@@ -39,6 +39,9 @@ fn outer() -> Step<i32> {
     let mut text = Vec::new();
     std::io::stdin().read_to_end(&mut text).map_err(|e| format!("reading the request: {e}"))?;
     let request: Request = serde_json::from_slice(&text).map_err(|e| format!("reading the request: {e}"))?;
+    if request.sandbox.interpreter.as_ref().is_some_and(|interpreter| interpreter.new_namespace) {
+        userns::enter_new().map_err(|e| e.to_string())?;
+    }
     let mut flags = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWUTS
@@ -130,6 +133,9 @@ fn enter(sandbox: &Sandbox) -> Step<()> {
         {
             return Err(format!("/{directory}: {error}"));
         }
+    }
+    if let Some(interpreter) = &sandbox.interpreter {
+        emulation::register(&interpreter.line, Path::new("proc"))?;
     }
     step("pivot_root", pivot_root(".", "."))?;
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;

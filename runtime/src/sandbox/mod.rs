@@ -7,6 +7,7 @@
 //! [`crate::init`]), so that callers may have threads.
 
 pub(crate) mod child;
+mod emulation;
 pub mod mounts;
 pub mod userns;
 
@@ -42,6 +43,16 @@ pub struct Sandbox {
     network: bool,
     no_fsync: bool,
     resolv_conf: Option<String>,
+    interpreter: Option<Interpreter>,
+}
+
+/// What runs programs of another processor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Interpreter {
+    /// As in binfmt.d(5).
+    line: String,
+    /// Whether a user namespace has to be made for it first.
+    new_namespace: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -82,6 +93,7 @@ impl Sandbox {
             network: false,
             no_fsync: false,
             resolv_conf: None,
+            interpreter: None,
         }
     }
 
@@ -112,6 +124,15 @@ impl Sandbox {
     #[must_use]
     pub fn resolv_conf(mut self, text: &str) -> Self {
         self.resolv_conf = Some(text.to_owned());
+        self
+    }
+
+    /// Runs programs of another processor by an interpreter of the host's. `line` tells the kernel
+    /// which, as in binfmt.d(5), and must have flag F. Holds in this sandbox only, which then is in a
+    /// user namespace; needs Linux 6.7.
+    #[must_use]
+    pub fn interpreter(mut self, line: &str) -> Self {
+        self.interpreter = Some(Interpreter { line: line.to_owned(), new_namespace: !userns::inside() });
         self
     }
 

@@ -16,4 +16,7 @@ pub struct Service {
     pub tls_cert: Option<PathBuf>,
     /// Its private key, PEM.
     pub tls_key: Option<PathBuf>,
+    /// Whether to sign the stream's documents anew before they expire, and images that wait for it,
+    /// with keys of the configuration directory.
+    pub resign: bool,
 }

@@ -200,7 +200,7 @@ impl Build<'_> {
         let store = KeyStore::new(&self.job.builds.keys);
         let key = match &settings.key {
             Some(name) => store.load(name)?,
-            None => store.find(&stream.key_fingerprint()?)?,
+            None => store.find_all(&stream.keys()?)?,
         };
         let grace = Duration::from_hours(settings.grace_hours.into());
         stream.remove(&old, grace, &Signing { key: &key, now, validity: None }).map(drop)

@@ -17,7 +17,7 @@ use millstream_image::simplestreams::{
 };
 use millstream_image::{Alias, Fingerprint, Product, Serial, Sha256Digest, lxc_index};
 
-use super::layout::{CURRENT, METADATA, ROOTFS};
+use super::layout::{CURRENT, META, METADATA, ROOTFS, SQUASHFS};
 use crate::{Error, Result};
 
 /// The last publication, and what the next one changes.
@@ -190,9 +190,10 @@ impl Catalogue {
 
 fn insert(products: &mut Products, listing: Listing) -> Result<Vec<(Alias, String)>, String> {
     let Listing { manifest, items } = listing;
-    let fingerprints: Vec<_> = METADATA.iter().filter_map(|name| items.get(*name)?.combined_sha256).collect();
+    let fingerprints: Vec<_> =
+        METADATA.iter().filter_map(|name| items.get(*name).and_then(identity)).collect();
     for (product, serial, _, version) in images(products) {
-        let same = |item: &Item| item.combined_sha256.is_some_and(|f| fingerprints.contains(&f));
+        let same = |item: &Item| identity(item).is_some_and(|f| fingerprints.contains(&f));
         if version.items.values().any(same) {
             return Err(format!("{product} {serial} has the same fingerprint; two images cannot share one"));
         }
@@ -240,12 +241,14 @@ pub(crate) fn images(products: &Products) -> impl Iterator<Item = Image<'_>> {
     })
 }
 
-/// LXC's index: the newest image of every product.
-pub(super) fn lxc_index(products: &Products) -> String {
-    let newest = products
-        .products
-        .iter()
-        .filter_map(|(name, entry)| Some(lxc_index::Entry::new(name.parse().ok()?, entry.serials().max()?)));
+/// LXC's index: the newest image of every product, if it has what LXC needs.
+pub(super) fn lxc_index(root: &Path, products: &Products) -> String {
+    let newest = products.products.iter().filter_map(|(name, entry)| {
+        let (product, serial): (Product, _) = (name.parse().ok()?, entry.serials().max()?);
+        let archive = entry.versions.get(&serial.to_string())?.items.contains_key("root.tar.xz");
+        let dir = root.join(product.image_path(serial));
+        (archive && dir.join(META).exists()).then(|| lxc_index::Entry::new(product, serial))
+    });
     lxc_index::to_text(&newest.collect::<Vec<_>>())
 }
 
@@ -256,7 +259,12 @@ pub(super) fn fingerprint(version: &Version) -> Option<Fingerprint> {
 
 /// The same, of its files.
 pub(super) fn combined(items: &BTreeMap<String, Item>) -> Option<Fingerprint> {
-    METADATA.iter().find_map(|name| items.get(*name)?.combined_sha256).map(Fingerprint::new)
+    METADATA.iter().find_map(|name| identity(items.get(*name)?)).map(Fingerprint::new)
+}
+
+/// What a metadata item and its root file system make together; of two, the archive comes first.
+fn identity(item: &Item) -> Option<Sha256Digest> {
+    item.combined_sha256.or(item.combined_squashfs_sha256)
 }
 
 /// Bytes of an image's root file system as it is downloaded.
@@ -266,7 +274,8 @@ pub(super) fn size(version: &Version) -> u64 {
 
 /// The same, of its files.
 pub(super) fn size_of(items: &BTreeMap<String, Item>) -> u64 {
-    items.values().find(|item| item.path.ends_with(ROOTFS)).map_or(0, |item| item.size)
+    let root = |name| items.values().find(|item| item.path.ends_with(name));
+    root(ROOTFS).or_else(|| root(SQUASHFS)).map_or(0, |item| item.size)
 }
 
 fn describe(entry: &mut ProductEntry, manifest: &Manifest) {

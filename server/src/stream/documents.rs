@@ -170,7 +170,7 @@ fn lxc_text(catalogue: &mut Catalogue, signing: &Signing<'_>) -> crate::Result<S
         text.push('\n');
     }
     for (distribution, document) in catalogue.documents() {
-        lines.insert(distribution, lxc_index(&document.products));
+        lines.insert(distribution, lxc_index(catalogue.root(), &document.products));
     }
     Ok(lines.into_values().collect())
 }

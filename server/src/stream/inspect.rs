@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use millstream_image::archive::read_small;
 use millstream_image::digest::HashingWriter;
@@ -49,17 +50,21 @@ pub(super) fn sums(source: &Path, dir: &Path, manifest: &Manifest) -> Result<()>
 }
 
 /// LXC needs `config`, LXD and Incus need `metadata.yaml`, and both must mean this architecture.
+/// Of a partial image what is there is checked.
 pub(super) fn metadata(source: &Path, dir: &Path, architecture: Architecture) -> Result<()> {
     let members = |name: &str| {
         let path = dir.join(name);
         let file = File::open(&path).map_err(Error::io(&path))?;
         read_small(file).map_err(Error::image(source.join(name)))
     };
-    let config = members(META)?.remove(Path::new("config"));
-    if config.is_none_or(|config| config.data.trim_ascii().is_empty()) {
-        return Err(refused(source, "meta.tar.xz holds no config, without which LXC cannot start the image"));
+    if dir.join(META).exists() {
+        let config = members(META)?.remove(Path::new("config"));
+        if config.is_none_or(|config| config.data.trim_ascii().is_empty()) {
+            let reason = "meta.tar.xz holds no config, without which LXC cannot start the image";
+            return Err(refused(source, reason));
+        }
     }
-    for name in METADATA {
+    for name in METADATA.into_iter().filter(|name| dir.join(name).exists()) {
         let Some(yaml) = members(name)?.remove(Path::new("metadata.yaml")) else {
             return Err(refused(source, format!("{name} holds no metadata.yaml")));
         };
@@ -91,7 +96,8 @@ pub(super) fn items(source: &Path, dir: &Path, manifest: &Manifest) -> Result<BT
     let base = manifest.product.image_path(manifest.serial);
     let mut items = BTreeMap::new();
     let mut roots: BTreeMap<&str, Vec<Sha256Digest>> = BTreeMap::new();
-    let metadata = METADATA.map(|name| dir.join(name));
+    let present: Vec<_> = METADATA.into_iter().filter(|name| manifest.files.contains_key(*name)).collect();
+    let metadata: Vec<_> = present.iter().map(|name| dir.join(name)).collect();
     for (name, promised) in &manifest.files {
         let prefixes: &[PathBuf] = if matches!(name.as_str(), ROOTFS | SQUASHFS) { &metadata } else { &[] };
         let (sha256, size, combined) = hash(&dir.join(name), prefixes)?;
@@ -123,7 +129,7 @@ pub(super) fn items(source: &Path, dir: &Path, manifest: &Manifest) -> Result<BT
             },
         );
     }
-    for (at, name) in METADATA.iter().enumerate() {
+    for (at, name) in present.iter().enumerate() {
         let combined = |root: &str| roots.get(root).and_then(|digests| digests.get(at).copied());
         if let Some(item) = items.get_mut(*name) {
             item.combined_sha256 = combined(ROOTFS);
@@ -138,29 +144,48 @@ pub(super) fn items(source: &Path, dir: &Path, manifest: &Manifest) -> Result<BT
     Ok(items)
 }
 
-/// Digest and size of a file, and its digests with each of `prefixes` before it, in one reading.
+/// Digest and size of a file, and its digests with each of `prefixes` before it, all at once.
 pub(super) fn hash(path: &Path, prefixes: &[PathBuf]) -> Result<(Sha256Digest, u64, Vec<Sha256Digest>)> {
-    let mut alone = HashingWriter::new(io::sink());
-    let mut combined = Vec::new();
+    let mut distinct: Vec<Vec<u8>> = Vec::new();
+    let mut which = Vec::new();
     for prefix in prefixes {
-        let mut writer = HashingWriter::new(io::sink());
-        let mut file = File::open(prefix).map_err(Error::io(prefix))?;
-        io::copy(&mut file, &mut writer).map_err(Error::io(prefix))?;
-        combined.push(writer);
+        let bytes = fs::read(prefix).map_err(Error::io(prefix))?;
+        // The same metadata has two names, and hashing an image twice for that takes long.
+        which.push(distinct.iter().position(|known| *known == bytes).unwrap_or_else(|| {
+            distinct.push(bytes);
+            distinct.len() - 1
+        }));
     }
-    let mut file = File::open(path).map_err(Error::io(path))?;
-    let mut buffer = vec![0; 128 << 10];
-    loop {
-        let n = match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => n,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Error::io(path)(error)),
-        };
-        for writer in std::iter::once(&mut alone).chain(&mut combined) {
-            writer.write_all(&buffer[..n]).map_err(Error::io(path))?;
+    let ((digest, size), combined) = thread::scope(|scope| {
+        let workers: Vec<_> =
+            distinct.iter().map(|prefix| scope.spawn(move || hash_with(prefix, path))).collect();
+        let alone = hash_with(&[], path);
+        let combined = workers.into_iter().map(|worker| {
+            let (digest, _) = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok(digest)
+        });
+        let combined: Result<Vec<_>> = combined.collect();
+        Ok::<_, Error>((alone?, combined?))
+    })?;
+    Ok((digest, size, which.into_iter().map(|at| combined[at]).collect()))
+}
+
+/// Digest and size of a file with these bytes before it.
+fn hash_with(prefix: &[u8], path: &Path) -> Result<(Sha256Digest, u64)> {
+    let mut writer = HashingWriter::new(io::sink());
+    let hashed = writer.write_all(prefix).and_then(|()| {
+        let mut file = File::open(path)?;
+        let mut buffer = vec![0; 128 << 10];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(n) => writer.write_all(&buffer[..n])?,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
-    }
-    let (_, digest, size) = alone.finish();
-    Ok((digest, size, combined.into_iter().map(|writer| writer.finish().1).collect()))
+    });
+    hashed.map_err(Error::io(path))?;
+    let (_, digest, size) = writer.finish();
+    Ok((digest, size))
 }

@@ -11,7 +11,9 @@
 //! .documents/N/                                one directory a publication
 //! .documents/current -> N                      renamed over: the moment of publication
 //! .staging/                                    images on their way, and `pending`
+//! .unsigned/                                   images that wait for whoever has the key
 //! .retired                                     images whose files are about to go
+//! .mirror/                                     downloads of `millstream mirror` on their way
 //! .lock                                        held by whoever writes
 //! ```
 
@@ -23,8 +25,12 @@ pub(super) const CURRENT: &str = ".documents/current";
 pub(super) const STAGING: &str = ".staging";
 /// Names the image that is being placed, until documents list it.
 pub(super) const PENDING: &str = ".staging/pending";
+/// Images that wait to be signed.
+pub(super) const UNSIGNED: &str = ".unsigned";
 /// Images that documents list no more, with the time from which their files may go.
 pub(super) const RETIRED: &str = ".retired";
+/// What a mirror is fetching; survives it, to be resumed.
+pub(crate) const MIRROR: &str = ".mirror";
 /// Locked by whoever writes.
 pub(super) const LOCK: &str = ".lock";
 /// The public key.

@@ -18,9 +18,13 @@ mod retention;
 mod retire;
 mod select;
 mod show;
+mod sign;
+mod staging;
+mod unsigned;
 mod vcdiff;
 mod verify;
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -28,9 +32,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
+use millstream_image::manifest::Manifest;
 use millstream_image::openpgp::{KeyFingerprint, Keyring, SKEW, SigningKey};
 use millstream_image::simplestreams::{Freshness, INDEX_PATH};
-use millstream_image::{Alias, Fingerprint, Product, Serial, atomic};
+use millstream_image::{Alias, Fingerprint, Product, Serial, Sha256Digest};
 use serde::Serialize;
 
 use crate::{Error, Result};
@@ -39,9 +44,11 @@ pub(crate) use catalogue::images;
 use documents::Documents;
 pub(crate) use layout::LOGS;
 use lock::Lock;
-use place::Staged;
+use place::{Artefacts, Staged};
+use staging::Claim;
 
 pub use deltas::{Deltas, Outcome};
+pub(crate) use layout::MIRROR;
 pub use repair::Repaired;
 pub use retention::{GRACE, Pruned, Retention};
 pub use select::Selector;
@@ -55,7 +62,7 @@ pub const VALIDITY: Duration = Duration::from_hours(30 * 24);
 /// Who signs, when, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Signing<'a> {
-    /// The stream's key.
+    /// The stream's key, with those that take over from it, see [`SigningKey::with`].
     pub key: &'a SigningKey,
     /// The time of this publication.
     pub now: SystemTime,
@@ -181,39 +188,46 @@ impl Stream {
         self.add_with(dir, signing, &Deltas::NONE)
     }
 
-    /// The same, with deltas from images before.
+    /// The same, with deltas from images before. Others may publish while the image is checked, signed
+    /// and compared; the lock is held only to look and to publish.
     pub fn add_with(&self, dir: &Path, signing: &Signing<'_>, deltas: &Deltas) -> Result<Added> {
-        let (_lock, mut catalogue) = self.write(signing)?;
+        self.add_as(Artefacts::All, dir, signing, deltas)
+    }
+
+    /// Adds what a mirror brought: an image may lack what its upstream does not have.
+    pub(crate) fn add_mirrored(&self, dir: &Path, signing: &Signing<'_>) -> Result<Added> {
+        self.add_as(Artefacts::Some, dir, signing, &Deltas::NONE)
+    }
+
+    fn add_as(
+        &self,
+        artefacts: Artefacts,
+        dir: &Path,
+        signing: &Signing<'_>,
+        deltas: &Deltas,
+    ) -> Result<Added> {
         let manifest = place::read_manifest(dir)?;
-        let (product, serial) = (manifest.product.clone(), manifest.serial);
+        let mut added = self.adding(&manifest);
+        let (product, serial) = (added.product.clone(), added.serial);
         let target = product.image_path(serial);
-        let mut added = Added {
-            path: self.root.join(&target),
-            product,
-            serial,
-            fingerprint: None,
-            new: false,
-            moved_aliases: Vec::new(),
-            deltas: Vec::new(),
-        };
-        let refused = |reason: String| Error::Refused { dir: dir.to_path_buf(), reason };
-        if let Some(version) = catalogue.version(&added.product, serial)? {
-            if place::read_manifest(&added.path)?.files != manifest.files {
-                return Err(refused(format!(
-                    "the stream has another image as {} {serial}; build it with another --serial",
-                    added.product
-                )));
+        let (claim, mut catalogue) = {
+            let (_lock, mut catalogue) = self.write(signing)?;
+            if Self::has(&mut catalogue, dir, &manifest, &mut added)? {
+                return Ok(added);
             }
-            added.fingerprint = catalogue::fingerprint(version);
-            return Ok(added);
-        }
-        let (staged, mut listing) = Staged::take(&self.root, dir, manifest, signing.key, signing.now)?;
-        catalogue.document(added.product.distribution())?;
+            (Claim::new(&self.root)?, catalogue)
+        };
+        let (staged, mut listing) = Staged::take(claim, dir, (manifest, artefacts), Some(signing))?;
         added.deltas = deltas::make(&self.root, staged.path(), &catalogue, &mut listing, deltas)?;
-        pages::write(staged.path(), &mut catalogue, &listing, &signing.key.fingerprint())?;
+        let _lock = self.write_again(&mut catalogue, signing)?;
+        if Self::has(&mut catalogue, dir, &listing.manifest, &mut added)? {
+            return Ok(added); // Somebody else was quicker.
+        }
+        pages::write(staged.path(), &mut catalogue, &listing, &signing.key.fingerprints())?;
+        let refused = |reason: String| place::refused(dir, reason);
         added.moved_aliases = catalogue.insert(listing)?.map_err(refused)?;
         staged.place(&self.root, &target)?;
-        added.fingerprint = catalogue.version(&added.product, serial)?.and_then(catalogue::fingerprint);
+        added.fingerprint = catalogue.version(&product, serial)?.and_then(catalogue::fingerprint);
         added.new = true;
         self.publish_next(&mut catalogue, signing)?;
         place::settled(&self.root)?;
@@ -221,13 +235,32 @@ impl Stream {
         Ok(added)
     }
 
-    /// Publishes the same images again: fresh signatures, a new expiry. Returns when they expire.
-    pub fn sign(&self, signing: &Signing<'_>) -> Result<DateTime<Utc>> {
-        let (_lock, mut catalogue) = self.write(signing)?;
-        catalogue.renew_all()?;
-        let freshness = self.next(&catalogue, signing)?;
-        self.publish(&mut catalogue, &freshness, signing)?;
-        Ok(freshness.expires)
+    /// What will be said of an image, before anything is done.
+    fn adding(&self, manifest: &Manifest) -> Added {
+        let (product, serial) = (manifest.product.clone(), manifest.serial);
+        Added {
+            path: self.root.join(product.image_path(serial)),
+            product,
+            serial,
+            fingerprint: None,
+            new: false,
+            moved_aliases: Vec::new(),
+            deltas: Vec::new(),
+        }
+    }
+
+    /// Whether the stream has the very image already; another one of its name is an error.
+    fn has(catalogue: &mut Catalogue, dir: &Path, manifest: &Manifest, added: &mut Added) -> Result<bool> {
+        let Some(version) = catalogue.version(&added.product, added.serial)? else { return Ok(false) };
+        if place::read_manifest(&added.path)?.files != manifest.files {
+            let reason = format!(
+                "the stream has another image as {} {}; build it with another --serial",
+                added.product, added.serial
+            );
+            return Err(place::refused(dir, reason));
+        }
+        added.fingerprint = catalogue::fingerprint(version);
+        Ok(true)
     }
 
     /// All images, by product, newest first.
@@ -237,44 +270,73 @@ impl Stream {
         Ok(listed(&catalogue))
     }
 
+    /// Files of the tree by digest, for a mirror to use again.
+    pub(crate) fn files_by_digest(&self, now: SystemTime) -> Result<BTreeMap<Sha256Digest, PathBuf>> {
+        let mut catalogue = Catalogue::load(&self.root, &self.keyring()?, now)?;
+        catalogue.read_all()?;
+        let items = catalogue.images().flat_map(|(.., version)| version.items.values());
+        Ok(items.filter_map(|item| Some((item.sha256?, self.root.join(&item.path)))).collect())
+    }
+
     /// Takes the lock, clears away what was left half done, and reads what is published.
     fn write(&self, signing: &Signing<'_>) -> Result<(Lock, Catalogue)> {
+        self.write_as(signing, |stream| stream.check_key(signing.key))
+    }
+
+    fn write_as(
+        &self,
+        signing: &Signing<'_>,
+        check: impl FnOnce(&Self) -> Result<()>,
+    ) -> Result<(Lock, Catalogue)> {
         let lock = Lock::exclusive(&self.root)?;
-        self.check_key(signing.key)?;
+        check(self)?;
         let mut catalogue = Catalogue::load(&self.root, &signing.key.keyring(), signing.now)?;
-        place::heal(&self.root, |path| catalogue.lists(path))?;
-        generation::collect(&self.root, catalogue.generation())?;
-        generation::link(&self.root)?;
-        remove_temporary(&self.root)?;
+        self.heal(&mut catalogue)?;
         Ok((lock, catalogue))
     }
 
+    /// As [`Self::write`], with a catalogue read before, which is read again if it is not the present
+    /// one.
+    fn write_again(&self, catalogue: &mut Catalogue, signing: &Signing<'_>) -> Result<Lock> {
+        let lock = Lock::exclusive(&self.root)?;
+        self.check_key(signing.key)?;
+        if generation::current(&self.root)? != Some(catalogue.generation()) {
+            *catalogue = Catalogue::load(&self.root, &signing.key.keyring(), signing.now)?;
+        }
+        self.heal(catalogue)?;
+        Ok(lock)
+    }
+
+    fn heal(&self, catalogue: &mut Catalogue) -> Result<()> {
+        place::heal(&self.root, |path| catalogue.lists(path))?;
+        generation::collect(&self.root, catalogue.generation())?;
+        generation::link(&self.root)?;
+        remove_temporary(&self.root)
+    }
+
+    /// Whether these are the stream's keys, all of them: what only some sign, others' clients refuse.
     fn check_key(&self, key: &SigningKey) -> Result<()> {
-        let pinned = self.key_fingerprint()?;
-        if pinned == key.fingerprint() {
+        let (mut pinned, mut given) = (self.keys()?, key.fingerprints());
+        pinned.sort();
+        given.sort();
+        if pinned == given {
             return Ok(());
         }
+        let names = |keys: &[KeyFingerprint]| {
+            keys.iter().map(KeyFingerprint::as_str).collect::<Vec<_>>().join(" and ")
+        };
         let reason = format!(
-            "its clients trust key {pinned}, and the key given is {}; name the right one with --key",
-            key.fingerprint()
+            "its clients trust key {}, and the key given is {}; name the right one with --key",
+            names(&pinned),
+            names(&given)
         );
         Err(Error::tree(&self.root, reason))
     }
 
     fn create(&self, signing: &Signing<'_>) -> Result<()> {
         let root = &self.root;
-        for name in [layout::DOCUMENTS, layout::STAGING, layout::IMAGES] {
-            let dir = root.join(name);
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o755)
-                .create(&dir)
-                .map_err(|e| lock::not_writable(root, e))?;
-            readable(&dir, 0o755)?;
-        }
-        let path = root.join(layout::KEY);
-        let public = signing.key.to_armored_public().map_err(Error::image(&path))?;
-        atomic::write(&path, public.as_bytes()).map_err(Error::image(&path))?;
+        make_directories(root)?;
+        self.write_key(signing)?;
         self.publish_next(&mut Catalogue::empty(root), signing)?;
         generation::link(root)
     }
@@ -298,7 +360,8 @@ impl Stream {
         let created = before.map_or(now, |before| before.created.max(now));
         let expires = chrono::Duration::from_std(validity).ok().and_then(|v| created.checked_add_signed(v));
         let expires = expires.ok_or_else(|| Error::tree(&self.root, "the validity asked for is too long"))?;
-        Ok(Freshness { path: INDEX_PATH.into(), created, expires, generation: catalogue.generation() + 1 })
+        let (path, generation) = (INDEX_PATH.into(), catalogue.generation() + 1);
+        Ok(Freshness { path, created, expires, generation, keys: signing.key.fingerprints() })
     }
 
     /// Publishes a changed catalogue.
@@ -310,7 +373,7 @@ impl Stream {
 
     fn publish(&self, catalogue: &mut Catalogue, freshness: &Freshness, signing: &Signing<'_>) -> Result<()> {
         let mut documents = Documents::render(catalogue, freshness, signing)?;
-        pages::render(catalogue, freshness, &signing.key.fingerprint(), &mut documents)?;
+        pages::render(catalogue, freshness, &signing.key.fingerprints(), &mut documents)?;
         generation::publish(&self.root, freshness.generation, &documents, signing.now)?;
         generation::collect(&self.root, freshness.generation)
     }
@@ -332,6 +395,17 @@ fn listed(catalogue: &Catalogue) -> Vec<Listed> {
     images
 }
 
+/// Makes the directories of a stream that are missing.
+fn make_directories(root: &Path) -> Result<()> {
+    for name in [layout::DOCUMENTS, layout::STAGING, layout::IMAGES] {
+        let dir = root.join(name);
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o755).create(&dir).map_err(|e| lock::not_writable(root, e))?;
+        readable(&dir, 0o755)?;
+    }
+    Ok(())
+}
+
 /// Makes the root directory, or checks that it holds nothing but an unfinished stream.
 fn prepare(root: &Path) -> Result<()> {
     if fs::metadata(root).is_ok_and(|meta| !meta.is_dir()) {
@@ -341,7 +415,15 @@ fn prepare(root: &Path) -> Result<()> {
     if fs::symlink_metadata(root.join(layout::CURRENT)).is_ok() {
         return Ok(());
     }
-    let ours = [layout::DOCUMENTS, layout::STAGING, layout::IMAGES, layout::LOCK, layout::KEY];
+    let ours = [
+        layout::DOCUMENTS,
+        layout::STAGING,
+        layout::UNSIGNED,
+        layout::IMAGES,
+        layout::LOCK,
+        layout::KEY,
+        layout::MIRROR,
+    ];
     for item in fs::read_dir(root).map_err(Error::io(root))? {
         let name = item.map_err(Error::io(root))?.file_name();
         let name = name.to_string_lossy();

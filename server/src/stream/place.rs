@@ -6,27 +6,35 @@ use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
-use std::time::SystemTime;
+use std::thread;
 
 use millstream_image::atomic;
 use millstream_image::digest::CappedReader;
 use millstream_image::manifest::Manifest;
-use millstream_image::openpgp::SigningKey;
 
 use super::catalogue::Listing;
-use super::layout::{IMAGES, LOG, MANIFEST, META, METADATA, PENDING, ROOTFS, SIGNED, STAGING, SUMS};
+use super::layout::{
+    IMAGES, LOG, MANIFEST, META, METADATA, PENDING, ROOTFS, SIGNED, SQUASHFS, STAGING, SUMS,
+};
 use super::lock::not_writable;
-use super::{generation, inspect, readable};
+use super::staging::{self, Claim};
+use super::{Signing, generation, inspect, readable};
 use crate::{Error, Result};
 
 /// No manifest is larger, in bytes.
 const MAX_MANIFEST: u64 = 64 << 20;
 
-/// An image in staging, complete, checked, signed and durable.
-pub(super) struct Staged {
-    /// Removed with everything in it unless [`Staged::place`] is reached.
-    dir: tempfile::TempDir,
+/// Which artefacts an image must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Artefacts {
+    /// All that LXC, LXD and Incus need.
+    All,
+    /// A root file system and metadata for at least one of them: what an upstream offers.
+    Some,
 }
+
+/// An image in staging, complete, checked, signed unless that is to come, and durable.
+pub(super) struct Staged(Claim);
 
 /// Reads the manifest of a finished build.
 pub(super) fn read_manifest(dir: &Path) -> Result<Manifest> {
@@ -47,18 +55,12 @@ impl Staged {
     /// Takes the image in `source` into staging, and says how documents will list it. Every check
     /// is made on what lies in staging, which is what will be published.
     pub(super) fn take(
-        root: &Path,
+        dir: Claim,
         source: &Path,
-        manifest: Manifest,
-        key: &SigningKey,
-        now: SystemTime,
+        (manifest, artefacts): (Manifest, Artefacts),
+        signing: Option<&Signing<'_>>,
     ) -> Result<(Self, Listing)> {
-        let staging = root.join(STAGING);
-        let dir = tempfile::Builder::new()
-            .prefix("add-")
-            .tempdir_in(&staging)
-            .map_err(|error| not_writable(root, error))?;
-        let names = files(source, &manifest)?;
+        let names = files(source, &manifest, artefacts)?;
         for name in &names {
             take_file(&source.join(name), &dir.path().join(name)).map_err(|error| match error.kind() {
                 ErrorKind::NotFound => refused(source, format!("{name} is missing")),
@@ -68,15 +70,31 @@ impl Staged {
         inspect::sums(source, dir.path(), &manifest)?;
         inspect::metadata(source, dir.path(), manifest.product.architecture())?;
         inspect::squashfs(source, dir.path())?;
-        let items = inspect::items(source, dir.path(), &manifest)?;
-        sign(dir.path(), key, now)?;
+        let items = thread::scope(|scope| {
+            // Both read every byte.
+            let signed = signing.map(|signing| scope.spawn(|| sign(dir.path(), signing)));
+            let items = inspect::items(source, dir.path(), &manifest);
+            if let Some(signed) = signed {
+                signed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            }
+            items
+        })?;
         finish(dir.path())?;
-        Ok((Self { dir }, Listing { manifest, items }))
+        Ok((Self(dir), Listing { manifest, items }))
     }
 
     /// Where it lies.
     pub(super) fn path(&self) -> &Path {
-        self.dir.path()
+        self.0.path()
+    }
+
+    /// Renames the image to where it waits for its signatures, a path from the root, durably.
+    pub(super) fn queue(self, root: &Path, target: &Path) -> Result<()> {
+        let place = root.join(target);
+        create_directories(root, target.parent().unwrap_or(target))?;
+        atomic::rename(self.0.path(), &place).map_err(Error::image(&place))?;
+        self.0.moved();
+        Ok(())
     }
 
     /// Renames the image to `target`, a path from the root. Until [`settled`] says that documents
@@ -89,8 +107,8 @@ impl Staged {
         // Here from a publication that was cut off, and listed nowhere.
         discard(root, target)?;
         create_directories(root, target.parent().unwrap_or(target))?;
-        atomic::rename(self.dir.path(), &place).map_err(Error::image(&place))?;
-        let _gone = self.dir.keep();
+        atomic::rename(self.0.path(), &place).map_err(Error::image(&place))?;
+        self.0.moved();
         Ok(())
     }
 }
@@ -103,7 +121,6 @@ pub(super) fn settled(root: &Path) -> Result<()> {
 /// Clears away what a publisher that was cut off left in staging, and an image it placed when
 /// `listed` does not know it.
 pub(super) fn heal(root: &Path, listed: impl FnOnce(&Path) -> Result<bool>) -> Result<()> {
-    let staging = root.join(STAGING);
     if let Ok(text) = fs::read_to_string(root.join(PENDING)) {
         let target = PathBuf::from(text);
         let inside = target.starts_with(IMAGES)
@@ -113,13 +130,24 @@ pub(super) fn heal(root: &Path, listed: impl FnOnce(&Path) -> Result<bool>) -> R
         }
         settled(root)?;
     }
-    match fs::read_dir(&staging) {
-        Ok(items) => items.flatten().try_for_each(|item| generation::remove(&item.path())),
+    clear_staging(root)
+}
+
+/// Clears away what nobody who lives works on; the note of a pending image stays.
+pub(super) fn clear_staging(root: &Path) -> Result<()> {
+    let dir = root.join(STAGING);
+    let items = match fs::read_dir(&dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            fs::create_dir(&staging).map_err(|error| not_writable(root, error))
+            return fs::create_dir(&dir).map_err(|error| not_writable(root, error));
         }
-        Err(error) => Err(Error::io(&staging)(error)),
+        items => items.map_err(Error::io(&dir))?,
+    };
+    let paths = items.flatten().map(|item| item.path());
+    let left = paths.filter(|path| *path != root.join(PENDING) && !staging::is_claimed(path));
+    for path in left {
+        generation::remove(&path)?;
     }
+    Ok(())
 }
 
 /// Takes an unlisted image out of the tree in one step, then removes it and directories it leaves
@@ -141,9 +169,15 @@ pub(super) fn discard(root: &Path, target: &Path) -> Result<()> {
 }
 
 /// The files to take: those of the manifest, itself, and the log.
-fn files(source: &Path, manifest: &Manifest) -> Result<Vec<String>> {
+fn files(source: &Path, manifest: &Manifest, artefacts: Artefacts) -> Result<Vec<String>> {
+    let has = |name: &&str| manifest.files.contains_key(*name);
+    if artefacts == Artefacts::Some
+        && !([ROOTFS, SQUASHFS].iter().any(has) && [META].iter().chain(&METADATA).any(has))
+    {
+        return Err(refused(source, "it needs a root file system, and metadata of LXC, LXD or Incus"));
+    }
     for needed in [ROOTFS, META].iter().chain(&METADATA) {
-        if !manifest.files.contains_key(*needed) {
+        if artefacts == Artefacts::All && !has(needed) {
             return Err(refused(
                 source,
                 format!("its manifest does not list {needed}; build it with image among the formats"),
@@ -185,12 +219,11 @@ fn take_file(from: &Path, to: &Path) -> io::Result<()> {
     fs::copy(from, to).map(drop)
 }
 
-fn sign(dir: &Path, key: &SigningKey, now: SystemTime) -> Result<()> {
-    for name in SIGNED {
-        let path = dir.join(name);
+fn sign(dir: &Path, signing: &Signing<'_>) -> Result<()> {
+    for path in SIGNED.map(|name| dir.join(name)).into_iter().filter(|path| path.exists()) {
         let file = File::open(&path).map_err(Error::io(&path))?;
-        let signature = key.sign_detached(file, now).map_err(Error::image(&path))?;
-        let path = dir.join(format!("{name}.asc"));
+        let signature = signing.key.sign_detached(file, signing.now).map_err(Error::image(&path))?;
+        let path = path.with_added_extension("asc");
         fs::write(&path, signature).map_err(Error::io(&path))?;
     }
     Ok(())

@@ -10,14 +10,13 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use millstream_image::archive::read_small;
-use millstream_image::atomic;
 use millstream_image::manifest::Manifest;
 use millstream_image::metadata::Metadata;
 use millstream_image::openpgp::Keyring;
 use serde::Serialize;
 
 use super::catalogue::{Catalogue, Listing};
-use super::layout::{CURRENT, DOCUMENTS, IMAGES, KEY, METADATA, SUMS};
+use super::layout::{CURRENT, DOCUMENTS, IMAGES, METADATA, SUMS};
 use super::lock::Lock;
 use super::retire::{self, Retired};
 use super::verify::{Check, Problem};
@@ -75,9 +74,7 @@ impl Stream {
         if self.key_fingerprint().is_ok() {
             return self.check_key(signing.key);
         }
-        let path = self.root.join(KEY);
-        let public = signing.key.to_armored_public().map_err(Error::image(&path))?;
-        atomic::write(&path, public.as_bytes()).map_err(Error::image(&path))
+        self.write_key(signing)
     }
 
     /// The number that clients have seen at most. Where no publication is left to tell, the minutes
@@ -139,7 +136,11 @@ impl Stream {
         if manifest.product.image_path(manifest.serial) != path {
             return refused("it is another image than its path says");
         }
-        let members = read_small(read(METADATA[0])?.as_slice()).map_err(Error::image(&dir))?;
+        // A partial image may have that of one client only, or of LXC alone.
+        let Some(name) = METADATA.iter().find(|name| manifest.files.contains_key(**name)) else {
+            return Ok(manifest);
+        };
+        let members = read_small(read(name)?.as_slice()).map_err(Error::image(&dir))?;
         let yaml = members.get(Path::new("metadata.yaml")).map(|member| member.data.as_slice());
         let metadata = Metadata::parse(yaml.unwrap_or_default()).map_err(Error::image(&dir))?;
         match metadata.properties.get("serial") {
@@ -188,6 +189,7 @@ impl Catalogue {
             created: now,
             expires: now + chrono::Duration::from_std(super::VALIDITY).unwrap_or_default(),
             generation,
+            keys: Vec::new(),
         });
     }
 }

@@ -1,10 +1,11 @@
 //! `launch` and `create`.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
 use chrono::Utc;
-use millstream_client::Keep;
+use millstream_client::{Keep, Sink};
 use millstream_runtime::container::{Configuration, CreateOptions, ImageUse};
 use millstream_runtime::{ContainerName, ImageFiles, Runtime};
 
@@ -14,20 +15,34 @@ use crate::output;
 use crate::progress::Bar;
 
 /// Finds an image by the name the user gave: a directory, else one of the store, else one of a
-/// remote, which is fetched and kept in the store.
-fn image(name: &str, quiet: bool) -> anyhow::Result<ImageFiles> {
+/// remote, which is fetched and kept in the store, and unpacked for the container as it comes.
+fn image(runtime: &Runtime, name: &str, quiet: bool) -> anyhow::Result<ImageFiles> {
     if name.starts_with(['.', '/']) {
         return ImageFiles::in_directory(Path::new(name))
             .with_context(|| format!("{name} is no image directory as `millstream build` leaves it"));
     }
     let client = client::open();
+    let (keep, name) = (Keep { cached: true, auto_update: false }, name.parse()?);
+    let (unpacker, prepared) = (runtime.clone(), Arc::new(Mutex::new(None)));
+    let slot = prepared.clone();
+    // Where this fails, creating the container unpacks once more and says why.
+    let sink: Sink = Box::new(move |image, rootfs| {
+        *lock(&slot) = unpacker.prepare(image, rootfs).ok().flatten();
+    });
     let bar = Bar::new(quiet);
-    let fetched =
-        client::block_on(client.fetch(&name.parse()?, Keep { cached: true, auto_update: false }, &bar));
+    let fetched = client::block_on(client.fetch_into(&name, keep, Some(sink), &bar));
     bar.finish();
     let image = fetched??;
     client.store()?.touch(image.fingerprint, Utc::now())?;
-    Ok(ImageFiles { fingerprint: image.fingerprint, metadata: image.metadata, rootfs: image.rootfs })
+    let files = ImageFiles { fingerprint: image.fingerprint, metadata: image.metadata, rootfs: image.rootfs };
+    if let Some(prepared) = lock(&prepared).take() {
+        prepared.finish(&files)?;
+    }
+    Ok(files)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub fn run(runtime: &Runtime, args: &Create, start: bool, quiet: bool) -> anyhow::Result<()> {
@@ -40,7 +55,11 @@ pub fn run(runtime: &Runtime, args: &Create, start: bool, quiet: bool) -> anyhow
         let (key, value) = super::settings::pair(pair)?;
         configuration.config.insert(key, value);
     }
-    let image = image(&args.image, quiet)?;
+    let image = image(runtime, &args.image, quiet)?;
+    // Bridges are the machine's: another directory gets one only when told to.
+    if std::env::var_os("MILLSTREAM_DIR").is_none() {
+        super::settings::say(&runtime.create_default_network()?, quiet);
+    }
     let usage = if args.copy_image { ImageUse::Copied } else { ImageUse::Automatic };
     let options = CreateOptions { image: usage, configuration, ephemeral: args.ephemeral };
     if start {

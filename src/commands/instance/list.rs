@@ -1,5 +1,7 @@
 //! `list` and `info`.
 
+use std::collections::BTreeSet;
+
 use anyhow::bail;
 use chrono::{DateTime, Utc};
 use indicatif::HumanBytes;
@@ -33,12 +35,18 @@ fn column(letter: char) -> anyhow::Result<Choice> {
         }
         'c' => ("CREATED", |info| date(info.created_at)),
         'm' => ("MEMORY", |info| info.memory.map_or_else(String::new, |n| HumanBytes(n).to_string())),
+        '4' => ("IPV4", |info| addresses(info.network.as_ref().map(|network| &network.ipv4))),
+        '6' => ("IPV6", |info| addresses(info.network.as_ref().map(|network| &network.ipv6))),
         'N' => ("PROCESSES", |info| info.processes.map_or_else(String::new, |n| n.to_string())),
         'S' => ("SNAPSHOTS", |info| info.snapshots.len().to_string()),
         'i' => ("IMAGE", |info| info.description.clone().unwrap_or_else(|| info.image.short())),
         'a' => ("ARCHITECTURE", |info| info.architecture.clone()),
-        _ => bail!("there is no column {letter:?}; there are n s p P c m N S i a"),
+        _ => bail!("there is no column {letter:?}; there are n s p P c m N S i a 4 6"),
     })
+}
+
+fn addresses<A: ToString>(found: Option<&BTreeSet<A>>) -> String {
+    found.into_iter().flatten().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 type Matcher<'a> = Box<dyn Fn(&Info) -> bool + 'a>;

@@ -2,11 +2,12 @@
 
 mod check;
 mod create;
+mod devices;
 mod exec;
 mod files;
 mod list;
 mod publish;
-mod settings;
+pub mod settings;
 mod storage;
 
 use std::io::{IsTerminal, Write};
@@ -52,6 +53,7 @@ pub fn run(command: &Instance, quiet: bool) -> anyhow::Result<ExitCode> {
         Instance::Logs(args) => logs(&runtime, args)?,
         Instance::Config(args) => settings::config(&runtime, args, quiet)?,
         Instance::Profile(args) => settings::profile(&runtime, args, quiet)?,
+        Instance::Network(args) => crate::commands::network::run(&runtime, args, quiet)?,
         Instance::Exec(args) => return exec::exec(&runtime, args),
         Instance::Shell(args) => return exec::shell(&runtime, args),
         Instance::Check(output) => return check::run(&directory, *output),
@@ -65,7 +67,7 @@ fn each(names: &[String], mut act: impl FnMut(&ContainerName) -> anyhow::Result<
 }
 
 /// As [`each`], for what is not only a name.
-fn each_text(names: &[String], act: impl FnMut(&String) -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub fn each_text(names: &[String], act: impl FnMut(&String) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let mut errors: Vec<_> = names.iter().map(act).filter_map(Result::err).collect();
     let last = errors.pop();
     for error in errors {

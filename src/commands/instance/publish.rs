@@ -65,6 +65,7 @@ fn store(image: &ImageFiles, aliases: &[Alias]) -> anyhow::Result<()> {
                 stored: now,
                 cached: false,
                 auto_update: false,
+                uncompressed: None,
             },
         )?;
     }

@@ -12,6 +12,8 @@ use serde::de::DeserializeOwned;
 use crate::cli::settings::{Config, Profile};
 use crate::output;
 
+use super::devices;
+
 pub fn config(runtime: &Runtime, command: &Config, quiet: bool) -> anyhow::Result<()> {
     match command {
         Config::Get { name, key } => {
@@ -28,9 +30,11 @@ pub fn config(runtime: &Runtime, command: &Config, quiet: bool) -> anyhow::Resul
             let mut shown = runtime.configuration(&name)?;
             if *expanded {
                 shown.config = runtime.expanded(&name)?;
+                shown.devices = runtime.expanded_devices(&name)?;
             }
             output::object(output.format, &shown)
         }
+        Config::Device(command) => devices::of_container(runtime, command, quiet),
         Config::Edit { name } => change(runtime, name, quiet, |new| {
             *new = edit(new)?;
             Ok(())
@@ -38,7 +42,7 @@ pub fn config(runtime: &Runtime, command: &Config, quiet: bool) -> anyhow::Resul
     }
 }
 
-fn change(
+pub fn change(
     runtime: &Runtime,
     name: &str,
     quiet: bool,
@@ -67,6 +71,7 @@ pub fn profile(runtime: &Runtime, command: &Profile, quiet: bool) -> anyhow::Res
             profile.config.retain(|key, _| !keys.contains(key));
             Ok(())
         }),
+        Profile::Device(command) => devices::of_profile(runtime, command, quiet),
         Profile::Edit { name } => change_profile(runtime, name, quiet, |profile| {
             *profile = edit(profile)?;
             Ok(())
@@ -112,7 +117,7 @@ fn list(runtime: &Runtime, output: crate::cli::Output) -> anyhow::Result<()> {
     )
 }
 
-fn change_profile(
+pub fn change_profile(
     runtime: &Runtime,
     name: &str,
     quiet: bool,
@@ -134,7 +139,7 @@ fn free(runtime: &Runtime, name: &str) -> anyhow::Result<ContainerName> {
     Ok(name)
 }
 
-fn say(notes: &[String], quiet: bool) {
+pub fn say(notes: &[String], quiet: bool) {
     for note in notes {
         output::say(quiet, note);
     }
@@ -155,7 +160,7 @@ pub fn pair(text: &str) -> anyhow::Result<(String, String)> {
 }
 
 /// The YAML on standard input, or what an editor makes of `value`.
-fn edit<T: Serialize + DeserializeOwned>(value: &T) -> anyhow::Result<T> {
+pub fn edit<T: Serialize + DeserializeOwned>(value: &T) -> anyhow::Result<T> {
     let mut text = String::new();
     if std::io::stdin().is_terminal() {
         let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;

@@ -2,9 +2,12 @@
 
 mod architectures;
 mod archives;
+mod compiled;
 mod distributions;
 mod hostile;
 mod images;
+mod pkgtools;
 mod registry;
+mod rpm;
 mod server;
 mod table;

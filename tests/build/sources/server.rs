@@ -50,6 +50,11 @@ impl Server {
         self.files.lock().unwrap()[&format!("/{path}")].clone()
     }
 
+    /// Every path there is, with a slash before it.
+    pub fn paths(&self) -> Vec<String> {
+        self.files.lock().unwrap().keys().cloned().collect()
+    }
+
     pub fn remove(&self, path: &str) {
         assert!(self.files.lock().unwrap().remove(&format!("/{path}")).is_some(), "{path}");
     }

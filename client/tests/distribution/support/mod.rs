@@ -82,10 +82,16 @@ impl Tree {
     }
 
     pub fn add_with_metadata(&mut self, product: &str, serial: &str, size: usize, metadata: &[u8]) -> Image {
+        let path = product.parse::<Product>().unwrap().image_path(serial.parse().unwrap());
+        let rootfs = noise(&path.display().to_string(), size);
+        self.add_files(product, serial, metadata, &rootfs)
+    }
+
+    /// Adds an image of these two files.
+    pub fn add_files(&mut self, product: &str, serial: &str, metadata: &[u8], rootfs: &[u8]) -> Image {
         let product: Product = product.parse().unwrap();
         let dir = product.image_path(serial.parse().unwrap()).display().to_string();
-        let rootfs = noise(&dir, size);
-        let fingerprint = Fingerprint::of_split(metadata, rootfs.as_slice()).unwrap();
+        let fingerprint = Fingerprint::of_split(metadata, rootfs).unwrap();
         let item = |ftype: &str, name: &str, bytes: &[u8]| {
             write(&self.path(&format!("{dir}/{name}")), bytes);
             Item {
@@ -97,7 +103,7 @@ impl Tree {
             }
         };
         let mut items =
-            BTreeMap::from([("root.tar.xz".to_owned(), item("root.tar.xz", "rootfs.tar.xz", &rootfs))]);
+            BTreeMap::from([("root.tar.xz".to_owned(), item("root.tar.xz", "rootfs.tar.xz", rootfs))]);
         for name in ["lxd.tar.xz", "incus.tar.xz"] {
             let combined = Some(fingerprint.digest());
             let item = Item {
@@ -148,6 +154,7 @@ impl Tree {
             created: now,
             expires: now + DAY,
             generation: self.generation,
+            keys: Vec::new(),
         };
         let index = Index {
             format: "index:1.0".into(),
@@ -162,7 +169,7 @@ impl Tree {
         self.sign("streams/v1/images.json", &products);
         write(&self.path("streams/v1/index.json"), &to_bytes(&index).unwrap());
         self.sign("streams/v1/index.json", &to_bytes(&signed).unwrap());
-        write(&self.path("key.asc"), self.key.to_armored_public().unwrap().as_bytes());
+        write(&self.path("key.asc"), self.key.keyring().to_armored().unwrap().as_bytes());
     }
 
     /// Writes the signed form of a document.
@@ -295,7 +302,7 @@ pub fn config(dir: &Path) -> ClientConfig {
 pub fn assert_same(tree: &Tree, image: &Image, stored: &StoredImage) {
     assert_eq!(stored.fingerprint, image.fingerprint);
     let rootfs = fs::read(tree.path(&format!("{}/rootfs.tar.xz", image.dir))).unwrap();
-    assert_eq!(fs::read(&stored.rootfs).unwrap(), rootfs);
+    assert!(fs::read(&stored.rootfs).unwrap() == rootfs, "{} is not the tree's", stored.rootfs.display());
 }
 
 /// The image of a tree made by [`Tree::new`].

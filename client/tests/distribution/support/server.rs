@@ -106,12 +106,9 @@ impl Drop for Server {
 }
 
 fn answer(shared: &Shared, stream: &TcpStream) -> std::io::Result<()> {
-    let (path, range) = request(stream)?;
-    shared
-        .requests
-        .lock()
-        .unwrap()
-        .push(format!("{path} {}", range.map_or(String::new(), |r| r.to_string())));
+    let (path, range, end) = request(stream)?;
+    let asked = range.map_or(String::new(), |from| from.to_string());
+    shared.requests.lock().unwrap().push(format!("{path} {asked}"));
     let fault = shared
         .faults
         .lock()
@@ -130,8 +127,10 @@ fn answer(shared: &Shared, stream: &TcpStream) -> std::io::Result<()> {
     if let (Some(from), Some(Fault::WrongRange)) = (range.as_mut(), &fault) {
         *from -= 1;
     }
-    let content_range = range.map(|from| format!("Content-Range: bytes {from}-{}/{total}", total - 1));
+    let end = end.filter(|_| range.is_some()).map_or(total, |last| total.min(last + 1));
+    let content_range = range.map(|from| format!("Content-Range: bytes {from}-{}/{total}", end - 1));
     let status = if range.is_some() { 206 } else { 200 };
+    bytes.truncate(end.max(range.unwrap_or(0)));
     bytes.drain(..range.unwrap_or(0));
     let headers: Vec<&str> = content_range.as_deref().into_iter().collect();
     let length = Some(bytes.len());
@@ -177,22 +176,23 @@ fn answer(shared: &Shared, stream: &TcpStream) -> std::io::Result<()> {
     }
 }
 
-/// The path asked for, and the first byte if a range is.
-fn request(stream: &TcpStream) -> std::io::Result<(String, Option<usize>)> {
+/// The path asked for, and the first and the last byte if a range is.
+fn request(stream: &TcpStream) -> std::io::Result<(String, Option<usize>, Option<usize>)> {
     let mut lines = BufReader::new(stream).lines();
     let first = lines.next().ok_or(ErrorKind::UnexpectedEof)??;
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-    let mut range = None;
+    let (mut range, mut last) = (None, None);
     for line in lines {
         let line = line?.to_lowercase();
         if line.is_empty() {
             break;
         }
         if let Some(value) = line.strip_prefix("range: bytes=") {
-            range = value.trim_end_matches('-').parse().ok();
+            let (from, to) = value.split_once('-').unwrap_or((value, ""));
+            (range, last) = (from.parse().ok(), to.parse().ok());
         }
     }
-    Ok((path, range))
+    Ok((path, range, last))
 }
 
 fn head(mut stream: &TcpStream, status: u16, headers: &[&str], length: Option<usize>) -> std::io::Result<()> {

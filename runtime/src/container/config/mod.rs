@@ -4,6 +4,7 @@
 //! own. Profiles are files `.profiles/NAME.json` below the directory of the containers; `default`
 //! is always there.
 
+pub mod devices;
 pub mod keys;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,11 +16,13 @@ use std::path::PathBuf;
 use millstream_image::atomic;
 use serde::{Deserialize, Serialize};
 
+use devices::Devices;
+
 use super::lock::DirLock;
 use super::name::ContainerName;
 use super::record::{Config, State};
 use super::runtime::Runtime;
-use crate::{Error, Result};
+use crate::{Error, Result, network};
 
 /// Keys and their values.
 pub type Settings = BTreeMap<String, String>;
@@ -43,6 +46,9 @@ pub struct Profile {
     /// Keys and values.
     #[serde(default)]
     pub config: Settings,
+    /// Devices.
+    #[serde(default)]
+    pub devices: Devices,
 }
 
 /// A container's own settings, as they are shown and edited.
@@ -51,13 +57,16 @@ pub struct Profile {
 pub struct Configuration {
     /// Keys and values.
     pub config: Settings,
-    /// Profiles whose settings it has besides.
+    /// Devices of its own.
+    #[serde(default)]
+    pub devices: Devices,
+    /// Profiles whose settings and devices it has besides.
     pub profiles: Profiles,
 }
 
 impl Default for Configuration {
     fn default() -> Self {
-        Self { config: Settings::new(), profiles: default_profiles() }
+        Self { config: Settings::new(), devices: Devices::new(), profiles: default_profiles() }
     }
 }
 
@@ -69,13 +78,18 @@ pub fn default_profiles() -> Profiles {
 impl Runtime {
     /// A container's own settings.
     pub fn configuration(&self, name: &ContainerName) -> Result<Configuration> {
-        let Config { settings, profiles, .. } = Config::read(&self.existing(name)?)?;
-        Ok(Configuration { config: settings, profiles })
+        let Config { settings, devices, profiles, .. } = Config::read(&self.existing(name)?)?;
+        Ok(Configuration { config: settings, devices, profiles })
     }
 
     /// What a container has, profiles included.
     pub fn expanded(&self, name: &ContainerName) -> Result<Settings> {
         self.expand(&Config::read(&self.existing(name)?)?)
+    }
+
+    /// The devices a container has, profiles included.
+    pub fn expanded_devices(&self, name: &ContainerName) -> Result<Devices> {
+        self.expand_devices(&Config::read(&self.existing(name)?)?)
     }
 
     /// Replaces a container's own settings. What the kernel can change in a running container
@@ -89,15 +103,18 @@ impl Runtime {
         let _lock = self.lock(name)?;
         let mut config = Config::read(&directory)?;
         let before = self.expand(&config)?;
+        let devices = self.expand_devices(&config)?;
         config.settings.clone_from(&new.config);
+        config.devices.clone_from(&new.devices);
         config.profiles.clone_from(&new.profiles);
         config.write(&directory)?;
-        self.follow(name, &config, &before)
+        self.follow(name, &config, &before, &devices)
     }
 
     /// Settings that can be a container's.
     pub(super) fn checked(&self, new: &Configuration) -> Result<Configuration> {
         check(&new.config)?;
+        devices::check(&new.devices)?;
         new.profiles.iter().try_for_each(|profile| self.profile(profile).map(drop))?;
         Ok(new.clone())
     }
@@ -122,6 +139,7 @@ impl Runtime {
             Err(error) if error.kind() == io::ErrorKind::NotFound && name.as_str() == DEFAULT => {
                 Ok(Profile {
                     description: "Every container's, unless it is told otherwise".into(),
+                    devices: self.default_devices(),
                     ..Profile::default()
                 })
             }
@@ -136,9 +154,11 @@ impl Runtime {
     /// [`Runtime::configure`].
     pub fn save_profile(&self, name: &ContainerName, profile: &Profile) -> Result<Vec<String>> {
         check(&profile.config)?;
+        devices::check(&profile.devices)?;
         let _all = DirLock::exclusive(self.dir())?;
         let users = self.users_of(name)?;
-        let before: Vec<_> = users.iter().map(|(_, config)| self.expand(config)).collect::<Result<_>>()?;
+        let both = |config| Ok((self.expand(config)?, self.expand_devices(config)?));
+        let before: Vec<_> = users.iter().map(|(_, config)| both(config)).collect::<Result<_>>()?;
         let directory = self.profile_directory();
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
         made.map_err(Error::io(&directory))?;
@@ -146,8 +166,8 @@ impl Runtime {
         let text = serde_json::to_vec_pretty(profile).map_err(|e| Error::io(&path)(e.into()))?;
         atomic::write_with_mode(&path, &text, 0o600)?;
         let mut notes = Vec::new();
-        for ((user, config), before) in users.iter().zip(&before) {
-            let said = self.follow(user, config, before)?;
+        for ((user, config), (settings, devices)) in users.iter().zip(&before) {
+            let said = self.follow(user, config, settings, devices)?;
             notes.extend(said.into_iter().map(|note| format!("{user}: {note}")));
         }
         Ok(notes)
@@ -178,8 +198,23 @@ impl Runtime {
         Ok(settings)
     }
 
+    pub(super) fn expand_devices(&self, config: &Config) -> Result<Devices> {
+        let mut all = Devices::new();
+        for name in &config.profiles {
+            devices::merge(&mut all, &self.profile(name)?.devices);
+        }
+        devices::merge(&mut all, &config.devices);
+        Ok(all)
+    }
+
     /// Lets a container that runs follow its changed settings.
-    fn follow(&self, name: &ContainerName, config: &Config, before: &Settings) -> Result<Vec<String>> {
+    fn follow(
+        &self,
+        name: &ContainerName,
+        config: &Config,
+        before: &Settings,
+        devices: &Devices,
+    ) -> Result<Vec<String>> {
         let running = State::read(&self.existing(name)?)?.running;
         let Some(running) = running.filter(super::record::Running::is_alive) else { return Ok(Vec::new()) };
         let after = self.expand(config)?;
@@ -192,7 +227,19 @@ impl Runtime {
             Some(_) => format!("{key} takes effect for commands now, for init with the next start"),
             None => format!("{key} takes effect with the next start"),
         }));
+        let after = self.expand_devices(config)?;
+        let names: BTreeSet<_> = devices.keys().chain(after.keys()).collect();
+        let changed = names.into_iter().filter(|name| devices.get(*name) != after.get(*name));
+        notes.extend(changed.map(|name| format!("device {name} changes with the next start")));
         Ok(notes)
+    }
+
+    /// As long as nobody changed the profile: an interface, where there is a network for it.
+    fn default_devices(&self) -> Devices {
+        let keys = [("type", "nic"), ("network", network::DEFAULT)];
+        let keys = keys.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let there = self.has_default_network();
+        there.then(|| ("eth0".to_owned(), keys.into())).into_iter().collect()
     }
 
     fn users_of(&self, profile: &ContainerName) -> Result<Vec<(ContainerName, Config)>> {

@@ -57,10 +57,10 @@ struct Build {
 pub(in crate::stream) fn render(
     catalogue: &mut Catalogue,
     freshness: &Freshness,
-    key: &KeyFingerprint,
+    keys: &[KeyFingerprint],
     documents: &mut Documents,
 ) -> Result<()> {
-    let pages = Pages::new(key)?;
+    let pages = Pages::new(keys)?;
     let total: usize = catalogue.entries.values().map(|entry| entry.products.len()).sum();
     if total <= ON_ONE_PAGE {
         catalogue.read_all()?;

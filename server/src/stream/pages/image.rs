@@ -50,7 +50,7 @@ pub(in crate::stream) fn write(
     dir: &Path,
     catalogue: &mut Catalogue,
     listing: &Listing,
-    key: &KeyFingerprint,
+    keys: &[KeyFingerprint],
 ) -> Result<()> {
     let manifest = &listing.manifest;
     let previous = previous(catalogue, &manifest.product, manifest.serial)?;
@@ -61,7 +61,7 @@ pub(in crate::stream) fn write(
     let json = serde_json::to_vec(&history).map_err(|e| Error::tree(dir.join(HISTORY), e.to_string()))?;
     // Of an image whose manifest cannot be read, verify tells; here it only means nothing to compare.
     let before = previous.and_then(|previous| read_manifest(&previous).ok());
-    let page = render(dir, listing, before.as_ref(), &history, key)?;
+    let page = render(dir, listing, before.as_ref(), &history, keys)?;
     for (name, bytes) in [(HISTORY, json), (PAGE, page)] {
         let path = dir.join(name);
         atomic::write(&path, &bytes).map_err(Error::image(&path))?;
@@ -75,7 +75,7 @@ fn render(
     listing: &Listing,
     before: Option<&Manifest>,
     history: &[Point],
-    key: &KeyFingerprint,
+    keys: &[KeyFingerprint],
 ) -> Result<Vec<u8>> {
     let manifest = &listing.manifest;
     let product = &manifest.product;
@@ -97,7 +97,7 @@ fn render(
     context.insert("previous", &before.map(|before| before.serial.to_string()));
     context.insert("changes", &before.map(|before| Difference::between(before, manifest).packages));
     context.insert("plot", &Plot::of(history));
-    Pages::new(key)?.render("image.html", context)
+    Pages::new(keys)?.render("image.html", context)
 }
 
 /// What can be downloaded, with its digest.

@@ -39,12 +39,13 @@ struct Pages {
 }
 
 impl Pages {
-    fn new(key: &KeyFingerprint) -> Result<Self> {
+    fn new(keys: &[KeyFingerprint]) -> Result<Self> {
         let mut tera = Tera::default();
         tera.autoescape_on(vec![".html", ".svg"]);
         tera.add_raw_templates(TEMPLATES).map_err(|e| bad(&e))?;
         let mut context = Context::new();
-        context.insert("key", &grouped(key.as_str()));
+        let keys: Vec<_> = keys.iter().map(|key| grouped(key.as_str())).collect();
+        context.insert("key", &keys.join(" · "));
         Ok(Self { tera, context })
     }
 

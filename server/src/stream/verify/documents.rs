@@ -6,12 +6,13 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use millstream_image::Sha256Digest;
+use millstream_image::openpgp::KeyFingerprint;
 use millstream_image::simplestreams::{INDEX_PATH, Index, IndexEntry, Products, signed_path};
 
 use super::Check;
 use crate::stream::catalogue::{document_path, lxc_index};
 use crate::stream::documents::lxc_names;
-use crate::stream::layout::{BY_HASH, LINKS};
+use crate::stream::layout::{BY_HASH, KEY, LINKS};
 
 impl Check<'_> {
     pub(super) fn links(&self) {
@@ -52,6 +53,11 @@ impl Check<'_> {
             None => self.problem(INDEX_PATH, "it states no generation and no expiry"),
             Some(freshness) if freshness.path != INDEX_PATH => {
                 self.problem(INDEX_PATH, format!("it says it is {}", freshness.path));
+            }
+            Some(freshness)
+                if !freshness.keys.is_empty() && freshness.keys != self.keyring.fingerprints() =>
+            {
+                self.problem(KEY, "it holds other keys than the index names; run: millstream stream sign");
             }
             Some(freshness) if freshness.expires <= DateTime::<Utc>::from(self.now) => {
                 let reason =
@@ -115,7 +121,7 @@ impl Check<'_> {
     }
 
     fn lxc(&self, products: &[Products]) {
-        let expected: String = products.iter().map(lxc_index).collect();
+        let expected: String = products.iter().map(|products| lxc_index(self.root, products)).collect();
         for path in lxc_names() {
             let text = self.detached(&path, &format!("{path}.asc"));
             if text.is_some_and(|text| text != expected.as_bytes()) {
@@ -127,12 +133,22 @@ impl Check<'_> {
     fn detached(&self, path: &str, signature: &str) -> Option<Vec<u8>> {
         let (bytes, signature_bytes) = (self.read(path)?, self.read(signature)?);
         let verified = self.keyring.verify_detached(bytes.as_slice(), &signature_bytes, self.now);
-        self.or_problem(signature, verified)?;
+        let verified = self.or_problem(signature, verified)?;
+        self.signed_by_all(signature, &verified.signers);
         Some(bytes)
     }
 
     fn cleartext(&self, path: &str) -> Option<Vec<u8>> {
         let verified = self.keyring.verify_cleartext(&self.read(path)?, self.now);
-        self.or_problem(path, verified).map(|(text, _)| text)
+        let (text, verified) = self.or_problem(path, verified)?;
+        self.signed_by_all(path, &verified.signers);
+        Some(text)
+    }
+
+    /// While one key takes over from another, clients know either.
+    fn signed_by_all(&self, path: &str, signers: &[KeyFingerprint]) {
+        for key in self.keyring.fingerprints().iter().filter(|key| !signers.contains(key)) {
+            self.problem(path, format!("{key} has not signed it; run: millstream stream sign"));
+        }
     }
 }

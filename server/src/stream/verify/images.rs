@@ -36,7 +36,9 @@ impl Check<'_> {
 
     fn image(&self, (product, serial, entry, version): &Image<'_>) {
         let dir = product.image_path(*serial);
-        let prefixes: Vec<_> = METADATA.iter().map(|name| self.root.join(&dir).join(name)).collect();
+        let here = |name: &&&str| version.items.contains_key(**name);
+        let prefixes: Vec<_> =
+            METADATA.iter().filter(here).map(|name| self.root.join(&dir).join(name)).collect();
         for item in version.items.values() {
             if Path::new(&item.path).parent() != Some(&dir) {
                 self.problem(&item.path, format!("listed by {product} {serial}, and not in its directory"));
@@ -47,14 +49,20 @@ impl Check<'_> {
                 self.delta(item, entry, version);
             }
         }
-        for name in [ROOTFS, METADATA[0], METADATA[1], MANIFEST] {
+        let manifest = self.beside(&dir, product, *serial, version);
+        // An image from upstream may lack what upstream does not have; its signed manifest says so.
+        let has = |name: &&str| {
+            let files = manifest.as_ref().map(|manifest| &manifest.files);
+            files.is_none_or(|files| files.contains_key(*name)) || [SUMS, MANIFEST].contains(name)
+        };
+        for name in [ROOTFS, SQUASHFS, METADATA[0], METADATA[1], MANIFEST].iter().filter(|name| has(name)) {
+            let optional = *name == SQUASHFS && manifest.is_none();
             let path = dir.join(name);
-            if !version.items.values().any(|item| Path::new(&item.path) == path) {
+            if !optional && !version.items.values().any(|item| Path::new(&item.path) == path) {
                 self.problem(path, format!("no item of {product} {serial} is this file"));
             }
         }
-        self.beside(&dir, product, *serial, version);
-        for name in SIGNED {
+        for name in SIGNED.iter().filter(|name| has(name)) {
             let path = dir.join(name);
             let signature_path = dir.join(format!("{name}.asc"));
             let Some(file) = self.or_problem(&path, File::open(self.root.join(&path))) else { continue };
@@ -86,8 +94,8 @@ impl Check<'_> {
         } else if Some(sha256) != item.sha256 {
             self.problem(&item.path, format!("SHA-256 is {sha256}, documents say something else"));
         }
-        for (name, combined) in METADATA.iter().zip(combined) {
-            let Some(metadata) = version.items.get(*name) else { continue };
+        let metadata = METADATA.iter().filter_map(|name| version.items.get(*name));
+        for (metadata, combined) in metadata.zip(combined) {
             let stated = if item.path.ends_with(SQUASHFS) {
                 [metadata.combined_squashfs_sha256; 2]
             } else {
@@ -133,12 +141,12 @@ impl Check<'_> {
     }
 
     /// The manifest and `SHA256SUMS` say what the documents say.
-    fn beside(&self, dir: &Path, product: &Product, serial: Serial, version: &Version) {
+    fn beside(&self, dir: &Path, product: &Product, serial: Serial, version: &Version) -> Option<Manifest> {
         let path = dir.join(MANIFEST);
         let manifest = self
             .or_problem(&path, fs::read(self.root.join(&path)))
             .and_then(|bytes| self.or_problem(&path, Manifest::parse(&bytes)));
-        let Some(manifest) = manifest else { return };
+        let manifest = manifest?;
         if (&manifest.product, manifest.serial) != (product, serial) {
             self.problem(&path, format!("it is the manifest of {} {}", manifest.product, manifest.serial));
         }
@@ -167,6 +175,7 @@ impl Check<'_> {
                 self.problem(&path, "size or SHA-256 is not what manifest.json says");
             }
         }
+        Some(manifest)
     }
 }
 

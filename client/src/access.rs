@@ -1,0 +1,162 @@
+//! How a remote's servers are reached: proxy, client certificate, bearer token.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde::{Deserialize, Serialize};
+use url::{Host, Url};
+
+use crate::{Error, Result};
+
+/// The largest token or key file, in bytes.
+const MAX_SECRET: u64 = 64 << 10;
+
+/// What a remote needs beyond its URL to be reached. Secrets stay in files of the user's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    /// `http://HOST:PORT`, or `direct` for none; without it `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
+    /// `NO_PROXY` of the environment count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
+    /// File with this client's certificates and private key, PEM, mode 0600.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<PathBuf>,
+    /// File with a bearer token (RFC 6750), mode 0600. It is shown to the remote itself, not to its
+    /// mirrors, and never without TLS but to this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<PathBuf>,
+}
+
+impl Access {
+    /// Whether nothing is set.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Checks all of it, so that mistakes are told when a remote is added.
+    pub(crate) fn check(&self, url: &Url) -> Result<()> {
+        self.proxy()?;
+        self.certificate()?;
+        self.token(url).map(drop)
+    }
+
+    /// The proxy: from the environment, none, or one for everything.
+    pub(crate) fn proxy(&self) -> Result<Proxy> {
+        let Some(text) = &self.proxy else { return Ok(Proxy::Environment) };
+        if text == "direct" {
+            return Ok(Proxy::Direct);
+        }
+        let bad = |reason: String| Error::Url { url: crate::http::shown(text), reason };
+        let url = Url::parse(text).map_err(|e| bad(e.to_string()))?;
+        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+            return Err(bad("a proxy is written http://HOST:PORT".into()));
+        }
+        let proxy = reqwest::Proxy::all(url).map_err(|e| bad(e.to_string()))?;
+        Ok(Proxy::This(Box::new(proxy.no_proxy(reqwest::NoProxy::from_env()))))
+    }
+
+    /// Certificates and private key.
+    pub(crate) fn certificate(
+        &self,
+    ) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>> {
+        let Some(path) = &self.client_certificate else { return Ok(None) };
+        let pem = secret(path)?;
+        let bad = |reason: &dyn std::fmt::Display| Error::Setup(format!("{}: {reason}", path.display()));
+        let chain: Vec<_> =
+            CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|e| bad(&e))?;
+        if chain.is_empty() {
+            return Err(bad(&"no PEM certificate in it"));
+        }
+        let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|e| bad(&format!("its private key: {e}")))?;
+        Ok(Some((chain, key)))
+    }
+
+    /// The token to show to the server at `url`.
+    pub(crate) fn token(&self, url: &Url) -> Result<Option<String>> {
+        let Some(path) = &self.token else { return Ok(None) };
+        let here = match url.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
+        if url.scheme() != "https" && !here {
+            let reason = "a token would be seen by everybody on the way; use https://";
+            return Err(Error::Url { url: url.to_string(), reason: reason.into() });
+        }
+        let text = String::from_utf8(secret(path)?).unwrap_or_default();
+        let text = text.trim();
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Error::Setup(format!("{}: it holds no token of one line", path.display())));
+        }
+        Ok(Some(text.to_owned()))
+    }
+}
+
+/// Which proxy is used.
+#[derive(Debug)]
+pub(crate) enum Proxy {
+    /// The one of the environment.
+    Environment,
+    /// None.
+    Direct,
+    /// This one.
+    This(Box<reqwest::Proxy>),
+}
+
+/// Reads a file that nobody else may read.
+fn secret(path: &Path) -> Result<Vec<u8>> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    let meta = file.metadata().map_err(Error::io(path))?;
+    let shown = path.display();
+    if meta.mode() & 0o077 != 0 {
+        return Err(Error::Setup(format!("{shown}: others may read it; type: chmod 600 {shown}")));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_SECRET + 1).read_to_end(&mut bytes).map_err(Error::io(path))?;
+    if bytes.len() as u64 > MAX_SECRET {
+        return Err(Error::Setup(format!("{shown}: it is larger than any token or key")));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn tokens_are_secret_and_stay_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(&path, "abc.DEF-1\n").unwrap();
+        let access = Access { token: Some(path.clone()), ..Access::default() };
+        let token = |url: &str| access.token(&Url::parse(url).unwrap());
+        let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o644);
+        assert!(token("https://h/").unwrap_err().to_string().contains("chmod 600"));
+        mode(0o600);
+        assert_eq!(token("https://h/").unwrap().as_deref(), Some("abc.DEF-1"));
+        assert!(token("http://127.0.0.1:1/").is_ok());
+        assert!(token("http://h/").is_err());
+        for bad in ["", "a b", "a\nb"] {
+            fs::write(&path, bad).unwrap();
+            assert!(token("https://h/").is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn proxies_are_urls_of_http() {
+        let proxy = |text: &str| Access { proxy: Some(text.into()), ..Access::default() }.proxy();
+        assert!(proxy("http://127.0.0.1:3128").is_ok() && proxy("direct").is_ok());
+        for bad in ["", "h", "ftp://h", "socks5://h"] {
+            assert!(proxy(bad).is_err(), "{bad:?}");
+        }
+    }
+}

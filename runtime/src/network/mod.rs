@@ -1,0 +1,25 @@
+//! Networks: bridges with DHCP, names and address translation, containers' interfaces, and
+//! forwarded ports.
+//!
+//! `ip`, `tc`, `nft` and `dnsmasq` do the work, as for LXD: they are on every host that routes, and a
+//! netlink library would only replace the first. Ordinary users, who may make no interface on the host,
+//! get one of `pasta`.
+//!
+//! A network is a record and, from its first use after a boot on, a bridge of its name, a chain
+//! `nat-NAME` in the table `millstream`, a `dnsmasq`, and `/run/millstream/networks/NAME-ID`.
+
+mod bridge;
+mod manage;
+mod nic;
+mod plan;
+mod proxy;
+mod run;
+mod settings;
+pub(crate) mod tools;
+mod usage;
+
+pub use manage::{DEFAULT, Network};
+pub(crate) use plan::{Plan, Who};
+pub(crate) use proxy::{ARGUMENT, main};
+pub(crate) use run::Attached;
+pub use usage::{Counters, Interfaces};

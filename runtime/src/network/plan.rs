@@ -1,0 +1,134 @@
+//! From devices to what a supervisor sets up.
+
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+use super::manage::Network;
+use super::nic::{Link, Nic, hwaddr};
+use super::proxy::Proxy;
+use super::{settings, tools};
+use crate::Runtime;
+use crate::container::{Device, Devices, nic_rate, of_type, proxy_address};
+use crate::sandbox::userns;
+
+/// What a run of a container has of networking.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Plan {
+    pub nics: Vec<Nic>,
+    pub proxies: Vec<Proxy>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+/// A container, as networks know it.
+pub struct Who<'a> {
+    /// Its name, which the others resolve.
+    pub name: &'a str,
+    /// Stays, and is no other container's.
+    pub id: &'a str,
+}
+
+impl Plan {
+    /// Brings the networks up that the devices name. What cannot be had is left out and said: a
+    /// container starts without a network, too.
+    pub fn of(runtime: &Runtime, who: &Who, devices: &Devices) -> Self {
+        let mut plan = Self::default();
+        for (number, (device, keys)) in of_type(devices, "nic").enumerate() {
+            let link = link(runtime, who, device, keys, &mut plan.notes);
+            match link {
+                Ok(Link::User) if plan.nics.iter().any(|nic| matches!(nic.link, Link::User)) => {
+                    plan.notes.push(format!("{device}: an ordinary user's container has one interface"));
+                }
+                Ok(link) => plan.nics.push(nic(who, number, device, keys, link)),
+                Err(reason) => plan.notes.push(format!("no interface {device}: {reason}")),
+            }
+        }
+        for (device, keys) in of_type(devices, "proxy") {
+            let address = |key: &str| keys.get(key).and_then(|text| proxy_address(text));
+            if let (Some(listen), Some(connect)) = (address("listen"), address("connect")) {
+                plan.proxies.push(Proxy { device: device.clone(), listen, connect });
+            }
+        }
+        plan
+    }
+}
+
+fn nic(who: &Who, number: usize, device: &str, keys: &Device, link: Link) -> Nic {
+    let get = |key: &str| keys.get(key).cloned();
+    let rate = |key: &str| keys.get(key).and_then(|text| nic_rate(text));
+    let fixed = || Some(hwaddr(who.id, device)).filter(|_| !matches!(link, Link::Physical(_)));
+    Nic {
+        device: device.to_owned(),
+        name: get("name").unwrap_or_else(|| device.chars().take(15).collect()),
+        host_name: format!("ms{:08x}{number:x}", tools::hash(who.id) as u32),
+        hwaddr: get("hwaddr").or_else(fixed),
+        mtu: get("mtu"),
+        ingress: rate("limits.ingress"),
+        egress: rate("limits.egress"),
+        link,
+    }
+}
+
+fn link(
+    runtime: &Runtime,
+    who: &Who,
+    device: &str,
+    keys: &Device,
+    notes: &mut Vec<String>,
+) -> Result<Link, String> {
+    let Some(network) = keys.get("network") else {
+        let kind = keys.get("nictype").map_or("", String::as_str);
+        if userns::inside() {
+            return Err(format!("{kind} interfaces need root; an ordinary user sets network"));
+        }
+        let parent = keys.get("parent").cloned().unwrap_or_default();
+        if !tools::exists(&parent) {
+            return Err(format!("the host has no interface {parent}"));
+        }
+        return match kind {
+            "bridged" => Ok(Link::Bridged(parent)),
+            "macvlan" => Ok(Link::Macvlan(parent)),
+            _ => Ok(Link::Physical(parent)),
+        };
+    };
+    let known = runtime.network(network).map_err(|e| e.to_string())?;
+    if userns::inside() {
+        return tools::find("pasta").map(|_| Link::User);
+    }
+    notes.extend(runtime.network_up(network, &known).map_err(|e| format!("network {network}: {e}"))?);
+    reserve(runtime, who, device, keys, network, &known)?;
+    Ok(Link::Bridged(network.clone()))
+}
+
+/// Tells the network's DHCP and name server about the container.
+fn reserve(
+    runtime: &Runtime,
+    who: &Who,
+    device: &str,
+    keys: &Device,
+    network: &str,
+    known: &Network,
+) -> Result<(), String> {
+    let mut line = keys.get("hwaddr").cloned().unwrap_or_else(|| hwaddr(who.id, device));
+    if let Some(address) = keys.get("ipv4.address") {
+        let subnet = settings::ipv4(&known.config);
+        if !subnet.is_some_and(|subnet| address.parse().is_ok_and(|address| subnet.has(address))) {
+            return Err(format!("ipv4.address {address} is none of network {network}"));
+        }
+        line.extend([",", address]);
+    }
+    line.extend([",", who.name, "\n"]);
+    let bridge = runtime.bridge(network, known);
+    let file = bridge.hosts().join(format!("{}.{device}", who.id));
+    if fs::read_to_string(&file).is_ok_and(|text| text == line) {
+        return Ok(());
+    }
+    let known_before = file.exists();
+    fs::write(&file, line).map_err(|e| format!("{}: {e}", file.display()))?;
+    // New files it sees by itself; what a file said before it forgets only so.
+    if known_before {
+        bridge.reload();
+    }
+    Ok(())
+}

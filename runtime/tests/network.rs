@@ -1,0 +1,263 @@
+//! Containers on networks. Each test is a host of its own, a network namespace with an outside that
+//! knows no way back to containers, in which this program runs again; the machine's network stays as
+//! it is. Needs busybox-static, iproute2, nftables, dnsmasq-base and util-linux.
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use millstream_runtime::ImageFiles;
+use millstream_runtime::container::Device;
+use millstream_runtime::network::Network;
+use support::{Container, Recipe, World, eventually, traces};
+
+/// The outside, where a web server says "outside".
+const OUTSIDE: &str = "http://203.0.113.1:8000/";
+
+const HOST: &str = r#"
+ip link set lo up
+dir=$(mktemp -d)
+echo outside > "$dir/index.html"
+unshare --net sleep 300 & outside=$!
+unshare_done() { [ "$(readlink /proc/$outside/ns/net)" != "$(readlink /proc/self/ns/net)" ]; }
+until unshare_done; do sleep 0.01; done
+ip link add uplink type veth peer name eth0 netns $outside
+ip address add 203.0.113.2/24 dev uplink
+ip -6 address add 2001:db8::2/64 dev uplink nodad
+ip link set uplink up
+nsenter --net=/proc/$outside/ns/net sh -euc '
+    ip link set lo up
+    ip address add 203.0.113.1/24 dev eth0
+    ip -6 address add 2001:db8::1/64 dev eth0 nodad
+    ip link set eth0 up'
+nsenter --net=/proc/$outside/ns/net busybox httpd -f -p '[::]:8000' -h "$dir" & server=$!
+trap 'kill $server $outside; rm -r "$dir"' EXIT
+"$@"
+"#;
+
+fn on_a_host(test: &str) {
+    let output = Command::new("unshare")
+        .args(["--net", "timeout", "60", "sh", "-euc", HOST, "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--nocapture"])
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(output.status.success() && text[0].contains("1 passed"), "{}", text.concat());
+}
+
+const DHCP: &str = r#"#!/bin/sh
+[ "$1" = bound ] || exit 0
+ip address add $ip/24 dev $interface
+ip route replace default via $router
+echo "search $domain" > /etc/resolv.conf
+for server in $dns; do echo "nameserver $server" >> /etc/resolv.conf; done
+"#;
+
+fn image(world: &World) -> ImageFiles {
+    let files = [("etc/dhcp.sh", DHCP), ("etc/index.html", "inside\n")];
+    world.image(&Recipe { files: &files, ..Recipe::default() })
+}
+
+fn device(pairs: &[(&str, &str)]) -> Device {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+fn start<'a>(world: &'a World, image: &ImageFiles, what: &str, devices: &[(&str, Device)]) -> Container<'a> {
+    let container = world.create(what, image);
+    let mut new = world.runtime.configuration(&container.name).unwrap();
+    new.devices.extend(devices.iter().map(|(name, keys)| ((*name).to_owned(), keys.clone())));
+    world.runtime.configure(&container.name, &new).unwrap();
+    world.runtime.start(&container.name).unwrap();
+    container
+}
+
+fn dhcp(container: &Container) {
+    let text = container.output("udhcpc -n -q -t 20 -T 1 -i eth0 -s /etc/dhcp.sh");
+    assert!(text.contains("obtained"), "{text}");
+}
+
+/// All of a host's that networks and containers change.
+fn inventory() -> String {
+    let print = |program: &str, args: &[&str]| {
+        let output = Command::new(program).args(args).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let links = print("ip", &["-oneline", "link", "show"]);
+    let names = links.lines().filter_map(|line| line.split(':').nth(1)).collect::<Vec<_>>().join("\n");
+    names + &print("nft", &["list", "ruleset"])
+}
+
+fn nothing_is_left(before: &str) {
+    let end = Instant::now() + Duration::from_secs(5);
+    while inventory() != before && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(inventory(), before);
+}
+
+fn network_name() -> String {
+    format!("mb{}", std::process::id())
+}
+
+#[test]
+fn a_network_of_ours() {
+    on_a_host("managed");
+}
+
+#[test]
+#[ignore = "run by another, on a host of its own"]
+fn managed() {
+    let (world, network) = (World::new(), network_name());
+    let others = "add table inet others; add chain inet others c";
+    assert!(Command::new("nft").arg(others).status().unwrap().success());
+    let before = inventory();
+    let _cleaner = Cleaner(&network);
+    let mut settings = Network::default();
+    settings.config.insert("ipv4.address".into(), "10.77.5.1/24".into());
+    let notes = world.runtime.create_network(&network, &settings).unwrap();
+    assert!(notes.iter().any(|note| note.contains("ip_forward")), "{notes:?}");
+    assert!(world.runtime.create_network(&network, &settings).is_err(), "twice");
+    let image = image(&world);
+    let eth0 = device(&[("type", "nic"), ("network", &network)]);
+    let mut fixed = eth0.clone();
+    fixed.extend(device(&[("ipv4.address", "10.77.5.77"), ("hwaddr", "00:16:3e:00:00:77"), ("mtu", "1300")]));
+    fixed.extend(device(&[("limits.ingress", "100Mbit")]));
+    let one = start(&world, &image, "one", &[("eth0", eth0)]);
+    let two = start(&world, &image, "two", &[("eth0", fixed)]);
+    assert_eq!(one.info().notes, Vec::<String>::new());
+    assert_eq!(two.info().notes, Vec::<String>::new());
+    dhcp(&one);
+    dhcp(&two);
+    assert_eq!(
+        two.output("cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu"),
+        "00:16:3e:00:00:77\n1300"
+    );
+    let info = two.info().network.unwrap();
+    assert!(info.ipv4.contains(&"10.77.5.77".parse().unwrap()), "{info:?}");
+    for name in [two.name.to_string(), format!("{}.millstream", two.name)] {
+        let text = one.output(&format!("ping -4 -c 1 -W 5 {name}"));
+        assert!(text.contains("10.77.5.77") && text.contains(" 0% packet loss"), "{text}");
+    }
+    assert_eq!(two.sh(&format!("ping -c 1 -W 5 {} >/dev/null", one.name)), 0, "and the other way round");
+    assert_eq!(one.output(&format!("wget -qO- {OUTSIDE}")), "outside", "through address translation");
+    eventually("an IPv6 address", || !one.info().network.unwrap().ipv6.is_empty());
+    eventually("IPv6 leads outside", || {
+        one.output("wget -qO- 'http://[2001:db8::1]:8000/'").ends_with("outside")
+    });
+    let counters = one.info().network.unwrap().counters["eth0"];
+    assert!(counters.received_bytes > 0 && counters.sent_packets > 0, "{counters:?}");
+    assert!(world.runtime.delete_network(&network).is_err(), "in use");
+
+    // A supervisor that was killed: the next command clears up.
+    let process = rustix::process::Pid::from_raw(two.supervisor()).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
+    eventually("the container has ended", || two.info().pid.is_none());
+    assert_eq!(traces(&two.name, &world), Vec::<String>::new());
+    // As after a reboot: the next start brings the network back.
+    let pid = find_dnsmasq(&network).unwrap();
+    assert!(Command::new("sh").args(["-c", &format!("kill {pid}")]).status().unwrap().success());
+    assert!(Command::new("ip").args(["link", "delete", &network]).status().unwrap().success());
+    eventually("dnsmasq has ended", || find_dnsmasq(&network).is_none());
+    world.runtime.start(&two.name).unwrap();
+    dhcp(&two);
+    world.runtime.delete(&one.name, true).unwrap();
+    world.runtime.delete(&two.name, true).unwrap();
+    world.runtime.delete_network(&network).unwrap();
+    nothing_is_left(&before);
+    assert!(find_dnsmasq(&network).is_none());
+}
+
+/// A test that fails leaves no `dnsmasq` either.
+struct Cleaner<'a>(&'a str);
+
+impl Drop for Cleaner<'_> {
+    fn drop(&mut self) {
+        if let Some(pid) = find_dnsmasq(self.0) {
+            let _ = Command::new("kill").arg(pid).status();
+        }
+    }
+}
+
+/// Process id of the one that serves a network.
+fn find_dnsmasq(network: &str) -> Option<String> {
+    fs::read_dir("/proc").unwrap().flatten().find_map(|process| {
+        let line = fs::read(process.path().join("cmdline")).ok()?;
+        let line = String::from_utf8_lossy(&line).into_owned();
+        let found = line.starts_with("/usr/sbin/dnsmasq") && line.contains(&format!("/{network}-"));
+        found.then(|| process.file_name().to_string_lossy().into_owned())
+    })
+}
+
+#[test]
+fn ports_lead_into_containers() {
+    on_a_host("forwarded");
+}
+
+#[test]
+#[ignore = "run by another, on a host of its own"]
+fn forwarded() {
+    let world = World::new();
+    let proxy = |port: &str| {
+        device(&[
+            ("type", "proxy"),
+            ("listen", &format!("tcp:127.0.0.1:{port}")),
+            ("connect", "tcp:127.0.0.1:80"),
+        ])
+    };
+    let container =
+        start(&world, &image(&world), "proxy", &[("web", proxy("8080")), ("again", proxy("8080"))]);
+    let notes = container.info().notes;
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].contains("web forwards nothing: 127.0.0.1:8080: Address already in use"), "{notes:?}");
+    assert_eq!(container.output("cat /sys/class/net/*/address"), "00:00:00:00:00:00", "nothing but loopback");
+    assert_eq!(container.sh("httpd -p 127.0.0.1:80 -h /etc"), 0);
+    let get = || {
+        let mut stream = TcpStream::connect("127.0.0.1:8080")?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).map(|_| text)
+    };
+    assert!(get().unwrap().ends_with("inside\n"));
+    world.runtime.stop(&container.name, Duration::ZERO).unwrap();
+    assert!(get().is_err(), "the port is closed again");
+}
+
+#[test]
+fn interfaces_of_the_host() {
+    on_a_host("host_interfaces");
+}
+
+#[test]
+#[ignore = "run by another, on a host of its own"]
+fn host_interfaces() {
+    let world = World::new();
+    let image = image(&world);
+    let before = inventory();
+    let nic = |kind: &str, parent: &str| device(&[("type", "nic"), ("nictype", kind), ("parent", parent)]);
+    let macvlan = start(&world, &image, "macvlan", &[("eth0", nic("macvlan", "uplink"))]);
+    assert_eq!(macvlan.info().notes, Vec::<String>::new());
+    assert_eq!(macvlan.sh("ip address add 203.0.113.9/24 dev eth0"), 0);
+    assert_eq!(macvlan.output(&format!("wget -qO- {OUTSIDE}")), "outside");
+    world.runtime.delete(&macvlan.name, true).unwrap();
+
+    let add =
+        Command::new("ip").args(["link", "add", "phys0", "type", "veth", "peer", "name", "phys1"]).status();
+    assert!(add.unwrap().success());
+    let devices = [("eth0", nic("physical", "phys0")), ("eth1", nic("bridged", "missing"))];
+    let physical = start(&world, &image, "physical", &devices);
+    let notes = physical.info().notes;
+    assert!(notes.len() == 1 && notes[0].contains("no interface missing"), "{notes:?}");
+    assert_eq!(physical.sh("test -e /sys/class/net/eth0"), 0);
+    assert!(!inventory().contains("phys0"), "it is the container's");
+    assert_eq!(physical.sh("ip link set eth0 down"), 0);
+    world.runtime.stop(&physical.name, Duration::ZERO).unwrap();
+    assert!(inventory().contains("phys0"), "it is the host's again");
+    assert!(Command::new("ip").args(["link", "delete", "phys0"]).status().unwrap().success());
+    nothing_is_left(&before);
+}
