@@ -112,8 +112,8 @@ impl Client {
         self.trust_file(name).remove()?;
         let tree = self.tree(&remote)?;
         remote.protocol = match detect::protocol(&tree, remote.is_signed()).await {
-            // Its mirrors will say.
-            Err(error) if error.is_passing() && !remote.mirrors.is_empty() => Protocol::Simplestreams,
+            // Its mirrors will say: nothing that one server does may keep the others from being asked.
+            Err(_) if !remote.mirrors.is_empty() => Protocol::Simplestreams,
             other => other?,
         };
         let products = match remote.protocol {

@@ -1,6 +1,4 @@
-//! Servers that never end, never begin, or trickle.
-
-use std::time::{Duration, Instant};
+//! Servers that never end.
 
 use crate::support::{Fault, Fixture, INDEX, NAME, Server, Tree, assert_refused};
 use millstream_client::{Error, HttpClient, HttpOptions};
@@ -37,22 +35,4 @@ async fn a_stated_length_that_is_wrong_is_refused_before_its_bytes() {
     let error = fixture.fetch(NAME).await.unwrap_err().to_string();
     assert!(error.contains("300001 bytes") && error.contains("300000"), "{error}");
     fixture.assert_store_empty();
-}
-
-#[tokio::test]
-async fn trickles_and_silence_end() {
-    let tree = Tree::new();
-    let server = Server::start(tree.root());
-    let fixture = Fixture::with_remote(&tree, &server.url).await;
-    for fault in [Fault::Drip(Duration::from_millis(10)), Fault::Silent] {
-        for path in ["rootfs.tar.xz", INDEX] {
-            server.heal();
-            server.fault(path, fault.clone());
-            let began = Instant::now();
-            assert_refused!(fixture.fetch(NAME).await, Error::Network { .. });
-            // Two tries of half a second.
-            assert!(began.elapsed() < Duration::from_secs(10), "{fault:?} {:?}", began.elapsed());
-            assert!(fixture.client.store().unwrap().list().unwrap().is_empty());
-        }
-    }
 }

@@ -205,6 +205,9 @@ impl<R: Read> Reader<R> {
         if !self.whiteouts && is_whiteout(&path) {
             return Err(bad("it is a whiteout of another format".into()));
         }
+        if records.keys().any(|key| key.starts_with("GNU.volume.")) {
+            return Err(bad("it is a part of an archive of several volumes".into()));
+        }
         let size = decimal(&records, "size", raw.size).map_err(bad)?;
         let size = u64::try_from(size).map_err(|_| bad("negative size".into()))?;
         let device = |n: i64| u32::try_from(n).map_err(|_| bad("bad device number".into()));

@@ -198,13 +198,17 @@ impl SigningKey {
     }
 
     /// Text with its signature around it, as `gpg --clearsign` makes it. The text ends in exactly
-    /// one newline, which verifiers give back.
+    /// one newline, which verifiers give back. Blanks at the ends of lines do not come back, so a
+    /// text with any is an error.
     pub fn sign_cleartext(&self, document: &str, now: SystemTime) -> Result<String> {
         let signing = |e: openpgp::anyhow::Error| Error::Key(format!("signing failed: {e}"));
         // The last line's end belongs to the framework (RFC 9580, section 7.1), not to the text.
         let Some(body) = document.strip_suffix('\n').filter(|body| !body.ends_with('\n')) else {
             return Err(Error::Key("a text to sign must end in exactly one newline".into()));
         };
+        if body.split('\n').any(|line| line.ends_with([' ', '\t', '\r'])) {
+            return Err(Error::Key("a text to sign must have no blanks at the end of a line".into()));
+        }
         let mut out = Vec::new();
         let signer = self.signer(Message::new(&mut out), now)?.cleartext();
         let mut signer = signer.creation_time(now).build().map_err(signing)?;

@@ -3,6 +3,7 @@ use std::time::SystemTime;
 
 use sequoia_openpgp as openpgp;
 
+use openpgp::cert::amalgamation::ValidAmalgamation as _;
 use openpgp::cert::{Cert, CertParser};
 use openpgp::parse::Parse;
 use openpgp::parse::stream::{
@@ -10,6 +11,7 @@ use openpgp::parse::stream::{
     VerifierBuilder,
 };
 use openpgp::serialize::Serialize;
+use openpgp::types::RevocationStatus;
 use openpgp::{KeyHandle, armor};
 
 use super::{KeyFingerprint, SKEW, cleartext, policy};
@@ -145,12 +147,18 @@ impl<'a> Helper<'a> {
     }
 
     /// Sequoia asks whether the key lived when the signature says it was made; a thief of an old
-    /// key can say any time, so it must also live now.
+    /// key can say any time, so it must also live now, and not be revoked for whatever reason.
     fn alive_now(&self, cert: &Cert, handle: &KeyHandle) -> openpgp::Result<()> {
         let policy = policy();
-        cert.with_policy(&policy, self.now)?.alive()?;
-        let mut keys = cert.keys().with_policy(&policy, self.now).key_handle(handle.clone());
-        keys.next().ok_or_else(|| openpgp::anyhow::anyhow!("the key is no longer valid"))?.alive()
+        let cert = cert.with_policy(&policy, self.now)?;
+        cert.alive()?;
+        let mut keys = cert.keys().key_handle(handle.clone());
+        let key = keys.next().ok_or_else(|| openpgp::anyhow::anyhow!("the key is no longer valid"))?;
+        let revoked = [cert.revocation_status(), key.revocation_status()];
+        if revoked.iter().any(|status| matches!(status, RevocationStatus::Revoked(_))) {
+            return Err(openpgp::anyhow::anyhow!("the key is revoked"));
+        }
+        key.alive()
     }
 
     fn verdict(self) -> Result<Verified> {
