@@ -10,5 +10,6 @@ pub mod http;
 pub mod keys;
 pub mod stream;
 pub mod tls;
+pub mod token;
 
 pub use error::{Error, Result};

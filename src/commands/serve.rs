@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use millstream_server::config::Config;
-use millstream_server::http::{self, Access, Limits, Options, Server, Tls};
+use millstream_server::http::{self, Access, Gate, Limits, Options, Server, Tls};
 use millstream_server::tls::LocalAuthority;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -37,7 +37,9 @@ async fn serve(
     let paths = Paths::from_env();
     let authority = LocalAuthority::new(paths.tls());
     let ca = authority.ca_path();
-    let service = config(command, &paths)?.serve;
+    let config = config(command, &paths)?;
+    let gate = Gate { areas: config.access, limits: config.serve.limits };
+    let service = config.serve;
     let tls_cert = command.tls_cert.clone().or(service.tls_cert);
     let tls = match (tls_cert, command.tls_key.clone().or(service.tls_key)) {
         _ if command.plain_http => Tls::Off,
@@ -52,6 +54,7 @@ async fn serve(
         listen: command.listen.clone().or(service.listen).unwrap_or_else(|| LISTEN.into()),
         tls,
         limits: Limits::default(),
+        gate,
         access_log: (!quiet).then(|| Arc::new(|access: &Access| say(false, &access.to_string())) as _),
     };
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);

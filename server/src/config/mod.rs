@@ -1,6 +1,8 @@
 //! `server.toml`: what a server does without being told on the command line. One module a section;
 //! unknown keys are errors, with the line.
 
+mod access;
+mod limits;
 mod service;
 
 use std::fs;
@@ -8,6 +10,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+pub use access::{Area, Right};
+pub use limits::PerAddress;
 pub use service::Service;
 
 use crate::{Error, Result};
@@ -21,6 +25,8 @@ const LARGEST: u64 = 1 << 20;
 pub struct Config {
     /// `[serve]`: the HTTPS service.
     pub serve: Service,
+    /// `[[access]]`: private areas.
+    pub access: Vec<Area>,
 }
 
 impl Config {

@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::PerAddress;
+
 /// `[serve]`: what `millstream serve` takes from the command line as well, which comes first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -16,4 +18,6 @@ pub struct Service {
     pub tls_cert: Option<PathBuf>,
     /// Its private key, PEM.
     pub tls_key: Option<PathBuf>,
+    /// `[serve.limits]`: what one client address may cost.
+    pub limits: PerAddress,
 }

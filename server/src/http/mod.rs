@@ -2,22 +2,29 @@
 //!
 //! Files: [`path`] turns a request's path into a file below the root, [`conditional`] and [`range`] decide
 //! what of it is wanted, [`answer`] puts the response together. Images: [`offer`] knows what the tree
-//! offers, [`api`] speaks LXD's and Incus' API. [`metrics`] counts; [`Server`] looks after connections.
+//! offers, [`api`] speaks LXD's and Incus' API. [`metrics`] counts;
+//! [`gate`] stands before all of it: [`access`] knows who may what, [`rates`] how much; [`Server`] looks after connections.
 
+mod access;
 mod answer;
 mod api;
 mod body;
+mod clients;
 mod conditional;
+mod gate;
 mod log;
 mod media;
 mod metrics;
 mod offer;
 mod path;
 mod range;
+mod rates;
 mod server;
 mod site;
 mod stall;
 mod status;
 
+pub(crate) use clients::AnyClient;
+pub use gate::Gate;
 pub use log::{Access, AccessLog};
 pub use server::{Limits, Options, Server, Tls, raise_file_limit};

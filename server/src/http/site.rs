@@ -5,14 +5,17 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 use rustix::io::Errno;
 
+use super::access::Areas;
 use super::conditional::Validators;
 use super::metrics::Metrics;
 use super::offer::Offers;
+use super::rates::Rates;
 use crate::{Error, Result};
 
 /// A tree that is served. Its root is opened anew for each request, so that a tree put in its
@@ -26,6 +29,8 @@ pub(super) struct Served {
     pub(super) site: Site,
     pub(super) offers: Offers,
     pub(super) metrics: Metrics,
+    pub(super) areas: Areas,
+    pub(super) rates: Arc<Rates>,
 }
 
 /// A file of it.

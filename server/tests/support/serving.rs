@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use millstream_server::http::{Access, Limits, Options, Server, Tls};
+use millstream_server::http::{Access, Gate, Limits, Options, Server, Tls};
 use tokio::sync::oneshot;
 
 use super::{Fixture, Image};
@@ -29,6 +29,11 @@ impl Running {
     }
 
     pub fn with(tls: Tls, limits: Limits) -> Self {
+        Self::guarded(tls, limits, |_| Gate::default())
+    }
+
+    /// With what stands before it, made for the tree.
+    pub fn guarded(tls: Tls, limits: Limits, gate: impl FnOnce(&Fixture) -> Gate) -> Self {
         let tree = Fixture::new();
         tree.add(&Image::new("debian:bookworm:amd64:default", "20260101_0000")).unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -38,6 +43,7 @@ impl Running {
             listen: "127.0.0.1:0".into(),
             tls,
             limits,
+            gate: gate(&tree),
             access_log: Some(Arc::new(move |access: &Access| lines.lock().unwrap().push(access.to_string()))),
         };
         let (stop, stopped) = oneshot::channel();
