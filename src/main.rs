@@ -36,6 +36,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Manifest(command) => commands::manifest::run(command, cli.quiet)?,
         Command::Stream(command) => commands::stream::run(command, cli.quiet)?,
         Command::Key(command) => commands::key::run(command, cli.quiet)?,
+        Command::Token(command) => commands::token::run(command, cli.quiet)?,
         Command::Serve(command) => commands::serve::run(command, cli.quiet)?,
         Command::Daily(command) => return commands::daily::run(command, cli.quiet),
         Command::Mirror(command) => commands::mirror::run(command, cli.quiet)?,

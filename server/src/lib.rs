@@ -14,5 +14,6 @@ pub mod mirror;
 pub mod schedule;
 pub mod stream;
 pub mod tls;
+pub mod token;
 
 pub use error::{Error, Result};

@@ -25,6 +25,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use crate::http::AnyClient;
 use crate::{Error, Result};
 
 /// Days an authority lives.
@@ -49,6 +50,11 @@ impl LocalAuthority {
     /// What clients have to trust.
     pub fn ca_path(&self) -> PathBuf {
         self.dir.join("ca.crt")
+    }
+
+    /// Where the server's certificate and key are.
+    pub fn server_paths(&self) -> (PathBuf, PathBuf) {
+        (self.dir.join("server.crt"), self.dir.join("server.key"))
     }
 
     /// Settings for a server that is called `names`; makes what is missing and renews what ends
@@ -149,6 +155,18 @@ pub fn names(listen: SocketAddr, extra: &[String]) -> Vec<String> {
 /// # Errors
 /// [`Error::Tls`] when one is no PEM, or the key is not the certificate's.
 pub fn from_files(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
+    config(cert, key, false)
+}
+
+/// As [`from_files`]; clients are asked for a certificate, and may have none.
+///
+/// # Errors
+/// As there.
+pub fn from_files_asking(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
+    config(cert, key, true)
+}
+
+fn config(cert: &Path, key: &Path, ask: bool) -> Result<Arc<ServerConfig>> {
     let chain: Vec<_> = CertificateDer::pem_file_iter(cert)
         .and_then(Iterator::collect::<Result<_, _>>)
         .map_err(|error| pem_error(cert, &error))?;
@@ -157,10 +175,15 @@ pub fn from_files(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
     }
     let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| pem_error(key, &error))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|e| Error::tls(cert, e))?
-        .with_no_client_auth()
+        .map_err(|e| Error::tls(cert, e))?;
+    let builder = if ask {
+        builder.with_client_cert_verifier(Arc::new(AnyClient(provider)))
+    } else {
+        builder.with_no_client_auth()
+    };
+    let mut config = builder
         .with_single_cert(chain, secret)
         .map_err(|e| Error::tls(cert, format!("it cannot be used with {}: {e}", key.display())))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

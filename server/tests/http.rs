@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use flate2::read::GzDecoder;
-use millstream_server::http::{Limits, Options, Server, Tls};
+use millstream_server::http::{Gate, Limits, Options, Server, Tls};
 use millstream_server::tls::LocalAuthority;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -383,6 +383,7 @@ fn port_in_use_and_wrong_root_are_one_clear_line() {
         listen: listen.into(),
         tls: Tls::Off,
         limits: Limits::default(),
+        gate: Gate::default(),
         access_log: None,
         history: None,
     };

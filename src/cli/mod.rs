@@ -12,6 +12,7 @@ pub mod pack;
 pub mod server;
 pub mod settings;
 pub mod storage;
+pub mod token;
 pub mod up;
 
 use clap::{Parser, Subcommand};
@@ -70,6 +71,9 @@ pub enum Command {
     /// Make, list and export signing keys
     #[command(subcommand)]
     Key(server::Key),
+    /// Make tokens for private areas
+    #[command(subcommand)]
+    Token(token::Token),
     /// Serve a stream over HTTPS
     Serve(server::Serve),
     /// Build images at set times, as the configuration says

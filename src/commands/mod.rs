@@ -15,4 +15,5 @@ pub mod recipe;
 pub mod remote;
 pub mod serve;
 pub mod stream;
+pub mod token;
 pub mod up;

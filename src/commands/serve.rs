@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 use millstream_runtime::CancelToken;
 use millstream_server::config::Config;
-use millstream_server::http::{self, Access, Limits, Options, Server, Tls};
+use millstream_server::http::{self, Access, Gate, Limits, Options, Server, Tls};
 use millstream_server::tls::LocalAuthority;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -46,6 +46,7 @@ async fn serve(
     let authority = LocalAuthority::new(paths.tls());
     let ca = authority.ca_path();
     let config = read_config(command.config.as_deref(), &paths)?;
+    let gate = Gate { areas: config.access.clone(), limits: config.serve.limits };
     let service = config.serve.clone();
     let tls_cert = command.tls_cert.clone().or(service.tls_cert);
     let tls = match (tls_cert, command.tls_key.clone().or(service.tls_key)) {
@@ -61,6 +62,7 @@ async fn serve(
         listen: command.listen.clone().or(service.listen).unwrap_or_else(|| LISTEN.into()),
         tls,
         limits: Limits::default(),
+        gate,
         access_log: (!quiet).then(|| Arc::new(|access: &Access| say(false, &access.to_string())) as _),
         history: daily::history(&config, &paths)?,
     };

@@ -1,7 +1,9 @@
 //! `server.toml`: what a server does without being told on the command line. One module a section;
 //! unknown keys are errors, with the line.
 
+mod access;
 mod daily;
+mod limits;
 mod service;
 
 use std::collections::BTreeSet;
@@ -10,7 +12,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+pub use access::{Area, Right};
 pub use daily::{Daily, Matrix};
+pub use limits::PerAddress;
 pub use service::Service;
 
 use crate::{Error, Result};
@@ -26,6 +30,8 @@ pub struct Config {
     pub serve: Service,
     /// `[[daily]]`: images built at set times.
     pub daily: Vec<Daily>,
+    /// `[[access]]`: private areas.
+    pub access: Vec<Area>,
 }
 
 impl Config {

@@ -68,7 +68,7 @@ impl Pending {
         let header = |name: HeaderName| {
             request.headers().get(name).map_or_else(|| "-".to_owned(), |value| escape(value.as_bytes()))
         };
-        let target = request.uri().path_and_query().map_or("*", |target| target.as_str());
+        let target = request.uri().path_and_query().map_or_else(|| "*".to_owned(), |t| unsecret(t.as_str()));
         let line = format!("{} {target} {:?}", request.method(), request.version());
         let access = Access {
             peer,
@@ -93,6 +93,23 @@ impl Pending {
         self.access.failure = response.extensions().get::<Failure>().map(|failure| failure.0.to_string());
         response.map(|inner| Body::new(Logged { inner, pending: self }))
     }
+}
+
+/// A target without the values of parameters that are secrets by their name; the server takes none
+/// there, but somebody may have sent one.
+fn unsecret(target: &str) -> String {
+    let Some((path, query)) = target.split_once('?') else { return target.to_owned() };
+    let parameter = |text: &str| match text.split_once('=') {
+        Some((name, _))
+            if ["token", "secret", "password", "key"]
+                .iter()
+                .any(|s| name.to_ascii_lowercase().contains(s)) =>
+        {
+            format!("{name}=...")
+        }
+        _ => text.to_owned(),
+    };
+    format!("{path}?{}", query.split('&').map(parameter).collect::<Vec<_>>().join("&"))
 }
 
 /// Bytes from outside must not end a line or its quotes.

@@ -2,24 +2,31 @@
 //!
 //! Files: [`path`] turns a request's path into a file below the root, [`conditional`] and [`range`] decide
 //! what of it is wanted, [`answer`] puts the response together. Images: [`offer`] knows what the tree
-//! offers, [`api`] speaks LXD's and Incus' API. [`metrics`] counts; [`daily`] and
-//! [`status`] tell what only a running server knows; [`Server`] looks after connections.
+//! offers, [`api`] speaks LXD's and Incus' API. [`gate`] stands before all of it: [`access`] knows who
+//! may what, [`rates`] how much. [`metrics`] counts; [`daily`] and [`status`] tell what only a running
+//! server knows; [`Server`] looks after connections.
 
+mod access;
 mod answer;
 mod api;
 mod body;
+mod clients;
 mod conditional;
 mod daily;
+mod gate;
 mod log;
 mod media;
 mod metrics;
 mod offer;
 mod path;
 mod range;
+mod rates;
 mod server;
 mod site;
 mod stall;
 mod status;
 
+pub(crate) use clients::AnyClient;
+pub use gate::Gate;
 pub use log::{Access, AccessLog};
 pub use server::{Limits, Options, Server, Tls, raise_file_limit};

@@ -72,6 +72,12 @@ impl Offer {
         self.images.values()
     }
 
+    /// Those images only that `may` lets pass, by their root file system's path.
+    pub(super) fn only(&self, may: impl Fn(&str) -> bool) -> Self {
+        let images = self.images.iter().filter(|(_, image)| may(&image.rootfs.path));
+        Self { images: images.map(|(fingerprint, image)| (*fingerprint, image.clone())).collect() }
+    }
+
     pub(super) fn image(&self, fingerprint: Fingerprint) -> Option<&Offered> {
         self.images.get(&fingerprint)
     }

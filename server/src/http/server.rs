@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response};
+use axum::middleware;
 use axum::routing::get;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -24,12 +25,16 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::access::Areas;
 use super::answer::answer;
 use super::api;
+use super::clients;
 use super::daily;
+use super::gate::{self, Gate, Peer};
 use super::log::{AccessLog, Pending};
 use super::metrics::{self, Connected, Metrics};
 use super::offer::Offers;
+use super::rates::Rates;
 use super::site::{Served, Site};
 use super::stall::{Progress, Watched};
 use super::status;
@@ -52,6 +57,8 @@ pub struct Options {
     pub tls: Tls,
     /// Bounds on what clients may cost.
     pub limits: Limits,
+    /// Who may come in, and how often.
+    pub gate: Gate,
     /// Told of every request.
     pub access_log: Option<AccessLog>,
     /// Shows what was built, where this server builds.
@@ -119,11 +126,13 @@ impl Server {
             offers: Offers::default(),
             metrics: Metrics::default(),
             history: options.history.clone(),
+            areas: Areas::new(options.gate.areas.clone()),
+            rates: Arc::new(Rates::new(options.gate.limits)),
         });
         let listen = &options.listen;
         let listener = TcpListener::bind(listen).await.map_err(|error| unavailable(listen, &error))?;
         let address = listener.local_addr().map_err(|error| unavailable(listen, &error))?;
-        let tls = certificate(&options.tls, address)?;
+        let tls = certificate(&options.tls, address, served.areas.want_certificates())?;
         let api = get(api::answer).fallback(api::answer);
         let app = Router::new()
             .route(api::ROOT, api.clone())
@@ -134,6 +143,7 @@ impl Server {
             .route("/metrics", get(metrics::answer))
             .route("/status.json", get(status::answer))
             .fallback(answer)
+            .layer(middleware::from_fn_with_state(Arc::clone(&served), gate::guard))
             .with_state(Arc::clone(&served));
         Ok(Self { listener, address, app, served, tls, options })
     }
@@ -166,7 +176,7 @@ impl Server {
                 () = &mut stop => break,
                 _ = check.tick() => {
                     // A certificate that cannot be read now is no reason to drop the one in use.
-                    if let Ok(config) = certificate(&self.options.tls, self.address) {
+                    if let Ok(config) = certificate(&self.options.tls, self.address, self.served.areas.want_certificates()) {
                         self.tls = config;
                     }
                     continue;
@@ -178,9 +188,11 @@ impl Server {
                 sleep(Duration::from_millis(50)).await;
                 continue;
             };
+            // One address too often: it learns by the closed connection.
+            let Some(counted) = self.served.rates.connection(peer.ip()) else { continue };
             let connection = Connection {
                 service: Service {
-                    peer,
+                    peer: Peer { address: peer, certificate: None },
                     app: TowerToHyperService::new(self.app.clone()),
                     log: Arc::clone(&log),
                 },
@@ -191,7 +203,7 @@ impl Server {
             let connected = Connected::new(Arc::clone(&self.served));
             tokio::spawn(async move {
                 connection.accept(stream, tls).await;
-                drop((permit, connected));
+                drop((permit, connected, counted));
             });
         }
         drop(self.listener);
@@ -209,12 +221,15 @@ pub fn raise_file_limit() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-fn certificate(tls: &Tls, address: SocketAddr) -> Result<Option<Arc<ServerConfig>>> {
+fn certificate(tls: &Tls, address: SocketAddr, ask: bool) -> Result<Option<Arc<ServerConfig>>> {
     match tls {
         Tls::Off => Ok(None),
         Tls::Local(authority, extra) => {
-            authority.server_config(&tls::names(address, extra), SystemTime::now()).map(Some)
+            let config = authority.server_config(&tls::names(address, extra), SystemTime::now())?;
+            let (cert, key) = authority.server_paths();
+            if ask { tls::from_files_asking(&cert, &key).map(Some) } else { Ok(Some(config)) }
         }
+        Tls::Files(cert, key) if ask => tls::from_files_asking(cert, key).map(Some),
         Tls::Files(cert, key) => tls::from_files(cert, key).map(Some),
     }
 }
@@ -236,7 +251,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn accept(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
+    async fn accept(mut self, stream: TcpStream, tls: Option<TlsAcceptor>) {
         let _ = stream.set_nodelay(true);
         let progress = Progress::new();
         let stream = Watched::new(stream, progress.clone());
@@ -245,6 +260,8 @@ impl Connection {
             // A client that does not get through its handshake is not worth a word.
             Some(tls) => {
                 if let Ok(Ok(stream)) = timeout(self.limits.handshake, tls.accept(stream)).await {
+                    self.service.peer.certificate =
+                        clients::fingerprint(stream.get_ref().1.peer_certificates());
                     self.serve(stream, &progress).await;
                 }
             }
@@ -276,7 +293,7 @@ impl Connection {
 
 /// The application for one peer, with its log.
 struct Service {
-    peer: SocketAddr,
+    peer: Peer,
     app: TowerToHyperService<Router>,
     log: AccessLog,
 }
@@ -286,8 +303,9 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     type Error = std::convert::Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Self::Error>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let pending = Pending::new(self.peer, &request, self.log.clone());
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let pending = Pending::new(self.peer.address, &request, self.log.clone());
+        request.extensions_mut().insert(self.peer);
         let answer = self.app.call(request);
         Box::pin(async move { Ok(pending.follow(answer.await?)) })
     }

@@ -11,9 +11,11 @@ use std::time::SystemTime;
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 use rustix::io::Errno;
 
+use super::access::Areas;
 use super::conditional::Validators;
 use super::metrics::Metrics;
 use super::offer::Offers;
+use super::rates::Rates;
 use crate::daily::History;
 use crate::{Error, Result};
 
@@ -30,6 +32,8 @@ pub(super) struct Served {
     pub(super) metrics: Metrics,
     /// What was built, where this server builds.
     pub(super) history: Option<Arc<History>>,
+    pub(super) areas: Areas,
+    pub(super) rates: Arc<Rates>,
 }
 
 /// A file of it.

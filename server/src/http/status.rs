@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::gate::{caller, may_see};
 use super::site::Served;
 
 #[derive(Serialize)]
@@ -19,7 +20,10 @@ struct Status {
     downloads: BTreeMap<String, u64>,
 }
 
-pub(super) async fn answer(State(served): State<Arc<Served>>) -> Response {
-    let status = Status { daily: served.history.is_some(), downloads: served.metrics.downloads() };
+pub(super) async fn answer(State(served): State<Arc<Served>>, request: Request) -> Response {
+    let caller = caller(&request);
+    let mut downloads = served.metrics.downloads();
+    downloads.retain(|product, _| may_see(&served, caller, product));
+    let status = Status { daily: served.history.is_some(), downloads };
     ([(CACHE_CONTROL, "no-cache")], Json(status)).into_response()
 }

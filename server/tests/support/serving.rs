@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use millstream_server::daily::History;
-use millstream_server::http::{Access, Limits, Options, Server, Tls};
+use millstream_server::http::{Access, Gate, Limits, Options, Server, Tls};
 use tokio::sync::oneshot;
 
 use super::{Fixture, Image};
@@ -30,11 +30,25 @@ impl Running {
     }
 
     pub fn with(tls: Tls, limits: Limits) -> Self {
-        Self::with_history(tls, limits, None)
+        Self::start_as(tls, limits, |_| Gate::default(), None)
     }
 
     /// A server that builds.
     pub fn with_history(tls: Tls, limits: Limits, history: Option<Arc<History>>) -> Self {
+        Self::start_as(tls, limits, |_| Gate::default(), history)
+    }
+
+    /// With what stands before it, made for the tree.
+    pub fn guarded(tls: Tls, limits: Limits, gate: impl FnOnce(&Fixture) -> Gate) -> Self {
+        Self::start_as(tls, limits, gate, None)
+    }
+
+    fn start_as(
+        tls: Tls,
+        limits: Limits,
+        gate: impl FnOnce(&Fixture) -> Gate,
+        history: Option<Arc<History>>,
+    ) -> Self {
         let tree = Fixture::new();
         tree.add(&Image::new("debian:bookworm:amd64:default", "20260101_0000")).unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -44,6 +58,7 @@ impl Running {
             listen: "127.0.0.1:0".into(),
             tls,
             limits,
+            gate: gate(&tree),
             access_log: Some(Arc::new(move |access: &Access| lines.lock().unwrap().push(access.to_string()))),
             history,
         };

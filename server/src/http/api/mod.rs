@@ -19,6 +19,7 @@ use millstream_image::{Architecture, Fingerprint};
 use serde_json::{Value, json};
 
 use super::answer::{Failure, decode_path};
+use super::gate;
 use super::offer::Offer;
 use super::site::Served;
 
@@ -64,10 +65,11 @@ pub(super) async fn answer(State(served): State<Arc<Served>>, request: Request) 
     if call == Call::Server {
         return sync(&images::server());
     }
+    let caller = gate::caller(&request);
     let query = request.uri().query().unwrap_or_default().to_owned();
     let head = request.method() == Method::HEAD;
     let answered = tokio::task::spawn_blocking(move || {
-        let offer = served.offers.now(&served.site)?;
+        let offer = gate::visible(&served, caller)?;
         reply(&served, &offer, &call, &query, head)
     });
     answered.await.unwrap_or_else(|error| Err(io::Error::other(error))).unwrap_or_else(failed)

@@ -1,0 +1,87 @@
+//! What stands before every request: how often its client may ask, and what it may see.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use millstream_image::Sha256Digest;
+
+use super::access::{Caller, denied, keep_private};
+use super::offer::Offer;
+use super::path::{self, Target};
+use super::rates::too_many;
+use super::site::Served;
+use crate::config::{Area, PerAddress};
+
+/// Always answered, so that whatever watches the service needs no secret.
+const OPEN: &str = "healthz";
+
+/// Who may come in, and how often.
+#[derive(Clone, Debug, Default)]
+pub struct Gate {
+    /// Private areas.
+    pub areas: Vec<Area>,
+    /// What one address may cost.
+    pub limits: PerAddress,
+}
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    /// Fingerprint of the certificate it showed.
+    pub(super) certificate: Option<Sha256Digest>,
+}
+
+/// Lets a request through, or not.
+pub(super) async fn guard(State(served): State<Arc<Served>>, request: Request, next: Next) -> Response {
+    if let Some(peer) = request.extensions().get::<Peer>()
+        && let Err(wait) = served.rates.request(peer.address.ip(), Instant::now())
+    {
+        return too_many(wait);
+    }
+    let path = match path::parse(request.uri().path()) {
+        Target::File(path) => path,
+        // Aliases in the API may hold encoded slashes; below a name nothing is spelled otherwise.
+        _ => request.uri().path().trim_matches('/').to_owned(),
+    };
+    if path == OPEN || !served.areas.private(&path) {
+        let restricted = served.areas.restrict() && path.starts_with("1.0");
+        let mut response = next.run(request).await;
+        if restricted {
+            keep_private(&mut response);
+        }
+        return response;
+    }
+    if let Err(why) = served.areas.read(caller(&request), &path) {
+        return denied(why);
+    }
+    let mut response = next.run(request).await;
+    keep_private(&mut response);
+    response
+}
+
+/// Who sent a request.
+pub(super) fn caller(request: &Request) -> Caller {
+    let certificate = request.extensions().get::<Peer>().and_then(|peer| peer.certificate);
+    Caller::of(request.headers(), certificate)
+}
+
+/// Whether the caller may know of a product, as documents name it.
+pub(super) fn may_see(served: &Served, caller: Caller, product: &str) -> bool {
+    let path = format!("images/{}", product.replace(':', "/"));
+    !served.areas.private(&path) || served.areas.read(caller, &path).is_ok()
+}
+
+/// The images the caller may see. May block.
+pub(super) fn visible(served: &Served, caller: Caller) -> io::Result<Arc<Offer>> {
+    let offer = served.offers.now(&served.site)?;
+    if !served.areas.restrict() {
+        return Ok(offer);
+    }
+    Ok(Arc::new(offer.only(|path| served.areas.read(caller, path).is_ok())))
+}
