@@ -135,7 +135,8 @@ fn an_address_that_names_an_image_is_followed_over_https_only() {
     let home = &forms.home;
     let (hash, other) = (forms.hash(&["image/unified.tar.gz"]), "0".repeat(64));
     shell(
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=x \
+        "printf '[req]\\ndistinguished_name = d\\n[d]\\n' >\"$D/conf\"
+         openssl req -x509 -config \"$D/conf\" -addext basicConstraints=critical,CA:FALSE -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=x \
          -addext subjectAltName=IP:127.0.0.1 -keyout \"$D/tls.key\" -out \"$D/tls.crt\" 2>&1",
         &[("D", home.path())],
     );
