@@ -61,8 +61,6 @@ fn completed(arg: Arg, group: &str) -> Arg {
         }
         ("image", "aliases" | "from") => ArgValueCompleter::new(names::aliases),
         ("remote", "name" | "names") => ArgValueCompleter::new(names::remotes),
-        ("launch" | "create" | "network" | "profile", "name" | "names") => return arg,
-        (_, "container" | "containers") => ArgValueCompleter::new(names::containers),
         (
             "start" | "stop" | "restart" | "pause" | "resume" | "delete" | "info" | "exec" | "shell"
             | "console" | "logs" | "snapshot" | "restore" | "copy" | "publish" | "rename" | "config",
