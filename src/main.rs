@@ -17,6 +17,7 @@ use cli::{Cli, Command};
 fn main() -> ExitCode {
     // This very program, started again, is the inside of its sandboxes.
     millstream_runtime::init();
+    commands::completion::answer();
     let result = if LxcTemplate::is_called() { commands::lxc_template::run() } else { run(&Cli::parse()) };
     match result {
         Ok(code) => code,
@@ -43,6 +44,8 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Instance(command) => return commands::instance::run(command, cli.quiet),
         Command::Remote(command) => commands::remote::run(command, cli.quiet)?,
         Command::Image(command) => commands::image::run(command, cli.quiet)?,
+        Command::Completion(command) => commands::completion::script(command)?,
+        Command::Man(command) => commands::completion::man(command)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,7 +14,7 @@ use crate::catalogue::{Catalogue, CatalogueImage};
 use crate::detect;
 use crate::documents::{self, Reader};
 use crate::fetch::{self, Keep};
-use crate::http::HttpOptions;
+use crate::http::{HttpClient, HttpOptions};
 use crate::lxc;
 use crate::query::{ImageName, ImageRef, Place, names_product};
 use crate::remotes::{self, Protocol, Remote, RemoteName, Remotes, Trust};
@@ -89,6 +89,11 @@ impl Client {
         let store = Arc::new(Store::open(&self.config.store)?);
         *slot = Some(store.clone());
         Ok(store)
+    }
+
+    /// Fetches from addresses of no remote.
+    pub(crate) fn http(&self) -> Result<HttpClient> {
+        HttpClient::new(&self.config.http)
     }
 
     /// The remotes as the file has them now.

@@ -206,6 +206,7 @@ fn record(remote: &str, image: &CatalogueImage, keep: Keep) -> Record {
         stored: now,
         cached: keep.cached,
         auto_update: keep.auto_update,
+        public: false,
         uncompressed: None,
     }
 }

@@ -1,7 +1,9 @@
 //! SHA-256 digests, image fingerprints, and small adapters that hash or bound what passes through.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read, Write};
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -102,6 +104,17 @@ impl Fingerprint {
     /// The fingerprint of a split image.
     pub fn of_split(metadata: impl Read, rootfs: impl Read) -> io::Result<Self> {
         Sha256Digest::of_reader(metadata.chain(rootfs)).map(|(digest, _)| Self(digest))
+    }
+
+    /// The fingerprint of an image's files; of a unified image both are the same one.
+    pub fn of_files(metadata: &Path, rootfs: &Path) -> Result<Self> {
+        let open = |path: &Path| File::open(path).map_err(Error::io(path));
+        let found = if metadata == rootfs {
+            Sha256Digest::of_reader(open(rootfs)?).map(|(digest, _)| Self(digest))
+        } else {
+            Self::of_split(open(metadata)?, open(rootfs)?)
+        };
+        found.map_err(Error::io(rootfs))
     }
 
     /// The digest itself.

@@ -122,8 +122,17 @@ Examples:
         /// Of a remote: every architecture and every serial, not only the newest for this machine
         #[arg(short, long)]
         all: bool,
+        /// Columns of the table, a letter each: l alias, L all aliases, f and F fingerprint, o os, r release,
+        /// v variant, a architecture, n serial, s size, p public, d description, t type, u when it came
+        #[arg(short, long, default_value = "lforvans")]
+        columns: String,
         #[command(flatten)]
         output: Output,
+    },
+    /// Change what is said of an image of the local store in an editor, or by YAML on standard input
+    Edit {
+        /// Image
+        image: String,
     },
     /// Show one image
     #[command(visible_alias = "show", after_help = NAMES)]
@@ -136,6 +145,14 @@ Examples:
     /// Fetch an image into the local store, verified; prints its fingerprint
     #[command(after_help = NAMES)]
     Copy(CopyImage),
+    /// Bring an image into the local store that no remote offers; prints its fingerprint
+    #[command(after_help = "\
+Examples:
+  millstream image import unified.tar.xz --alias mine
+  millstream image import lxd.tar.xz rootfs.squashfs os=Mine release=1
+  millstream image import ./debian-bookworm-amd64 --alias debian
+  millstream image import https://images.example.org/debian/bookworm")]
+    Import(ImportImage),
     /// Delete images from the local store, with their aliases
     #[command(visible_alias = "rm")]
     Delete {
@@ -213,6 +230,22 @@ pub struct CopyImage {
     /// Let `image refresh` follow newer serials of it
     #[arg(long)]
     pub auto_update: bool,
+}
+
+#[derive(Args)]
+pub struct ImportImage {
+    /// A unified image; a metadata archive; a directory that a build made, or an OCI layout; or https://,
+    /// where LXD-Image-URL and LXD-Image-Hash are answered
+    pub source: String,
+    /// The root file system, where the source is a metadata archive; properties
+    #[arg(value_name = "ROOTFS | KEY=VALUE")]
+    pub more: Vec<String>,
+    /// Name for it here; taken from the image that has it. May be given several times
+    #[arg(long, value_name = "NAME")]
+    pub alias: Vec<String>,
+    /// Mark it as one that everybody may see
+    #[arg(long)]
+    pub public: bool,
 }
 
 #[derive(Subcommand)]

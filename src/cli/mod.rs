@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod client;
+pub mod completion;
 pub mod daily;
 pub mod files;
 pub mod instance;
@@ -87,6 +88,14 @@ pub enum Command {
     /// Find, fetch and keep images
     #[command(subcommand)]
     Image(client::Image),
+    /// Print the script that completes commands and names in a shell
+    ///
+    /// `cargo xtask install` puts it where the shells look. Remotes, aliases, fingerprints and containers
+    /// are completed as they are at that moment.
+    #[command(after_help = completion::EXAMPLES)]
+    Completion(completion::Completion),
+    /// Write the man pages into a directory
+    Man(completion::Man),
     #[command(flatten)]
     Instance(instance::Instance),
 }

@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod client;
+pub mod completion;
 pub mod daily;
 pub mod image;
 pub mod instance;

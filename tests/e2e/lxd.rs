@@ -67,7 +67,7 @@ fn imports_unified_and_squashfs_images_and_launches_one() {
 }
 
 /// The smallest system there is.
-fn busybox(root: &Path) {
+pub fn busybox(root: &Path) {
     for directory in ["bin", "sbin", "etc", "dev", "proc", "sys", "tmp"] {
         fs::create_dir_all(root.join(directory)).unwrap();
     }

@@ -5,7 +5,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod comfort;
 mod images;
+mod import;
 mod instances;
 mod lxc;
 mod lxc_template;

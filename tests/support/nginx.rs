@@ -18,6 +18,11 @@ pub struct Nginx {
 impl Nginx {
     /// Serves `root` over TLS with the given certificate and key.
     pub fn start(root: &Path, certificate: &Path, key: &Path) -> Self {
+        Self::with(root, certificate, key, "")
+    }
+
+    /// The same with further directives of the server.
+    pub fn with(root: &Path, certificate: &Path, key: &Path, more: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("ms-nginx-").tempdir().unwrap();
         fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         // nginx takes no port of the system's choice: ask for a free one and pass it on.
@@ -29,7 +34,7 @@ impl Nginx {
              http {{ access_log off; client_body_temp_path {at}/body; proxy_temp_path {at}/proxy;\n\
              fastcgi_temp_path {at}/fastcgi; uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi;\n\
              server {{ listen 127.0.0.1:{port} ssl; root {root};\n\
-             ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3; }} }}\n",
+             ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3; {more} }} }}\n",
             root = root.display(),
             certificate = certificate.display(),
             key = key.display(),

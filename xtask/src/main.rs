@@ -104,7 +104,25 @@ fn install() -> Result<(), String> {
             run(Command::new("ln").args(["-sfn", "/usr/local/bin/millstream", &link]))?;
         }
     }
-    Ok(())
+    install_help()
+}
+
+/// Completion and man pages, from the program that is there now.
+fn install_help() -> Result<(), String> {
+    const PROGRAM: &str = "/usr/local/bin/millstream";
+    const SCRIPTS: [(&str, &str); 3] = [
+        ("bash", "/usr/local/share/bash-completion/completions/millstream"),
+        ("zsh", "/usr/local/share/zsh/site-functions/_millstream"),
+        ("fish", "/usr/local/share/fish/vendor_completions.d/millstream.fish"),
+    ];
+    for (shell, path) in SCRIPTS {
+        let script = Command::new(PROGRAM).args(["completion", shell]).output().map_err(|e| e.to_string())?;
+        let dir = Path::new(path).parent().unwrap_or(Path::new("/"));
+        std::fs::create_dir_all(dir)
+            .and_then(|()| std::fs::write(path, script.stdout))
+            .map_err(|e| format!("{path}: {e}"))?;
+    }
+    run(Command::new(PROGRAM).args(["man", "/usr/local/share/man/man1"]))
 }
 
 fn cargo(args: &[&str]) -> Result<(), String> {

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use millstream_image::archive::{Devices, ExtractOptions, extract};
-use millstream_image::{Serial, Sha256Digest, atomic, manifest};
+use millstream_image::{Architecture, Serial, Sha256Digest, atomic, manifest};
 use millstream_runtime::CancelToken;
 
 use crate::build::Built;
@@ -17,7 +17,7 @@ use crate::format::Formats;
 use crate::output::{self, Output};
 use crate::recipe::Resolved;
 use crate::rootfs::Rootfs;
-use crate::source::Origin;
+use crate::source::{Origin, oci};
 use crate::staging::{self, Staging};
 use crate::{Error, Result};
 
@@ -100,12 +100,15 @@ impl Packing<'_> {
     fn run(&self, source: &Path, work: &Path) -> Result<Option<manifest::Manifest>> {
         let formats = self.options.formats;
         let unpacked = work.join("rootfs");
-        let (root, sources) = if source.is_dir() {
-            (source.to_path_buf(), Vec::new())
-        } else {
+        let (root, sources) = if !source.is_dir() {
             (self.options.stage)("unpack");
             let sources = vec![self.unpack(source, &unpacked)?];
+            self.apply_layers(work, &unpacked)?;
             (unpacked.clone(), sources)
+        } else if self.unpack_layers(source, &unpacked)? {
+            (unpacked.clone(), Vec::new())
+        } else {
+            (source.to_path_buf(), Vec::new())
         };
         let rootfs = Rootfs::open(&root)?;
         let newest = tree::newest(&root)?;
@@ -150,6 +153,22 @@ impl Packing<'_> {
         extract(open()?, target, &options)?;
         let (sha256, _) = Sha256Digest::of_reader(open()?).map_err(Error::io(source))?;
         Ok(manifest::Source { url: name(source), name: name(source), sha256 })
+    }
+
+    /// What was unpacked may have been the archive of an OCI layout: then the root file system is in that.
+    fn apply_layers(&self, work: &Path, unpacked: &Path) -> Result<()> {
+        let layout = work.join("layout");
+        fs::rename(unpacked, &layout).map_err(Error::io(&layout))?;
+        if self.unpack_layers(&layout, unpacked)? {
+            return fs::remove_dir_all(&layout).map_err(Error::io(&layout));
+        }
+        fs::rename(&layout, unpacked).map_err(Error::io(&layout))
+    }
+
+    fn unpack_layers(&self, layout: &Path, root: &Path) -> Result<bool> {
+        let given = self.options.overrides.iter().find_map(|text| text.strip_prefix("image.architecture="));
+        let architecture = given.map_or_else(|| Ok(Architecture::host()), str::parse)?;
+        oci::unpack_if_image(layout, root, architecture, self.options.cancel)
     }
 
     /// Templates of the metadata. What else a recipe does to a root file system is left aside.

@@ -6,7 +6,7 @@ pub(crate) mod debootstrap;
 mod http;
 mod iso;
 mod layouts;
-mod oci;
+pub(crate) mod oci;
 mod pkgtools;
 mod remote;
 mod rootfs;

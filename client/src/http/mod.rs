@@ -193,6 +193,19 @@ impl HttpClient {
         Ok(Some(header.unwrap_or_default().to_owned()))
     }
 
+    /// Asks for the headers of `url` alone, with further headers in the question. Tells also at which
+    /// address, after redirections, they were.
+    pub(crate) async fn head(&self, url: &str, headers: &HeaderMap) -> Result<(Url, HeaderMap)> {
+        check_url(url)?;
+        let request = self.inner.head(url).headers(headers.clone()).send();
+        let answer = tokio::time::timeout(self.pace.window, request).await;
+        let response = answer.map_err(|_| silent(url, self.pace))?.map_err(|e| network(url, &e))?;
+        if !response.status().is_success() {
+            return Err(Error::Status { url: shown(url), status: response.status().as_u16() });
+        }
+        Ok((response.url().clone(), response.headers().clone()))
+    }
+
     /// Fetches a document into memory; one larger than `cap` bytes is an error.
     pub async fn document(&self, url: &str, cap: u64) -> Result<Vec<u8>> {
         check_url(url)?;

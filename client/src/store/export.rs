@@ -1,11 +1,12 @@
 //! Copying an image out of the store.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use millstream_image::digest::HashingReader;
+use millstream_image::digest::HashingWriter;
 use millstream_image::{Fingerprint, atomic};
 use tempfile::NamedTempFile;
 
@@ -13,11 +14,13 @@ use super::{Store, StoredImage};
 use crate::{Error, Result};
 
 const METADATA: &str = "lxd.tar.xz";
+/// What a fetch calls it.
+const FETCHED_METADATA: &str = "metadata.tar.xz";
 
 impl Store {
-    /// Copies an image's files into `dir`, made if missing, as `lxd.tar.xz` and under the root
-    /// file system's own name. What is written has been hashed on the way: it is the image, or
-    /// nothing is there. Files of those names are replaced.
+    /// Copies an image's files into `dir`, made if missing, as `lxd.tar.xz` and under the root file
+    /// system's own name, or as `unified.tar.xz`. What is written has been hashed on the way: it is the
+    /// image, or nothing is there. Files of those names are replaced.
     pub fn export(&self, image: &StoredImage, dir: &Path) -> Result<Vec<PathBuf>> {
         fs::create_dir_all(dir).map_err(Error::io(dir))?;
         let image = &self.complete(image)?;
@@ -28,23 +31,44 @@ impl Store {
                 .tempfile_in(dir)
                 .map_err(Error::io(dir))
         };
-        let (mut metadata, mut rootfs) = (temp()?, temp()?);
-        let split = image.metadata.metadata().map_err(Error::io(&image.metadata))?.len();
-        let mut both = HashingReader::new(open(&image.metadata)?.chain(open(&image.rootfs)?));
-        io::copy(&mut both.by_ref().take(split), &mut metadata).map_err(Error::io(dir))?;
-        io::copy(&mut both, &mut rootfs).map_err(Error::io(dir))?;
-        let found = Fingerprint::new(both.finish());
+        let mut written = Vec::new();
+        let mut hash = HashingWriter::new(io::sink());
+        let sources = [&image.metadata, &image.rootfs];
+        for source in if image.is_unified() { &sources[1..] } else { &sources[..] } {
+            let mut out = temp()?;
+            io::copy(&mut open(source)?, &mut Both(&mut hash, &mut out)).map_err(Error::io(dir))?;
+            written.push((out, dir.join(exported_name(source))));
+        }
+        let found = Fingerprint::new(hash.finish().1);
         if found != image.fingerprint {
             return Err(self.damaged_image(image, found));
         }
-        let name = image.rootfs.file_name().unwrap_or_default();
-        let files = vec![dir.join(METADATA), dir.join(name)];
-        for (temp, file) in [metadata, rootfs].into_iter().zip(&files) {
-            persist(temp, file)?;
-        }
+        let files = written.iter().map(|(_, file)| file.clone()).collect();
+        written.into_iter().try_for_each(|(temp, file)| persist(temp, &file))?;
         atomic::sync_dir(dir)?;
         Ok(files)
     }
+}
+
+/// Writes to both.
+struct Both<'a>(&'a mut HashingWriter<io::Sink>, &'a mut NamedTempFile);
+
+impl Write for Both<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let count = self.1.write(buffer)?;
+        self.0.write_all(&buffer[..count])?;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.1.flush()
+    }
+}
+
+/// The name others know a file by.
+fn exported_name(source: &Path) -> &OsStr {
+    let name = source.file_name().unwrap_or_default();
+    if name == FETCHED_METADATA { OsStr::new(METADATA) } else { name }
 }
 
 fn persist(temp: NamedTempFile, file: &Path) -> Result<()> {

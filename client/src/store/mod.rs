@@ -57,7 +57,7 @@ pub struct Record {
     pub fingerprint: Fingerprint,
     /// File name of the metadata archive.
     pub metadata: String,
-    /// File name of the root file system's archive.
+    /// File name of the root file system's archive; of a unified image, that of the metadata.
     pub rootfs: String,
     /// Bytes of both.
     pub size: u64,
@@ -73,6 +73,9 @@ pub struct Record {
     pub cached: bool,
     /// Whether newer serials are to be fetched by themselves.
     pub auto_update: bool,
+    /// Whether everybody may see it.
+    #[serde(default)]
+    pub public: bool,
     /// SHA-256 of the uncompressed root file system, where a delta made that and the compressed file
     /// has not been made yet; see [`Store::complete`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -86,7 +89,7 @@ pub struct StoredImage {
     pub fingerprint: Fingerprint,
     /// The metadata archive (`lxd.tar.xz`, `incus.tar.xz`).
     pub metadata: PathBuf,
-    /// The root file system's archive.
+    /// The root file system's archive; of a unified image, the same file as the metadata.
     pub rootfs: PathBuf,
     /// Bytes of both.
     pub size: u64,
@@ -106,6 +109,8 @@ pub struct StoredImage {
     pub cached: bool,
     /// Whether newer serials are to be fetched by themselves.
     pub auto_update: bool,
+    /// Whether everybody may see it.
+    pub public: bool,
     /// SHA-256 of the uncompressed root file system, where a delta made that and the compressed file
     /// has not been made yet; see [`Store::complete`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -113,6 +118,11 @@ pub struct StoredImage {
 }
 
 impl StoredImage {
+    /// Whether metadata and root file system are one archive.
+    pub fn is_unified(&self) -> bool {
+        self.metadata == self.rootfs
+    }
+
     /// Whether it passes all filters.
     pub fn matches(&self, filters: &[Filter]) -> bool {
         let image =
@@ -283,8 +293,7 @@ impl Store {
         fingerprint: Fingerprint,
         change: impl FnOnce(&mut BTreeMap<String, String>),
     ) -> Result<()> {
-        let _lock = self.lock(fingerprint)?;
-        self.change_record(fingerprint, |record| {
+        self.change(fingerprint, |record| {
             let architecture = record.properties.get("architecture").cloned();
             change(&mut record.properties);
             if record.properties.get("architecture") != architecture.as_ref() {
@@ -292,6 +301,30 @@ impl Store {
             }
             Ok(())
         })
+    }
+
+    /// Sets whether everybody may see an image.
+    pub fn set_public(&self, fingerprint: Fingerprint, public: bool) -> Result<()> {
+        self.change(fingerprint, |record| {
+            record.public = public;
+            Ok(())
+        })
+    }
+
+    /// Changes what is recorded of an image.
+    pub(crate) fn change(
+        &self,
+        fingerprint: Fingerprint,
+        change: impl FnOnce(&mut Record) -> Result<()>,
+    ) -> Result<()> {
+        let _lock = self.lock(fingerprint)?;
+        self.change_record(fingerprint, change)
+    }
+
+    /// A directory of the store's own for files whose fingerprint nobody knows yet.
+    pub(crate) fn new_incoming(&self) -> Result<tempfile::TempDir> {
+        let dir = self.dir.join(STAGING);
+        tempfile::Builder::new().prefix("import-").tempdir_in(&dir).map_err(Error::io(&dir))
     }
 
     /// Changes what is recorded of an image, which the caller has locked.
@@ -343,9 +376,7 @@ impl Store {
         if let Some(expected) = image.uncompressed {
             return self.verify_uncompressed(image, expected);
         }
-        let open = |path: &Path| File::open(path).map_err(Error::io(path));
-        let found = Fingerprint::of_split(open(&image.metadata)?, open(&image.rootfs)?);
-        let found = found.map_err(Error::io(&image.rootfs))?;
+        let found = Fingerprint::of_files(&image.metadata, &image.rootfs)?;
         if found == image.fingerprint {
             return Ok(());
         }
@@ -384,6 +415,7 @@ impl Store {
             last_used: state.last_used,
             cached: record.cached,
             auto_update: record.auto_update,
+            public: record.public,
             uncompressed: record.uncompressed,
         }
     }

@@ -17,6 +17,7 @@ fn record(text: &str) -> Record {
         stored: DateTime::from_timestamp(1_700_000_000, 0).unwrap(),
         cached: false,
         auto_update: false,
+        public: false,
         uncompressed: None,
     }
 }

@@ -14,7 +14,7 @@ use rustix::fs::{self, FileType, Mode, OFlags};
 use super::layer::{Layer, Met};
 use super::reader::{Entry, Kind, Reader};
 use super::tree::{self, Tree};
-use super::{Limits, archive_error, decoder, entry_error, shift::shift};
+use super::{Limits, archive_error, decoder, entry_error, inspect::below_root, shift::shift};
 use crate::digest::HashingReader;
 use crate::{Error, Result, Sha256Digest};
 
@@ -60,11 +60,13 @@ pub struct ExtractOptions {
     pub devices: Devices,
     /// Owners.
     pub ownership: Ownership,
+    /// Whether it is a unified image, of which only what `rootfs/` holds is unpacked.
+    pub unified: bool,
 }
 
 impl Default for ExtractOptions {
     fn default() -> Self {
-        Self { limits: Limits::default(), devices: Devices::Skip, ownership: Ownership::Keep }
+        Self { limits: Limits::default(), devices: Devices::Skip, ownership: Ownership::Keep, unified: false }
     }
 }
 
@@ -173,8 +175,11 @@ impl Extractor<'_> {
             if self.layer.is_some() { Reader::of_layer(input, limits) } else { Reader::new(input, limits) };
         let mut entries = 0;
         while let Some(entry) = reader.next_entry()? {
-            self.place(entry, &mut reader)?;
             entries += 1;
+            let entry = if self.options.unified { below_root(entry)? } else { Some(entry) };
+            if let Some(entry) = entry {
+                self.place(entry, &mut reader)?;
+            }
         }
         self.finish_directories()?;
         fs::syncfs(self.tree.root()).map_err(|e| Error::io(self.target)(e.into()))?;

@@ -12,49 +12,75 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Component, Path, PathBuf};
 
-use millstream_image::archive::{self, Devices, ExtractOptions, Ownership};
+use millstream_image::archive::{self, Devices, ExtractOptions, Member, Ownership};
 use millstream_image::metadata::Metadata;
 use millstream_image::{Architecture, Error as ImageError, Fingerprint, atomic};
 
 use super::idmap::IdMap;
 use super::lock::DirLock;
+use super::squashfs;
 use crate::{Error, Result};
 
 /// The directory of unpacked images below that of the containers.
 pub const DIRECTORY: &str = "images";
 
-/// An image as files: split, as LXD and Incus have it.
+const METADATA: [&str; 2] = ["lxd.tar.xz", "incus.tar.xz"];
+const ROOTFS: &str = "rootfs.tar.xz";
+const UNIFIED: [&str; 4] = ["unified.tar.xz", "unified.tar.zst", "unified.tar.gz", "unified.tar"];
+
+/// An image as files, as LXD and Incus have it: metadata and root file system, or both in one.
 #[derive(Clone, Debug)]
 pub struct ImageFiles {
     /// SHA-256 of metadata and root file system, one after the other.
     pub fingerprint: Fingerprint,
     /// `lxd.tar.xz` or `incus.tar.xz`: `metadata.yaml` and templates.
     pub metadata: PathBuf,
-    /// `rootfs.tar.xz`, in any compression.
+    /// `rootfs.tar.xz`, in any compression. Of a unified image, the same file as the metadata.
     pub rootfs: PathBuf,
 }
 
 impl ImageFiles {
     /// Looks into a directory as `millstream build` leaves it: `lxd.tar.xz` or `incus.tar.xz` beside
-    /// `rootfs.tar.xz`. Reads both to compute the fingerprint.
+    /// `rootfs.tar.xz`, or `unified.tar.xz` alone. Reads them to compute the fingerprint.
     pub fn in_directory(dir: &Path) -> Result<Self> {
-        let names = ["lxd.tar.xz", "incus.tar.xz"];
-        let metadata = names.map(|name| dir.join(name)).into_iter().find(|path| path.is_file());
-        let metadata = metadata.unwrap_or_else(|| dir.join(names[0]));
-        let rootfs = dir.join("rootfs.tar.xz");
-        let open = |path: &Path| File::open(path).map_err(Error::io(path));
-        let fingerprint = Fingerprint::of_split(open(&metadata)?, open(&rootfs)?).map_err(Error::io(dir))?;
-        Ok(Self { fingerprint, metadata, rootfs })
+        let present = |names: &[&'static str]| names.iter().copied().find(|name| dir.join(name).is_file());
+        let (metadata, rootfs) = match (present(&METADATA), present(&UNIFIED)) {
+            (None, Some(unified)) => (unified, unified),
+            (metadata, _) => (metadata.unwrap_or(METADATA[0]), ROOTFS),
+        };
+        let (metadata, rootfs) = (dir.join(metadata), dir.join(rootfs));
+        Ok(Self { fingerprint: Fingerprint::of_files(&metadata, &rootfs)?, metadata, rootfs })
     }
 }
 
 impl ImageFiles {
     /// What `metadata.yaml` says about it.
     pub fn properties(&self) -> Result<BTreeMap<String, String>> {
-        let file = File::open(&self.metadata).map_err(Error::io(&self.metadata))?;
-        let mut members = archive::read_small(file)?;
+        let mut members = self.members()?;
         let text = members.remove(Path::new("metadata.yaml")).map(|member| member.data);
         Ok(Metadata::parse(&text.unwrap_or_default())?.properties)
+    }
+
+    fn is_unified(&self) -> bool {
+        self.metadata == self.rootfs
+    }
+
+    /// `metadata.yaml` and the templates.
+    fn members(&self) -> Result<BTreeMap<PathBuf, Member>> {
+        let file = File::open(&self.metadata).map_err(Error::io(&self.metadata))?;
+        if self.is_unified() {
+            return Ok(archive::inspect(file, &archive::Limits::default())?.metadata);
+        }
+        Ok(archive::read_small(file)?)
+    }
+
+    /// Unpacks the root file system into `target`, which must not exist.
+    fn unpack(&self, target: &Path, ownership: Ownership) -> Result<()> {
+        let mut file = File::open(&self.rootfs).map_err(Error::io(&self.rootfs))?;
+        if squashfs::begins(&mut file).map_err(Error::io(&self.rootfs))? {
+            return squashfs::as_tar(&self.rootfs, |tar| extract(tar, target, ownership, false));
+        }
+        extract(file, target, ownership, self.is_unified())
     }
 }
 
@@ -116,8 +142,8 @@ impl UnpackedImage {
 
 fn unpack_once(images: &Path, image: Unpacked, files: &ImageFiles) -> Result<()> {
     let Some(staging) = Staging::begin(images, image)? else { return Ok(()) };
-    let rootfs = File::open(&files.rootfs).map_err(Error::io(&files.rootfs))?;
-    staging.fill(rootfs)?.finish(&files.metadata)
+    files.unpack(&staging.rootfs(), staging.ownership())?;
+    staging.finish(files)
 }
 
 /// A directory in which an image is unpacked, locked, and removed unless it is finished.
@@ -147,14 +173,21 @@ impl Staging {
 
     /// Unpacks the root file system. Ends with a sync of the file system.
     fn fill(self, rootfs: impl Read + Send) -> Result<Self> {
-        let ownership = self.image.ids.map_or(Ownership::Keep, shifted);
-        extract(rootfs, &self.path.join("rootfs"), ownership)?;
+        extract(rootfs, &self.rootfs(), self.ownership(), false)?;
         Ok(self)
     }
 
+    fn rootfs(&self) -> PathBuf {
+        self.path.join("rootfs")
+    }
+
+    fn ownership(&self) -> Ownership {
+        self.image.ids.map_or(Ownership::Keep, shifted)
+    }
+
     /// Puts the metadata beside it, and the whole in its place.
-    fn finish(mut self, metadata: &Path) -> Result<()> {
-        describe(&self.path, metadata)?;
+    fn finish(mut self, files: &ImageFiles) -> Result<()> {
+        describe(&self.path, files)?;
         atomic::rename(&self.path, &self.dir)?;
         self.finished = true;
         Ok(())
@@ -189,7 +222,7 @@ impl Prepared {
         if self.0.image.fingerprint != files.fingerprint {
             return Ok(()); // Another image: it goes.
         }
-        self.0.finish(&files.metadata)
+        self.0.finish(files)
     }
 }
 
@@ -199,9 +232,8 @@ impl std::fmt::Debug for Prepared {
     }
 }
 
-fn describe(staging: &Path, metadata: &Path) -> Result<()> {
-    let file = File::open(metadata).map_err(Error::io(metadata))?;
-    let members = archive::read_small(file)?;
+fn describe(staging: &Path, files: &ImageFiles) -> Result<()> {
+    let members = files.members()?;
     let is_template = |path: &Path| {
         let mut parts = path.components();
         parts.next() == Some(Component::Normal("templates".as_ref()))
@@ -221,7 +253,7 @@ fn describe(staging: &Path, metadata: &Path) -> Result<()> {
         }
     }
     let yaml = yaml.ok_or_else(|| ImageError::Document {
-        document: metadata.display().to_string(),
+        document: files.metadata.display().to_string(),
         reason: "it holds no metadata.yaml".into(),
     })?;
     write(&staging.join("metadata.yaml"), &yaml)?;
@@ -236,17 +268,17 @@ fn write(path: &Path, data: &[u8]) -> Result<()> {
 
 /// Unpacks a root file system into `target`, which must not exist, with its ids moved into a
 /// container's range: for kernels and file systems that cannot map ids.
-pub fn extract_shifted(rootfs: &Path, target: &Path, map: IdMap) -> Result<()> {
-    extract(File::open(rootfs).map_err(Error::io(rootfs))?, target, shifted(map))
+pub fn extract_shifted(files: &ImageFiles, target: &Path, map: IdMap) -> Result<()> {
+    files.unpack(target, shifted(map))
 }
 
 fn shifted(map: IdMap) -> Ownership {
     Ownership::Shift { base: map.base, count: map.count }
 }
 
-fn extract(rootfs: impl Read + Send, target: &Path, ownership: Ownership) -> Result<()> {
+fn extract(rootfs: impl Read + Send, target: &Path, ownership: Ownership, unified: bool) -> Result<()> {
     fs::create_dir(target).map_err(Error::io(target))?;
-    let options = ExtractOptions { devices: Devices::Skip, ownership, ..ExtractOptions::default() };
+    let options = ExtractOptions { devices: Devices::Skip, ownership, unified, ..ExtractOptions::default() };
     archive::extract(rootfs, target, &options)?;
     Ok(())
 }

@@ -51,6 +51,7 @@ mod relay;
 mod rootfs;
 mod runtime;
 mod seccomp;
+mod squashfs;
 mod storage;
 mod supervise;
 mod sys;

@@ -201,7 +201,7 @@ impl Runtime {
         if let Err(reason) = shared {
             config.base = Base::Copied { reason };
             let layers = self.layers(staging, config);
-            extract_shifted(&files.rootfs, &layers.lower, config.idmap)?;
+            extract_shifted(files, &layers.lower, config.idmap)?;
             // As where the containers are on an overlay themselves.
             if let Err(reason) = probe::can_share(&layers) {
                 config.base = Base::Plain { reason };

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::bail;
-use chrono::Utc;
-use millstream_client::store::Record;
+use millstream_client::{ImportOptions, ImportSource, NoProgress};
 use millstream_image::Alias;
 use millstream_runtime::{ImageFiles, Runtime};
 
@@ -13,8 +12,6 @@ use crate::cli::storage::Publish;
 use crate::commands::client;
 use crate::output;
 use crate::paths::Paths;
-
-const FILES: [&str; 2] = ["lxd.tar.xz", "rootfs.tar.xz"];
 
 pub fn run(runtime: &Runtime, args: &Publish, quiet: bool) -> anyhow::Result<()> {
     let (name, snapshot) = super::storage::split(&args.name)?;
@@ -43,34 +40,7 @@ pub fn run(runtime: &Runtime, args: &Publish, quiet: bool) -> anyhow::Result<()>
 /// Makes it an image of the store.
 fn store(image: &ImageFiles, aliases: &[Alias]) -> anyhow::Result<()> {
     let client = client::open();
-    let store = client.store()?;
-    let properties = image.properties()?;
-    if let Some(staging) = client::block_on(store.stage(image.fingerprint))?? {
-        let mut size = 0;
-        for (path, file) in [&image.metadata, &image.rootfs].into_iter().zip(FILES) {
-            size += fs::metadata(path)?.len();
-            fs::rename(path, staging.dir().join(file))?;
-        }
-        let now = Utc::now();
-        store.commit(
-            staging,
-            &Record {
-                fingerprint: image.fingerprint,
-                metadata: FILES[0].into(),
-                rootfs: FILES[1].into(),
-                size,
-                properties,
-                origin: None,
-                created: now,
-                stored: now,
-                cached: false,
-                auto_update: false,
-                uncompressed: None,
-            },
-        )?;
-    }
-    for alias in aliases {
-        store.add_alias(alias, image.fingerprint, true)?;
-    }
-    Ok(())
+    let source = ImportSource::Files(vec![image.metadata.clone(), image.rootfs.clone()]);
+    let image = client::block_on(client.import(source, ImportOptions::default(), &NoProgress))??;
+    Ok(client.add_aliases(&image, aliases, true)?)
 }

@@ -161,14 +161,37 @@ pub fn pair(text: &str) -> anyhow::Result<(String, String)> {
 
 /// The YAML on standard input, or what an editor makes of `value`.
 pub fn edit<T: Serialize + DeserializeOwned>(value: &T) -> anyhow::Result<T> {
-    let mut text = String::new();
-    if std::io::stdin().is_terminal() {
-        let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
-        fs::write(file.path(), serde_yaml_ng::to_string(value)?)?;
-        super::editor(file.path())?;
-        text = fs::read_to_string(file.path())?;
-    } else {
+    edit_checked(value, |_| Ok(()))
+}
+
+/// As [`edit`], of what passes `check`. An editor is opened again on what does not, if the user likes; else
+/// the text is kept in a file.
+pub fn edit_checked<T: Serialize + DeserializeOwned>(
+    value: &T,
+    check: impl Fn(&T) -> anyhow::Result<()>,
+) -> anyhow::Result<T> {
+    let read = |text: &str| {
+        let value = serde_yaml_ng::from_str(text).map_err(anyhow::Error::from);
+        value.and_then(|value| check(&value).map(|()| value))
+    };
+    if !std::io::stdin().is_terminal() {
+        let mut text = String::new();
         std::io::stdin().read_to_string(&mut text)?;
+        return read(&text).context("nothing has changed, as this is not what it should be");
     }
-    serde_yaml_ng::from_str(&text).context("nothing has changed, as this is not what it should be")
+    let file = tempfile::Builder::new().prefix("millstream-").suffix(".yaml").tempfile()?;
+    fs::write(file.path(), serde_yaml_ng::to_string(value)?)?;
+    loop {
+        super::editor(file.path())?;
+        let error = match read(&fs::read_to_string(file.path())?) {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        eprint!("{error:#}\nPress Enter to edit it again, or type q to give up: ");
+        let mut answer = String::new();
+        if std::io::stdin().read_line(&mut answer)? == 0 || !answer.trim().is_empty() {
+            let (_, path) = file.keep()?;
+            return Err(error.context(format!("nothing has changed; your text is in {}", path.display())));
+        }
+    }
 }

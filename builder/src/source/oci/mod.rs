@@ -31,6 +31,22 @@ pub(super) struct Wanted<'a> {
     pub(super) cancel: &'a CancelToken,
 }
 
+/// Unpacks the image of an OCI layout, or of what `docker save` packs, into `root`, which must not exist.
+/// Does nothing, and says so by `false`, when `directory` holds none.
+pub(crate) fn unpack_if_image(
+    directory: &Path,
+    root: &Path,
+    architecture: Architecture,
+    cancel: &CancelToken,
+) -> Result<bool> {
+    if !is_image(directory) {
+        return Ok(false);
+    }
+    std::fs::create_dir(root).map_err(Error::io(root))?;
+    unpack_directory(directory, root, &Wanted { architecture, tag: None, cancel })?;
+    Ok(true)
+}
+
 /// An image whose parts are here, verified.
 struct Image {
     digest: Digest,

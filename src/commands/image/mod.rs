@@ -1,9 +1,14 @@
 //! `millstream image`.
 
+mod columns;
+mod edit;
+mod import;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use chrono::{DateTime, Utc};
 use millstream_client::catalogue::Catalogue;
 use millstream_client::{
     CatalogueImage, Client, Filter, ImageName, ImageRef, Keep, Place, Resolved, StoredImage,
@@ -16,16 +21,21 @@ use serde_json::json;
 use crate::cli::Output;
 use crate::cli::client::{Alias, CopyImage, Image};
 use crate::commands::client;
-use crate::output::{self, Format};
+use crate::output::{self, Column, Format};
 use crate::paths::Paths;
 use crate::progress::Bar;
 
 pub fn run(command: &Image, quiet: bool) -> anyhow::Result<()> {
     let client = client::open();
     match command {
-        Image::List { filters, all, output } => list(&client, filters, *all, *output),
+        Image::List { filters, all, columns, output } => {
+            let columns = columns::parse(columns)?;
+            list(&client, filters, *all, &columns, *output)
+        }
+        Image::Edit { image } => edit::run(&client, image),
         Image::Info { image, output } => info(&client, &image.parse()?, output.format),
         Image::Copy(command) => copy(&client, command, quiet),
+        Image::Import(command) => import::run(&client, command, quiet),
         Image::Delete { images } => delete(&client, images),
         Image::Alias(command) => alias(&client, command),
         Image::Export { image, dir } => export(&client, &image.parse()?, dir, quiet),
@@ -55,9 +65,19 @@ struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     signed: Option<bool>,
     description: String,
+    public: bool,
+    r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored: Option<DateTime<Utc>>,
 }
 
-fn list(client: &Client, arguments: &[String], all: bool, output: Output) -> anyhow::Result<()> {
+fn list(
+    client: &Client,
+    arguments: &[String],
+    all: bool,
+    columns: &[Column<'_, Line>],
+    output: Output,
+) -> anyhow::Result<()> {
     let (place, filters) = match arguments.split_first() {
         Some((first, rest)) if first.ends_with(':') => (first[..first.len() - 1].parse()?, rest),
         _ => (Place::Local, arguments),
@@ -88,20 +108,7 @@ fn list(client: &Client, arguments: &[String], all: bool, output: Output) -> any
             images.iter().filter(|image| image.matches(&filters)).map(local_line).collect()
         }
     };
-    output::list(
-        output.format,
-        &lines,
-        &[
-            ("ALIAS", &shortest_alias),
-            ("FINGERPRINT", &|line| line.fingerprint[..12].to_owned()),
-            ("OS", &|line| line.os.clone()),
-            ("RELEASE", &|line| line.release.clone()),
-            ("VARIANT", &|line| line.variant.clone()),
-            ("ARCH", &|line| line.architecture.clone()),
-            ("SERIAL", &|line| line.serial.clone()),
-            ("SIZE", &|line| size(line.size)),
-        ],
-    )
+    output::list(output.format, &lines, columns)
 }
 
 fn is_remote(client: &Client, word: &str) -> bool {
@@ -133,30 +140,21 @@ fn line(
         remote: None,
         signed: None,
         description: get("description"),
+        public: false,
+        r#type: "container",
+        stored: None,
     }
 }
 
 fn remote_line(image: &CatalogueImage, signed: bool) -> Line {
     let line = line(image.fingerprint.to_string(), image.aliases(), &image.properties());
-    Line { size: image.size(), signed: Some(signed), ..line }
+    Line { size: image.size(), signed: Some(signed), public: true, ..line }
 }
 
 fn local_line(image: &StoredImage) -> Line {
     let line = line(image.fingerprint.to_string(), &image.aliases, &image.properties);
-    Line { size: image.size, remote: image.origin.as_ref().map(|origin| origin.remote.clone()), ..line }
-}
-
-/// The shortest alias, and how many more there are.
-fn shortest_alias(line: &Line) -> String {
-    let more = match line.aliases.len() {
-        0 | 1 => String::new(),
-        count => format!(" ({} more)", count - 1),
-    };
-    line.aliases
-        .iter()
-        .min_by_key(|alias| alias.len())
-        .map(|alias| format!("{alias}{more}"))
-        .unwrap_or_default()
+    let remote = image.origin.as_ref().map(|origin| origin.remote.clone());
+    Line { size: image.size, remote, public: image.public, stored: Some(image.stored), ..line }
 }
 
 fn size(bytes: u64) -> String {

@@ -1,0 +1,148 @@
+//! Images that come from files or from a URL instead of a remote.
+//!
+//! Nobody vouches for them but whoever imports them. So everything is copied to a directory of the
+//! store's first; what is checked there is what is kept.
+
+mod check;
+mod direct;
+mod files;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use millstream_image::{Fingerprint, atomic};
+use tempfile::TempDir;
+use tokio::task::spawn_blocking;
+
+pub use self::direct::Direct;
+use crate::client::Client;
+use crate::store::{Record, Store, StoredImage};
+use crate::{Error, Progress, Result};
+
+/// What an image is imported from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImportSource {
+    /// A unified image; a metadata archive and a root file system; or one directory of these.
+    Files(Vec<PathBuf>),
+    /// An address whose answer names a unified image and its SHA-256 in `LXD-Image-URL` and
+    /// `LXD-Image-Hash`, or `Incus-Image-URL` and `Incus-Image-Hash`. HTTPS only.
+    Url(String),
+}
+
+/// What is recorded of an imported image besides what it says itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImportOptions {
+    /// Properties, over the image's own.
+    pub properties: BTreeMap<String, String>,
+    /// Whether everybody may see it.
+    pub public: bool,
+}
+
+/// Files in a directory of the store's that goes when this is dropped.
+struct Incoming {
+    dir: TempDir,
+    metadata: String,
+    rootfs: String,
+}
+
+impl Incoming {
+    fn metadata(&self) -> PathBuf {
+        self.dir.path().join(&self.metadata)
+    }
+
+    fn rootfs(&self) -> PathBuf {
+        self.dir.path().join(&self.rootfs)
+    }
+}
+
+impl Client {
+    /// Brings an image into the store that no remote offers. One that is there already only gets the
+    /// properties.
+    ///
+    /// # Errors
+    /// When it is no image that LXD or Incus would take, or its archives break the rules for archives.
+    pub async fn import(
+        &self,
+        source: ImportSource,
+        options: ImportOptions,
+        progress: &dyn Progress,
+    ) -> Result<StoredImage> {
+        let store = self.store()?;
+        let incoming = match source {
+            ImportSource::Files(paths) => {
+                let store = store.clone();
+                blocking(move || files::copy(&paths, store.new_incoming()?)).await?
+            }
+            ImportSource::Url(url) => {
+                direct::fetch(&self.http()?, &url, store.new_incoming()?, progress).await?
+            }
+        };
+        let (incoming, record) = blocking(move || {
+            let record = record(&incoming, options)?;
+            Ok((incoming, record))
+        })
+        .await?;
+        let Some(staging) = store.stage(record.fingerprint).await? else {
+            return keep(&store, record);
+        };
+        blocking(move || {
+            for name in [&incoming.metadata, &incoming.rootfs] {
+                let (from, to) = (incoming.dir.path().join(name), staging.dir().join(name));
+                if from.exists() {
+                    atomic::rename(&from, &to)?;
+                }
+            }
+            store.commit(staging, &record)
+        })
+        .await
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    spawn_blocking(work).await.map_err(|e| Error::Setup(e.to_string()))?
+}
+
+fn record(incoming: &Incoming, options: ImportOptions) -> Result<Record> {
+    let (metadata, rootfs) = (incoming.metadata(), incoming.rootfs());
+    let described = check::image(&metadata, &rootfs)?;
+    let mut properties = described.properties;
+    properties.insert("architecture".into(), described.architecture.debian().to_owned());
+    properties.extend(options.properties);
+    if properties.get("architecture").map(String::as_str) != Some(described.architecture.debian()) {
+        return Err(Error::name("architecture", "it is what the image says and cannot be set"));
+    }
+    let length = |path: &Path| fs::metadata(path).map(|meta| meta.len()).map_err(Error::io(path));
+    let split = if metadata == rootfs { 0 } else { length(&metadata)? };
+    let now = Utc::now();
+    Ok(Record {
+        fingerprint: Fingerprint::of_files(&metadata, &rootfs)?,
+        metadata: incoming.metadata.clone(),
+        rootfs: incoming.rootfs.clone(),
+        size: split + length(&rootfs)?,
+        properties,
+        origin: None,
+        created: DateTime::from_timestamp(described.created, 0).unwrap_or(now),
+        stored: now,
+        cached: false,
+        auto_update: false,
+        public: options.public,
+        uncompressed: None,
+    })
+}
+
+/// It is here already: it stays, and gets what was said of it.
+fn keep(store: &Store, record: Record) -> Result<StoredImage> {
+    let gone = || Error::image(&record.fingerprint, "it was just deleted; try again");
+    let image = store.get(record.fingerprint)?.ok_or_else(gone)?;
+    store.set_flags(record.fingerprint, false, image.auto_update)?;
+    store.change(record.fingerprint, |known| {
+        known.properties.extend(record.properties);
+        known.public |= record.public;
+        Ok(())
+    })?;
+    store
+        .get(record.fingerprint)?
+        .ok_or_else(|| Error::image(&record.fingerprint, "it was just deleted; try again"))
+}
