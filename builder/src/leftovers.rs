@@ -8,6 +8,7 @@
 
 use crate::Result;
 use crate::rootfs::{Attributes, Rootfs};
+use crate::rpmdb;
 
 use What::{Contents, Named, This};
 
@@ -140,6 +141,7 @@ pub(crate) fn remove(rootfs: &Rootfs) -> Result<()> {
     if rootfs.read("/etc/machine-id")?.is_some() {
         rootfs.write("/etc/machine-id", b"", Attributes::default())?;
     }
+    rpmdb::settle(rootfs)?;
     for (path, what, _) in LEFTOVERS {
         match what {
             This => rootfs.remove(path)?,

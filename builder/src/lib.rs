@@ -18,6 +18,7 @@ pub mod pack;
 mod packages;
 pub mod recipe;
 mod rootfs;
+mod rpmdb;
 pub mod script;
 mod source;
 pub mod staging;

@@ -8,6 +8,7 @@ mod emulation;
 mod faults;
 mod formats;
 mod host_files;
+mod kin;
 mod managers;
 mod mirror;
 mod recipes;

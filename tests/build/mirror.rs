@@ -70,21 +70,10 @@ impl Mirror {
 
     /// Puts packages and a signed Release in place.
     pub fn publish(&self, packages: &[Deb], release: &Release) {
-        let mut files = BTreeMap::new();
-        let mut index = String::new();
-        for deb in packages {
-            let path = format!("pool/{}.deb", deb.name);
-            let _ = writeln!(
-                index,
-                "{}Filename: {path}\nSize: {}\nSHA256: {}\n",
-                deb.control,
-                deb.bytes.len(),
-                Sha256Digest::of(&deb.bytes)
-            );
-            files.insert(format!("/{path}"), deb.bytes.clone());
-        }
+        let (mut packed, files) = Self::index(packages, "pool");
+        let mut files: BTreeMap<_, _> =
+            files.into_iter().map(|(path, data)| (format!("/{path}"), data)).collect();
         let name = "main/binary-amd64/Packages.gz";
-        let mut packed = flate(index.as_bytes());
         let digest = Sha256Digest::of(&packed);
         let mut text = format!(
             "Suite: {0}\nCodename: {0}\nDate: Wed, 01 Jul 2026 00:00:00 UTC\nArchitectures: amd64\nComponents: main\n",
@@ -104,6 +93,24 @@ impl Mirror {
         files.insert(format!("/dists/{SUITE}/{name}"), packed);
         files.insert(format!("/dists/{SUITE}/InRelease"), signed.into_bytes());
         *self.files.lock().unwrap() = files;
+    }
+
+    /// The Packages.gz of packages below `pool`, and their files by path.
+    pub fn index(packages: &[Deb], pool: &str) -> (Vec<u8>, BTreeMap<String, Vec<u8>>) {
+        let mut files = BTreeMap::new();
+        let mut index = String::new();
+        for deb in packages {
+            let path = format!("{pool}/{}.deb", deb.name);
+            let _ = writeln!(
+                index,
+                "{}Filename: {path}\nSize: {}\nSHA256: {}\n",
+                deb.control,
+                deb.bytes.len(),
+                Sha256Digest::of(&deb.bytes)
+            );
+            files.insert(path, deb.bytes.clone());
+        }
+        (flate(index.as_bytes()), files)
     }
 
     /// Serves one more file.

@@ -82,6 +82,18 @@ fn root_without_the_right_to_mount_makes_the_same() {
 }
 
 #[test]
+fn roots_scripts_cannot_open_the_hosts_files_by_handle() {
+    let (bench, mirror) = (Bench::new(), Mirror::start());
+    // Bit 2 is CAP_DAC_READ_SEARCH, bit 1 CAP_DAC_OVERRIDE, which packages' scripts need.
+    let script = "actions:\n  - trigger: post-packages\n    action: |\n      #!/bin/sh\n      while read -r name value; do\n        case $name in CapEff:|CapPrm:|CapBnd:)\n          echo \"$name right to search $((0x$value >> 2 & 1)), to override $((0x$value >> 1 & 1))\";;\n        esac\n      done < /proc/self/status > /etc/rights\n";
+    works(&mut bench.build(&mirror.recipe(script), "out", &["--format=dir"]));
+    let rights = std::fs::read_to_string(bench.path("out/rootfs/etc/rights")).unwrap();
+    let expected =
+        ["CapPrm", "CapEff", "CapBnd"].map(|set| format!("{set}: right to search 0, to override 1\n"));
+    assert_eq!(rights, expected.concat());
+}
+
+#[test]
 fn what_a_user_lacks_is_said() {
     let (bench, mirror) = (Bench::new(), Mirror::start());
     let user = User::add("mspoor");

@@ -24,9 +24,11 @@ const MAX_PACKAGES: u64 = 512 << 20;
 /// A package as its index describes it. An index has tens of thousands, of which a build takes a
 /// hundred, so all but name and version is looked up in the index's text when it is asked for.
 #[derive(Clone, Debug)]
-pub(super) struct Package {
-    pub(super) name: String,
-    pub(super) version: String,
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its version, see [`version`].
+    pub version: String,
     index: Arc<str>,
     place: Range<usize>,
     base: Arc<str>,
@@ -34,10 +36,13 @@ pub(super) struct Package {
 
 /// Where a package's file is and what it must be.
 #[derive(Clone, Debug)]
-pub(super) struct PackageFile {
-    pub(super) url: String,
-    pub(super) size: u64,
-    pub(super) sha256: Sha256Digest,
+pub struct PackageFile {
+    /// Where it is.
+    pub url: String,
+    /// In bytes.
+    pub size: u64,
+    /// Of the whole file.
+    pub sha256: Sha256Digest,
 }
 
 impl Package {
@@ -62,7 +67,7 @@ impl Package {
     ///
     /// # Errors
     /// When the index does not say, or says something that leads elsewhere.
-    pub(super) fn file(&self) -> Result<PackageFile> {
+    pub fn file(&self) -> Result<PackageFile> {
         let bad = |what: &str| Error::Untrusted {
             what: format!("{}: package {}", self.base, self.name),
             reason: format!("its index gives no usable {what}"),
@@ -97,7 +102,7 @@ pub(super) fn places(text: &str) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// All packages that can be installed, the newest version of each.
-pub(super) type Packages = HashMap<String, Arc<Package>>;
+pub type Packages = HashMap<String, Arc<Package>>;
 
 /// A verified Release document.
 #[derive(Clone, Debug)]
@@ -116,11 +121,18 @@ pub struct Release {
 
 /// A verified list of packages.
 #[derive(Clone, Debug)]
-pub(super) struct List {
+pub struct List {
     /// Its URL without the ending of its compression, as apt names it.
     pub(super) url: String,
     pub(super) text: Arc<str>,
     pub(super) base: Arc<str>,
+}
+
+impl List {
+    /// The list `text` of the archive at `base`, which was at `url`.
+    pub fn new(url: String, text: &str, base: &str) -> Self {
+        Self { url, text: text.into(), base: base.into() }
+    }
 }
 
 /// Fetches a suite's InRelease and believes it only if signed by `keyring`, for this suite, and
@@ -139,42 +151,66 @@ pub(crate) async fn release(
         }
         other => other.into(),
     })?;
-    let refused = |reason: String| Error::Untrusted { what: url.clone(), reason };
     let now = SystemTime::now();
-    let (text, _) = keyring.verify_cleartext(&document, now).map_err(|e| refused(e.to_string()))?;
-    let text = String::from_utf8(text).map_err(|_| refused("it is not UTF-8".into()))?;
-    let fields = paragraphs(&text).next().unwrap_or_default();
-    let field = |name: &str| fields.get(name).unwrap_or_default();
-    // A signed Release of another suite must not stand in for this one.
-    if ![field("Codename"), field("Suite")].contains(&suite.as_str()) {
-        return Err(refused(format!("it is for suite {}, not {suite}", field("Codename"))));
-    }
-    let date = |name: &str| fields.get(name).and_then(parse_date);
-    if date("Valid-Until").is_some_and(|until| until < DateTime::<Utc>::from(now).timestamp()) {
-        return Err(refused(format!("it expired on {}; the mirror is out of date", field("Valid-Until"))));
-    }
-    let architectures: Vec<_> = field("Architectures").split_whitespace().collect();
-    if !architectures.is_empty() && !architectures.contains(&architecture) {
-        let known = architectures.join(", ");
-        let reason = format!("{url}: {suite} has no architecture {architecture} (valid: {known})");
-        return Err(Error::Refused(reason));
-    }
-    let mut files = HashMap::new();
-    for line in field("SHA256").lines() {
-        if let [digest, size, path] = line.split_whitespace().collect::<Vec<_>>()[..]
-            && let (Ok(digest), Ok(size)) = (digest.parse(), size.parse())
-        {
-            files.insert(path.to_owned(), (digest, size));
+    let (text, _) = keyring
+        .verify_cleartext(&document, now)
+        .map_err(|e| Error::Untrusted { what: url.clone(), reason: e.to_string() })?;
+    Release::read(source, architecture, &text, document, now)
+}
+
+impl Release {
+    /// Reads the `text` that a signed `document` states, and looks whether it is for the suite and
+    /// architecture and has not expired. Whether the signature is good is looked at before.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn read(
+        source: &Source,
+        architecture: &str,
+        text: &[u8],
+        document: Vec<u8>,
+        now: SystemTime,
+    ) -> Result<Self> {
+        let suite = &source.suites[0];
+        let url = format!("{}/dists/{suite}/InRelease", source.url);
+        let refused = |reason: String| Error::Untrusted { what: url.clone(), reason };
+        let text = std::str::from_utf8(text).map_err(|_| refused("it is not UTF-8".into()))?;
+        let fields = paragraphs(text).next().unwrap_or_default();
+        let field = |name: &str| fields.get(name).unwrap_or_default();
+        // A signed Release of another suite must not stand in for this one.
+        if ![field("Codename"), field("Suite")].contains(&suite.as_str()) {
+            return Err(refused(format!("it is for suite {}, not {suite}", field("Codename"))));
         }
+        let date = |name: &str| fields.get(name).and_then(parse_date);
+        if date("Valid-Until").is_some_and(|until| until < DateTime::<Utc>::from(now).timestamp()) {
+            return Err(refused(format!(
+                "it expired on {}; the mirror is out of date",
+                field("Valid-Until")
+            )));
+        }
+        let architectures: Vec<_> = field("Architectures").split_whitespace().collect();
+        if !architectures.is_empty() && !architectures.contains(&architecture) {
+            let known = architectures.join(", ");
+            let reason = format!("{url}: {suite} has no architecture {architecture} (valid: {known})");
+            return Err(Error::Refused(reason));
+        }
+        let mut files = HashMap::new();
+        for line in field("SHA256").lines() {
+            if let [digest, size, path] = line.split_whitespace().collect::<Vec<_>>()[..]
+                && let (Ok(digest), Ok(size)) = (digest.parse(), size.parse())
+            {
+                files.insert(path.to_owned(), (digest, size));
+            }
+        }
+        Ok(Self {
+            source: source.clone(),
+            sha256: Sha256Digest::of(&document),
+            date: date("Date").unwrap_or_default(),
+            files,
+            by_hash: field("Acquire-By-Hash") == "yes",
+            document,
+        })
     }
-    Ok(Release {
-        source: source.clone(),
-        sha256: Sha256Digest::of(&document),
-        date: date("Date").unwrap_or_default(),
-        files,
-        by_hash: field("Acquire-By-Hash") == "yes",
-        document,
-    })
 }
 
 /// `Sat, 11 Jul 2026 10:14:05 UTC`.
@@ -223,7 +259,7 @@ pub(super) async fn list(
     let text = tokio::task::spawn_blocking(read)
         .await
         .map_err(|_| Error::Internal("reading a list of packages panicked".into()))??;
-    Ok(List { url: format!("{base}/{plain}"), text: text.into(), base: release.source.url.as_str().into() })
+    Ok(List::new(format!("{base}/{plain}"), &text, &release.source.url))
 }
 
 fn component_of(file: &str) -> Option<&str> {
@@ -232,7 +268,7 @@ fn component_of(file: &str) -> Option<&str> {
 }
 
 /// The newest version of every package in `lists`.
-pub(super) fn newest(lists: &[List]) -> Packages {
+pub fn newest(lists: &[List]) -> Packages {
     let mut packages = Packages::new();
     for list in lists {
         for place in places(&list.text) {

@@ -6,7 +6,7 @@ pub(crate) mod database;
 pub(crate) mod deb;
 pub(crate) mod deb822;
 mod dpkg;
-pub(crate) mod index;
+pub mod index;
 pub(crate) mod mirror;
 mod resolve;
 mod seed;

@@ -230,11 +230,13 @@ fn name_servers(text: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Rights over the whole machine that no build needs. Without them a build by root does what one
+/// Rights over the whole machine that no build needs: by handle (`DAC_READ_SEARCH`) any file of a
+/// mounted file system can be opened, also outside of the root. Without them a build by root does what one
 /// in a user namespace does.
 fn drop_capabilities() -> rustix::io::Result<()> {
     use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
     for capability in [
+        CapabilitySet::DAC_READ_SEARCH,
         CapabilitySet::SYS_MODULE,
         CapabilitySet::SYS_RAWIO,
         CapabilitySet::SYS_TIME,
