@@ -13,6 +13,7 @@ mod media;
 mod metrics;
 mod offer;
 mod path;
+mod pull;
 mod range;
 mod server;
 mod site;

@@ -32,6 +32,7 @@ use super::offer::Offers;
 use super::site::{Served, Site};
 use super::stall::{Progress, Watched};
 use super::status;
+use crate::pull::Pull;
 use crate::tls::{self, LocalAuthority};
 use crate::{Error, Result};
 
@@ -109,8 +110,14 @@ impl Server {
     /// [`Error::Listen`] when the port is not to be had, [`Error::Tree`] when the root is no stream,
     /// [`Error::Tls`].
     pub async fn bind(options: Options) -> Result<Self> {
+        Self::bind_with(options, None).await
+    }
+
+    /// The same; what is not in the tree yet comes through `pull`, which is of the same root.
+    pub async fn bind_with(options: Options, pull: Option<Arc<Pull>>) -> Result<Self> {
         let site = Site::new(&options.root)?;
-        let served = Arc::new(Served { site, offers: Offers::default(), metrics: Metrics::default() });
+        let (offers, metrics) = (Offers::default(), Metrics::default());
+        let served = Arc::new(Served { site, offers, metrics, pull });
         let listen = &options.listen;
         let listener = TcpListener::bind(listen).await.map_err(|error| unavailable(listen, &error))?;
         let address = listener.local_addr().map_err(|error| unavailable(listen, &error))?;

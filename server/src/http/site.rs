@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
@@ -13,6 +14,7 @@ use rustix::io::Errno;
 use super::conditional::Validators;
 use super::metrics::Metrics;
 use super::offer::Offers;
+use crate::pull::Pull;
 use crate::{Error, Result};
 
 /// A tree that is served. Its root is opened anew for each request, so that a tree put in its
@@ -26,6 +28,8 @@ pub(super) struct Served {
     pub(super) site: Site,
     pub(super) offers: Offers,
     pub(super) metrics: Metrics,
+    /// Where files come from that are not here yet.
+    pub(super) pull: Option<Arc<Pull>>,
 }
 
 /// A file of it.

@@ -6,7 +6,7 @@
 
 mod fetch;
 mod filter;
-mod foreign;
+pub(crate) mod foreign;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};

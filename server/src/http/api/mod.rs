@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Failure, decode_path};
 use super::offer::Offer;
+use super::pull;
 use super::site::Served;
 
 /// Where it begins.
@@ -63,6 +64,9 @@ pub(super) async fn answer(State(served): State<Arc<Served>>, request: Request) 
     };
     if call == Call::Server {
         return sync(&images::server());
+    }
+    if let Call::Export(fingerprint) = call {
+        pull::bring_image(&served, fingerprint).await;
     }
     let query = request.uri().query().unwrap_or_default().to_owned();
     let head = request.method() == Method::HEAD;
