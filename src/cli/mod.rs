@@ -13,6 +13,7 @@ pub mod server;
 pub mod settings;
 pub mod storage;
 pub mod up;
+pub mod upstream;
 
 use clap::{Parser, Subcommand};
 

@@ -16,3 +16,4 @@ pub mod remote;
 pub mod serve;
 pub mod stream;
 pub mod up;
+pub mod upstream;

@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::Upstream;
+
 /// `[serve]`: what `millstream serve` takes from the command line as well, which comes first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -19,4 +21,6 @@ pub struct Service {
     /// Whether to sign the stream's documents anew before they expire, and images that wait for it,
     /// with keys of the configuration directory.
     pub resign: bool,
+    /// `[serve.upstream]`.
+    pub upstream: Option<Upstream>,
 }

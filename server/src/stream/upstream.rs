@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use millstream_client::catalogue::RootKind;
 use millstream_client::{CatalogueImage, RemoteFile};
 use millstream_image::simplestreams::{Item, ProductEntry, Products};
 use millstream_image::{Alias, Serial};
@@ -83,9 +84,10 @@ fn item(image: &CatalogueImage, ftype: &str, path: String, file: &RemoteFile) ->
     };
     if METADATA.contains(&ftype) {
         let combined = Some(image.fingerprint.digest());
-        match image.root_kind.item_type() {
-            "squashfs" => item.combined_squashfs_sha256 = combined,
-            _ => (item.combined_sha256, item.combined_rootxz_sha256) = (combined, combined),
+        if image.root_kind == RootKind::Squashfs {
+            item.combined_squashfs_sha256 = combined;
+        } else {
+            (item.combined_sha256, item.combined_rootxz_sha256) = (combined, combined);
         }
     }
     item
