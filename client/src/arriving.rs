@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use millstream_image::Fingerprint;
+use tokio::sync::Notify;
 
 /// Takes the root file system of an image while it comes, on a thread of its own. What it makes of
 /// that must stay out of sight until the fetch has succeeded.
@@ -33,6 +34,8 @@ enum End {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    /// The same for readers that do not block.
+    told: Notify,
 }
 
 impl Shared {
@@ -47,6 +50,62 @@ pub struct Arriving {
     shared: Arc<Shared>,
     at: u64,
     restarts: u32,
+}
+
+impl Arriving {
+    /// Another reader of the same file, from its beginning.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), at: 0, restarts: 0 }
+    }
+
+    /// The next bytes of a file of `size`, at most `most`, without blocking; none at its end. The
+    /// last byte comes only when the hash of all has proved right, so a wrong file never is complete.
+    ///
+    /// # Errors
+    /// As reading does.
+    pub async fn next(&mut self, most: usize, size: u64) -> io::Result<Vec<u8>> {
+        let shared = Arc::clone(&self.shared);
+        loop {
+            let mut told = std::pin::pin!(shared.told.notified());
+            told.as_mut().enable();
+            if let Some((file, count)) = self.ready(size)? {
+                let (at, count) = (self.at, most.min(usize::try_from(count).unwrap_or(most)));
+                let Some(file) = file else { return Ok(Vec::new()) };
+                let read = move || {
+                    let mut bytes = vec![0; count];
+                    file.read_exact_at(&mut bytes, at).map(|()| bytes)
+                };
+                let bytes = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
+                self.at += bytes.len() as u64;
+                return Ok(bytes);
+            }
+            told.await;
+        }
+    }
+
+    /// The file and how many more bytes of it may be read; no file at the end, nothing when more is to
+    /// come.
+    fn ready(&mut self, size: u64) -> io::Result<Option<(Option<Arc<File>>, u64)>> {
+        let state = self.shared.state();
+        if state.restarts != self.restarts {
+            if self.at > 0 {
+                return Err(io::Error::other("the download began anew"));
+            }
+            self.restarts = state.restarts;
+        }
+        let have = match state.end {
+            Some(End::Failed) => return Err(io::Error::other("the download failed")),
+            Some(End::Right) => state.have,
+            None => state.have.min(size.saturating_sub(1)),
+        };
+        let ready = have.saturating_sub(self.at);
+        Ok(match (&state.file, state.end) {
+            (Some(file), _) if ready > 0 => Some((Some(Arc::clone(file)), ready)),
+            (_, Some(_)) => Some((None, 0)),
+            _ => None,
+        })
+    }
 }
 
 impl Read for Arriving {
@@ -84,10 +143,10 @@ impl Read for Arriving {
 /// Tells readers how far a file has come. Dropped before [`Publisher::right`], it ends their reading
 /// with an error.
 #[derive(Debug)]
-pub(crate) struct Publisher(Arc<Shared>);
+pub struct Publisher(Arc<Shared>);
 
 /// The two ends of a file that is about to come.
-pub(crate) fn pair() -> (Publisher, Arriving) {
+pub fn pair() -> (Publisher, Arriving) {
     let shared = Arc::<Shared>::default();
     (Publisher(shared.clone()), Arriving { shared, at: 0, restarts: 0 })
 }
@@ -124,6 +183,7 @@ impl Publisher {
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.0.state());
         self.0.changed.notify_all();
+        self.0.told.notify_waiters();
     }
 }
 
@@ -197,6 +257,21 @@ mod tests {
         Published::new(file(), Some(&publisher)).unwrap().write_all(b"one").unwrap();
         drop(publisher);
         assert!(reader.join().unwrap().is_err());
+
+        // Without blocking: all but the last byte, until the file has proved right.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (publisher, mut arriving) = pair();
+            Published::new(file(), Some(&publisher)).unwrap().write_all(b"one").unwrap();
+            assert_eq!(arriving.next(9, 3).await.unwrap(), b"on");
+            let early = tokio::time::timeout(std::time::Duration::from_millis(50), arriving.next(9, 3));
+            assert!(early.await.is_err());
+            let mut other = arriving.again();
+            publisher.right();
+            assert_eq!(arriving.next(9, 3).await.unwrap(), b"e");
+            assert_eq!(arriving.next(9, 3).await.unwrap(), b"");
+            assert_eq!(other.next(9, 3).await.unwrap(), b"one");
+        });
 
         // Begun anew after something was read.
         let (publisher, mut arriving) = pair();

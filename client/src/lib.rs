@@ -50,8 +50,8 @@ mod upkeep;
 mod upstream;
 
 pub use access::Access;
-pub use arriving::{Arriving, Sink};
-pub use catalogue::{Catalogue, CatalogueImage};
+pub use arriving::{Arriving, Publisher, Sink, pair as arriving};
+pub use catalogue::{Catalogue, CatalogueImage, RemoteFile};
 pub use client::{Client, ClientConfig, Resolved};
 pub use error::{Error, Result};
 pub use fetch::Keep;

@@ -7,6 +7,7 @@ use millstream_image::manifest::{File, Manifest};
 use millstream_image::openpgp::Keyring;
 use millstream_image::{Product, Sha256Digest, lxc_index};
 
+use crate::arriving::Publisher;
 use crate::cache::DocumentCache;
 use crate::catalogue::{Catalogue, CatalogueImage, RemoteFile};
 use crate::documents::Reader;
@@ -15,7 +16,7 @@ use crate::lxc::{self, Mode};
 use crate::remotes::{Protocol, Remote, RemoteName};
 use crate::tree::Tree;
 use crate::trust::TrustFile;
-use crate::{Error, Progress, Result, detect};
+use crate::{Error, NoProgress, Progress, Result, detect};
 
 /// The largest manifest, in bytes.
 const MAX_MANIFEST: u64 = 64 << 20;
@@ -131,6 +132,12 @@ impl Upstream {
     /// Brings one file to `dest`: resumed, and there only when size and digest are right.
     pub async fn fetch(&self, file: &RemoteFile, dest: &Path, progress: &dyn Progress) -> Result<()> {
         self.tree.download(&file.path, dest, (file.size, file.sha256), None, progress).await
+    }
+
+    /// The same, for who reads the file meanwhile from the publisher's other end.
+    pub async fn fetch_for(&self, file: &RemoteFile, dest: &Path, publisher: Publisher) -> Result<()> {
+        let stated = (file.size, file.sha256);
+        self.tree.download(&file.path, dest, stated, Some(publisher), &NoProgress).await
     }
 
     /// Brings the files of an LXC build into `dir`, each with its signature where there is a key.

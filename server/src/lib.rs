@@ -1,7 +1,8 @@
 //! Stream trees and the HTTPS service that serves them.
 //!
 //! [`stream`] keeps a tree of signed images that any static web server can serve; [`keys`] holds
-//! the keys that sign it; [`mirror`] fills it from another server; [`http`] serves it, with a
+//! the keys that sign it; [`mirror`] fills it from another server,
+//! [`pull`] image by image as clients ask; [`http`] serves it, with a
 //! certificate from [`tls`]; [`config`] is what an operator writes down, and [`schedule`] does it at
 //! its times: [`daily`] builds.
 
@@ -11,6 +12,7 @@ mod error;
 pub mod http;
 pub mod keys;
 pub mod mirror;
+pub mod pull;
 pub mod schedule;
 pub mod stream;
 pub mod tls;

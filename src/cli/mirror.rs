@@ -18,10 +18,18 @@ Examples:
   millstream mirror lab /srv/images --exclude '*/*/*/cloud' --type squashfs --dry-run")]
 pub struct Mirror {
     /// The server: the URL or name of a remote, or any other URL with --key or
-    /// --insecure-no-signature. It has simplestreams, or LXC's index
-    pub url: String,
+    /// --insecure-no-signature. It has simplestreams, or LXC's index. With --config the name of a
+    /// [[mirror]]
+    #[arg(required_unless_present = "config")]
+    pub url: Option<String>,
     /// The stream to fill; made when it is not there
-    pub root: PathBuf,
+    #[arg(required_unless_present = "config", conflicts_with = "config")]
+    pub root: Option<PathBuf>,
+    /// Do now what [[mirror]] of this configuration asks for at its times, which `serve` keeps: all of
+    /// it, or the one named
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["include", "exclude", "latest", "types", "key",
+        "ca", "insecure_no_signature", "sign_with", "jobs", "limit_rate", "grace", "dry_run", "format"])]
+    pub config: Option<PathBuf>,
     /// Take only what one of these patterns matches
     #[arg(long, value_name = "PATTERN")]
     pub include: Vec<String>,

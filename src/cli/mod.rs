@@ -15,6 +15,7 @@ pub mod settings;
 pub mod storage;
 pub mod token;
 pub mod up;
+pub mod upstream;
 
 use clap::{Parser, Subcommand};
 

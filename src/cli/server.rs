@@ -266,4 +266,6 @@ pub struct Serve {
     /// No encryption: behind a proxy that has it
     #[arg(long, conflicts_with_all = ["tls_cert", "name"])]
     pub plain_http: bool,
+    #[command(flatten)]
+    pub upstream: super::upstream::Pull,
 }

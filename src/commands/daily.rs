@@ -14,6 +14,7 @@ use millstream_server::schedule::{self, Scheduler, Slots};
 use serde::Serialize;
 
 use crate::cli::daily::Daily;
+use crate::commands::mirror;
 use crate::commands::serve::read_config;
 use crate::interrupt;
 use crate::output::{self, Format, say};
@@ -46,12 +47,16 @@ pub fn scheduler(
     paths: &Paths,
     quiet: bool,
 ) -> anyhow::Result<Option<Scheduler>> {
-    if config.daily.is_empty() {
+    let mirrors = mirror::jobs(config, quiet).into_iter();
+    let mut all: Vec<_> = mirrors.map(|job| Arc::new(job) as Arc<dyn schedule::Job>).collect();
+    if !config.daily.is_empty() {
+        let jobs = jobs(config, root, paths, quiet)?.into_iter();
+        all.extend(jobs.map(|job| Arc::new(job) as Arc<dyn schedule::Job>));
+    }
+    if all.is_empty() {
         return Ok(None);
     }
-    let jobs = jobs(config, root, paths, quiet)?;
-    let jobs = jobs.into_iter().map(|job| Arc::new(job) as Arc<dyn schedule::Job>).collect();
-    Ok(Some(Scheduler::new(jobs, Slots::open(&paths.schedule())?, teller(quiet))))
+    Ok(Some(Scheduler::new(all, Slots::open(&paths.schedule())?, teller(quiet))))
 }
 
 /// What was built, where the configuration builds.
@@ -76,6 +81,7 @@ fn teller(quiet: bool) -> Arc<dyn Fn(&str) + Send + Sync> {
 /// The configuration, with the job that is meant.
 fn configured(file: Option<&Path>, name: Option<&str>, paths: &Paths) -> anyhow::Result<Config> {
     let mut config = read_config(file, paths)?;
+    config.mirror.clear(); // `serve` keeps their times.
     if config.daily.is_empty() {
         let file = file.map_or_else(|| paths.config.join("server.toml"), Path::to_path_buf);
         bail!("{}: no [[daily]] says what to build; see millstream daily --help", file.display());

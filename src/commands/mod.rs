@@ -18,3 +18,4 @@ pub mod serve;
 pub mod stream;
 pub mod token;
 pub mod up;
+pub mod upstream;

@@ -8,12 +8,13 @@ use anyhow::bail;
 use millstream_runtime::CancelToken;
 use millstream_server::config::Config;
 use millstream_server::http::{self, Access, Gate, Limits, Options, Server, Tls};
+use millstream_server::pull::{Pull, REFRESH};
 use millstream_server::tls::LocalAuthority;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::server::Serve;
-use crate::commands::daily;
 use crate::commands::stream::sign_if_due;
+use crate::commands::{daily, upstream};
 use crate::output::say;
 use crate::paths::Paths;
 
@@ -33,19 +34,23 @@ pub fn run_and_say(
     quiet: bool,
     ready: &dyn Fn(&str) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let paths = Paths::from_env();
+    let config = read_config(command.config.as_deref(), &paths)?;
+    let root = command.root.clone().or(config.serve.root.clone()).unwrap_or_else(|| paths.stream());
+    let pull = upstream::open(&command.upstream, config.serve.upstream.clone(), &root, quiet)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(command, quiet, ready))
+    runtime.block_on(serve((command, config), (root, pull), quiet, ready))
 }
 
 async fn serve(
-    command: &Serve,
+    (command, config): (&Serve, Config),
+    (root, pull): (PathBuf, Option<Arc<Pull>>),
     quiet: bool,
     ready: &dyn Fn(&str) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let paths = Paths::from_env();
     let authority = LocalAuthority::new(paths.tls());
     let ca = authority.ca_path();
-    let config = read_config(command.config.as_deref(), &paths)?;
     let gate = Gate { areas: config.access.clone(), limits: config.serve.limits };
     let service = config.serve.clone();
     let tls_cert = command.tls_cert.clone().or(service.tls_cert);
@@ -56,7 +61,6 @@ async fn serve(
         _ => bail!("the configuration has one of tls_cert and tls_key; it takes both or none"),
     };
     let local = matches!(tls, Tls::Local(..));
-    let root = command.root.clone().or(service.root).unwrap_or_else(|| paths.stream());
     let options = Options {
         root: root.clone(),
         listen: command.listen.clone().or(service.listen).unwrap_or_else(|| LISTEN.into()),
@@ -69,7 +73,10 @@ async fn serve(
     let schedule = daily::scheduler(&config, &root, &paths, quiet)?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     http::raise_file_limit();
-    let server = Server::bind(options).await?;
+    if let Some(pull) = &pull {
+        upstream::begin(pull).await?;
+    }
+    let server = Server::bind_with(options, pull.clone()).await?;
     let scheme = if command.plain_http { "http" } else { "https" };
     let url = format!("{scheme}://{}", server.address());
     ready(&url)?;
@@ -84,6 +91,7 @@ async fn serve(
         }
     };
     let resigning = service.resign.then(|| tokio::spawn(resign(root.clone(), quiet)));
+    let refreshing = pull.map(|pull| tokio::spawn(pull.keep_fresh(REFRESH)));
     let stop = async {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -93,7 +101,7 @@ async fn serve(
         say(quiet, "stopping; downloads under way may finish");
     };
     tokio::join!(server.run(stop), scheduled);
-    if let Some(task) = resigning {
+    for task in resigning.into_iter().chain(refreshing) {
         task.abort();
     }
     Ok(())

@@ -43,6 +43,7 @@ pub fn run(command: &Up, quiet: bool) -> anyhow::Result<()> {
         tls_cert: None,
         tls_key: None,
         plain_http: false,
+        upstream: crate::cli::upstream::Pull::default(),
     };
     serve::run_and_say(&serve, quiet, &|url| output::print(&what_next(url, &root, &paths, &product)))
 }

@@ -4,7 +4,9 @@
 mod access;
 mod daily;
 mod limits;
+mod mirror;
 mod service;
+mod upstream;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +17,9 @@ use serde::Deserialize;
 pub use access::{Area, Right};
 pub use daily::{Daily, Matrix};
 pub use limits::PerAddress;
+pub use mirror::Mirror;
 pub use service::Service;
+pub use upstream::Upstream;
 
 use crate::{Error, Result};
 
@@ -32,6 +36,8 @@ pub struct Config {
     pub daily: Vec<Daily>,
     /// `[[access]]`: private areas.
     pub access: Vec<Area>,
+    /// `[[mirror]]`: other servers' images brought at set times.
+    pub mirror: Vec<Mirror>,
 }
 
 impl Config {
@@ -49,6 +55,10 @@ impl Config {
         let mut config = Self::parse(&text).map_err(|reason| refused(path, reason))?;
         let dir = path.parent().unwrap_or(Path::new("."));
         config.daily.iter_mut().for_each(|daily| daily.below(dir));
+        config.mirror.iter_mut().for_each(|mirror| mirror.below(dir));
+        if let Some(upstream) = &mut config.serve.upstream {
+            upstream.below(dir);
+        }
         Ok(config)
     }
 
@@ -63,6 +73,13 @@ impl Config {
             daily.check()?;
             if !names.insert(&daily.name) {
                 return Err(format!("[[daily]] {}: there are two of this name", daily.name));
+            }
+        }
+        let mut names = BTreeSet::new();
+        for mirror in &config.mirror {
+            mirror.check()?;
+            if !names.insert(&mirror.name) {
+                return Err(format!("[[mirror]] {}: there are two of this name", mirror.name));
             }
         }
         Ok(config)
@@ -120,5 +137,31 @@ mod tests {
         assert!(Config::parse(&format!("{one}{one}")).unwrap_err().contains("two of this name"));
         assert!(Config::parse(&one.replace("\"d\"", "\"../d\"")).unwrap_err().contains("line 2"));
         assert!(Config::parse(&one.replace("30 3", "99 3")).unwrap_err().contains("line 3"));
+    }
+
+    #[test]
+    fn a_mirror_is_what_the_command_line_says() {
+        let text = "[[mirror]]\nname = \"m\"\nschedule = \"0 4 * * *\"\nurl = \"https://a.example\"\n\
+            root = \"/srv/m\"\ninclude = [\"debian\", \"-x\"]\nlatest = 2\nlimit_rate = \"1MB\"\n";
+        let config = Config::parse(text).unwrap();
+        let expected = "mirror --include=debian --include=-x --latest=2 --limit-rate=1000000 -- https://a.example /srv/m";
+        assert_eq!(config.mirror[0].arguments().join(" "), expected);
+        for (more, reason) in [
+            ("types = [\"vm\"]", "root file system"),
+            ("exclude = [\"[\"]", "pattern"),
+            ("jobs = 0", "jobs"),
+            ("latestt = 1", "latestt"),
+            ("key = \"k\"\ninsecure_no_signature = true", "exclude each other"),
+        ] {
+            let error = Config::parse(&format!("{text}{more}\n")).unwrap_err();
+            assert!(error.contains(reason), "{more}: {error}");
+        }
+        assert!(Config::parse(&format!("{text}{text}")).unwrap_err().contains("two of this name"));
+        let upstream = "[serve.upstream]\nurl = \"https://a.example\"\ncache_size = ";
+        let size = |text: &str| {
+            Config::parse(&format!("{upstream}{text}")).map(|c| c.serve.upstream.unwrap().cache_size)
+        };
+        assert_eq!(size("\"5GB\"").unwrap(), Some(5_000_000_000));
+        assert!(size("0").is_err() && size("\"lots\"").is_err());
     }
 }

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::PerAddress;
+use super::{PerAddress, Upstream};
 
 /// `[serve]`: what `millstream serve` takes from the command line as well, which comes first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -23,4 +23,6 @@ pub struct Service {
     pub resign: bool,
     /// `[serve.limits]`: what one client address may cost.
     pub limits: PerAddress,
+    /// `[serve.upstream]`.
+    pub upstream: Option<Upstream>,
 }

@@ -17,6 +17,7 @@ use super::body::Content;
 use super::conditional::{not_modified, range_applies};
 use super::media::{self, Media, accepts_gzip};
 use super::path::{self, Target};
+use super::pull;
 use super::range::{self, Part};
 use super::site::{Opened, Served};
 
@@ -37,14 +38,17 @@ pub(super) async fn answer(State(served): State<Arc<Served>>, request: Request) 
         Target::Malformed => return plain(StatusCode::BAD_REQUEST),
     };
     let headers = request.headers().clone();
-    let answered = tokio::task::spawn_blocking(move || {
-        let media = media::of(&path);
-        Ok(match served.site.open(&path)? {
-            Some(opened) => Some(file(opened, media, &headers, head)?),
-            None => None,
-        })
-    });
-    match answered.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
+    let mut answered = here(&served, &path, &headers, head).await;
+    if let (Ok(None), Some(pull)) = (&answered, &served.pull) {
+        // A part is given of what is here.
+        if headers.contains_key(RANGE) && !head {
+            pull::bring(pull, &path).await;
+        } else if let Some(response) = pull::answer(pull, &path, head).await {
+            return response;
+        }
+        answered = here(&served, &path, &headers, head).await;
+    }
+    match answered {
         Ok(Some(response)) => response,
         Ok(None) => plain(StatusCode::NOT_FOUND),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => plain(StatusCode::FORBIDDEN),
@@ -54,6 +58,24 @@ pub(super) async fn answer(State(served): State<Arc<Served>>, request: Request) 
             response
         }
     }
+}
+
+/// The answer from the tree; `None` when the file is not in it.
+async fn here(
+    served: &Arc<Served>,
+    path: &str,
+    headers: &HeaderMap,
+    head: bool,
+) -> io::Result<Option<Response>> {
+    let (served, path, headers) = (Arc::clone(served), path.to_owned(), headers.clone());
+    let answered = tokio::task::spawn_blocking(move || {
+        let Some(opened) = served.site.open(&path)? else { return Ok(None) };
+        if let Some(pull) = &served.pull {
+            pull.touch(&opened.file);
+        }
+        file(opened, media::of(&path), &headers, head).map(Some)
+    });
+    answered.await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 /// A path with its percent signs resolved; `None` when it is none.

@@ -19,6 +19,7 @@ mod media;
 mod metrics;
 mod offer;
 mod path;
+mod pull;
 mod range;
 mod rates;
 mod server;

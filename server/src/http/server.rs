@@ -39,6 +39,7 @@ use super::site::{Served, Site};
 use super::stall::{Progress, Watched};
 use super::status;
 use crate::daily::History;
+use crate::pull::Pull;
 use crate::tls::{self, LocalAuthority};
 use crate::{Error, Result};
 
@@ -120,6 +121,11 @@ impl Server {
     /// [`Error::Listen`] when the port is not to be had, [`Error::Tree`] when the root is no stream,
     /// [`Error::Tls`].
     pub async fn bind(options: Options) -> Result<Self> {
+        Self::bind_with(options, None).await
+    }
+
+    /// The same; what is not in the tree yet comes through `pull`, which is of the same root.
+    pub async fn bind_with(options: Options, pull: Option<Arc<Pull>>) -> Result<Self> {
         let site = Site::new(&options.root)?;
         let served = Arc::new(Served {
             site,
@@ -128,6 +134,7 @@ impl Server {
             history: options.history.clone(),
             areas: Areas::new(options.gate.areas.clone()),
             rates: Arc::new(Rates::new(options.gate.limits)),
+            pull,
         });
         let listen = &options.listen;
         let listener = TcpListener::bind(listen).await.map_err(|error| unavailable(listen, &error))?;

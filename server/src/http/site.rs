@@ -17,6 +17,7 @@ use super::metrics::Metrics;
 use super::offer::Offers;
 use super::rates::Rates;
 use crate::daily::History;
+use crate::pull::Pull;
 use crate::{Error, Result};
 
 /// A tree that is served. Its root is opened anew for each request, so that a tree put in its
@@ -34,6 +35,8 @@ pub(super) struct Served {
     pub(super) history: Option<Arc<History>>,
     pub(super) areas: Areas,
     pub(super) rates: Arc<Rates>,
+    /// Where files come from that are not here yet.
+    pub(super) pull: Option<Arc<Pull>>,
 }
 
 /// A file of it.

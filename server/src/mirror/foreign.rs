@@ -12,7 +12,7 @@ use crate::{Error, Result};
 
 /// A version's name as one of our serials: `YYYYMMDD_HHMM` and `YYYYMMDD_HH:MM` to the minute, of
 /// `YYYYMMDD` and `YYYYMMDD.N` the day, with N for the minutes, so that their order stays.
-pub(super) fn serial(name: &str) -> Option<Serial> {
+pub(crate) fn serial(name: &str) -> Option<Serial> {
     let plain = name.replace(':', "");
     if let Ok(serial) = plain.parse() {
         return Some(serial);

@@ -6,7 +6,8 @@
 
 mod fetch;
 mod filter;
-mod foreign;
+pub(crate) mod foreign;
+mod job;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -19,6 +20,7 @@ use millstream_image::{Product, Serial};
 use serde::Serialize;
 
 pub use filter::Filter;
+pub use job::Job;
 
 use crate::stream::{MIRROR, Pruned, Retention, Signing, Stream};
 use crate::{Error, Result};

@@ -180,6 +180,23 @@ impl Catalogue {
         Ok(())
     }
 
+    /// Lists these products and no others; whether that changes anything.
+    pub(super) fn replace(&mut self, mut offered: BTreeMap<String, Products>) -> Result<bool> {
+        self.read_all()?;
+        let known = self.documents.keys().filter(|name| !offered.contains_key(*name)).cloned();
+        let gone: Vec<_> = known.map(|name| (name.clone(), Products::empty(content_id(&name)))).collect();
+        offered.extend(gone);
+        let mut any = false;
+        for (distribution, products) in offered {
+            let document = self.document(&distribution)?;
+            if document.products.products != products.products {
+                *document = Document { products, changed: true };
+                any = true;
+            }
+        }
+        Ok(any)
+    }
+
     /// Dates what changed: it is published at `created`.
     pub(super) fn date(&mut self, created: DateTime<Utc>) {
         for document in self.documents.values_mut().filter(|document| document.changed) {

@@ -36,7 +36,7 @@ pub(super) const LOCK: &str = ".lock";
 /// The public key.
 pub(super) const KEY: &str = "key.asc";
 /// Images.
-pub(super) const IMAGES: &str = "images";
+pub(crate) const IMAGES: &str = "images";
 /// Logs of daily builds.
 pub(crate) const LOGS: &str = "logs";
 /// What readers see of a publication, and where it leads.

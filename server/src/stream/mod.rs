@@ -21,6 +21,7 @@ mod show;
 mod sign;
 mod staging;
 mod unsigned;
+mod upstream;
 mod vcdiff;
 mod verify;
 
@@ -48,12 +49,13 @@ use place::{Artefacts, Staged};
 use staging::Claim;
 
 pub use deltas::{Deltas, Outcome};
-pub(crate) use layout::MIRROR;
+pub(crate) use layout::{IMAGES, MIRROR};
 pub(crate) use pages::daily as daily_page;
 pub use repair::Repaired;
 pub use retention::{GRACE, Pruned, Retention};
 pub use select::Selector;
 pub use show::Shown;
+pub(crate) use upstream::offered_files;
 pub use verify::{Problem, Report};
 
 /// How long documents are good for when nothing else is asked: a month in which a publisher may be

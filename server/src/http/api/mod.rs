@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use super::answer::{Failure, decode_path};
 use super::gate;
 use super::offer::Offer;
+use super::pull;
 use super::site::Served;
 
 /// Where it begins.
@@ -66,6 +67,9 @@ pub(super) async fn answer(State(served): State<Arc<Served>>, request: Request) 
         return sync(&images::server());
     }
     let caller = gate::caller(&request);
+    if let Call::Export(fingerprint) = call {
+        pull::bring_image(&served, caller, fingerprint).await;
+    }
     let query = request.uri().query().unwrap_or_default().to_owned();
     let head = request.method() == Method::HEAD;
     let answered = tokio::task::spawn_blocking(move || {
