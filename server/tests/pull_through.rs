@@ -188,7 +188,9 @@ fn a_hundred_clients_cost_one_download_and_read_it_while_it_comes() {
         // All have the beginning while upstream holds the end back.
         begun.wait();
         gate.open.store(true, Ordering::Relaxed);
-        clients.into_iter().for_each(|client| client.join().unwrap());
+        for client in clients {
+            client.join().unwrap();
+        }
     });
     assert_eq!(asked(&upstream, LARGE), 1);
     wait_until("the file comes into the tree", || file(&copy, LARGE).exists());
