@@ -332,7 +332,7 @@ fn tree_put_in_place_of_another_is_served() {
     let root = server.tree.root();
     fs::rename(root, root.with_file_name("old")).unwrap();
     fs::rename(other.root(), root).unwrap();
-    assert_eq!(server.get("/key.asc", "").body, other.key.to_armored_public().unwrap().as_bytes());
+    assert_eq!(server.get("/key.asc", "").body, other.key.keyring().to_armored().unwrap().as_bytes());
     assert_eq!(server.get(ROOTFS, "").status, 404);
 }
 
