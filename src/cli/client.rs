@@ -191,7 +191,7 @@ Examples:
     /// Fetch newer serials of images: of those copied with --auto-update, or of those named
     ///
     /// A newer image takes over the names of the old one, which goes unless a container was made from
-    /// it. The systemd timer in dist/systemd does this every six hours.
+    /// it. The systemd timer in systemd/ does this every six hours.
     Refresh {
         /// Aliases, fingerprints, or 6 and more digits of one
         #[arg(value_name = "IMAGE")]

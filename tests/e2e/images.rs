@@ -26,21 +26,35 @@ fn images_are_named_described_refreshed_and_pruned() {
     assert!(home.fail(&["image", "refresh"]).contains("stay as they are"));
 }
 
-/// What the timer starts exists, by the names it is started with.
+/// What the units start exists, by the names it is started with; the refresh really runs.
 #[test]
 fn the_shipped_units_run_commands_that_exist() {
-    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/systemd/");
-    let service = std::fs::read_to_string(format!("{dir}millstream-refresh.service")).unwrap();
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/");
     let home = Home::new();
-    let mut commands = 0;
-    for line in service.lines().filter(|line| line.starts_with("ExecStart")) {
-        let mut words = line.split_once('=').unwrap().1.split(' ');
-        assert_eq!(words.next(), Some("/usr/local/bin/millstream"), "where `cargo xtask install` puts it");
-        succeed(&mut home.command(&words.collect::<Vec<_>>()));
-        commands += 1;
+    let (mut commands, mut units) = (0, 0);
+    for unit in std::fs::read_dir(dir).unwrap().map(|item| item.unwrap().path()) {
+        let text = std::fs::read_to_string(&unit).unwrap();
+        let name = unit.file_name().unwrap().to_str().unwrap();
+        if name.ends_with(".timer") {
+            let service = unit.with_extension("service");
+            assert!(text.contains("OnCalendar=") && service.exists(), "{name}");
+        }
+        for line in text.lines().filter(|line| line.starts_with("Exec")) {
+            let mut words = line.split_once('=').unwrap().1.split(' ');
+            assert_eq!(
+                words.next(),
+                Some("/usr/local/bin/millstream"),
+                "where `cargo xtask install` puts it"
+            );
+            let words: Vec<_> = words.collect();
+            succeed(&mut home.command(&[&words[..], &["--help"]].concat()));
+            if name == "millstream-refresh.service" {
+                succeed(&mut home.command(&words));
+                commands += 1;
+            }
+        }
+        units += 1;
     }
+    assert!(units >= 9, "{units}");
     assert_eq!(commands, 2);
-    assert!(
-        std::fs::read_to_string(format!("{dir}millstream-refresh.timer")).unwrap().contains("OnCalendar")
-    );
 }
