@@ -35,7 +35,7 @@ fn the_shipped_units_run_commands_that_exist() {
     for unit in std::fs::read_dir(dir).unwrap().map(|item| item.unwrap().path()) {
         let text = std::fs::read_to_string(&unit).unwrap();
         let name = unit.file_name().unwrap().to_str().unwrap();
-        if name.ends_with(".timer") {
+        if unit.extension().is_some_and(|kind| kind == "timer") {
             let service = unit.with_extension("service");
             assert!(text.contains("OnCalendar=") && service.exists(), "{name}");
         }
