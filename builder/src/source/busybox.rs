@@ -27,7 +27,7 @@ make defconfig
 sed -i 's/^# CONFIG_STATIC .*/CONFIG_STATIC=y/' .config
 grep -q '^CONFIG_STATIC=y' .config
 make -j\"$(nproc)\"
-./busybox --list-full > /work/applets
+./busybox --list-full > /shop/applets
 ";
 
 pub(super) fn unpack(context: &Context<'_>, scripts: &mut Scripts<'_>) -> Result<Origin> {

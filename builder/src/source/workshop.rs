@@ -28,7 +28,7 @@ const SHARED: [&str; 6] = [
 ];
 
 const TEXTS: [(&str, &str); 4] = [
-    ("passwd", "root:x:0:0:root:/work:/bin/sh\n"),
+    ("passwd", "root:x:0:0:root:/shop:/bin/sh\n"),
     ("group", "root:x:0:\n"),
     ("hosts", "127.0.0.1 localhost\n::1 localhost\n"),
     ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
@@ -44,8 +44,8 @@ if [ -d /rootfs ]; then
         mount --rbind /$place /rootfs/$place
     done
 fi
-cd /work
-exec setpriv --bounding-set=-sys_admin,-sys_ptrace,-net_admin,-dac_read_search -- /bin/sh -e /work/.script
+cd /shop
+exec setpriv --bounding-set=-sys_admin,-sys_ptrace,-net_admin,-dac_read_search -- /bin/sh -e /shop/.script
 ";
 
 /// The place; it goes with this value.
@@ -66,7 +66,7 @@ impl Workshop {
             fs::create_dir_all(&path).map_err(Error::io(&path))?;
             Ok(path)
         };
-        for name in ["etc", "tmp", "usr", "var/tmp", "work", "rootfs"] {
+        for name in ["etc", "tmp", "usr", "var/tmp", "shop", "rootfs"] {
             make(name)?;
         }
         let mut sandbox = Sandbox::new(dir.path()).no_fsync(true);
@@ -103,34 +103,34 @@ impl Workshop {
         Ok(workshop)
     }
 
-    /// Where `/work` is for us.
+    /// Where `/shop` is for us.
     pub(super) fn work(&self) -> PathBuf {
-        self.dir.path().join("work")
+        self.dir.path().join("shop")
     }
 
-    /// Writes a file into `/work`. What ran there may have left links, which lead nowhere else.
+    /// Writes a file into `/shop`. What ran there may have left links, which lead nowhere else.
     pub(super) fn write(&self, name: &str, text: &str) -> Result<()> {
         Rootfs::open(&self.work())?.write(&format!("/{name}"), text.as_bytes(), Attributes::default())
     }
 
-    /// Opens a file in `/work`, which must be there.
+    /// Opens a file in `/shop`, which must be there.
     pub(super) fn open(&self, name: &str) -> Result<File> {
         let found = Rootfs::open(&self.work())?.open_file(&format!("/{name}"))?;
         found.ok_or_else(|| Error::Refused(format!("the host's programs left no file {name}; see the log")))
     }
 
-    /// Reads a text of at most 64 MiB in `/work`.
+    /// Reads a text of at most 64 MiB in `/shop`.
     pub(super) fn read(&self, name: &str) -> Result<String> {
         let mut data = Vec::new();
         self.open(name)?.take(64 << 20).read_to_end(&mut data).map_err(Error::io(name))?;
         Ok(String::from_utf8_lossy(&data).into_owned())
     }
 
-    /// Runs a shell script in `/work`, with or without the network, as `scripts` are run.
+    /// Runs a shell script in `/shop`, with or without the network, as `scripts` are run.
     pub(super) fn run(&self, scripts: &Scripts<'_>, what: &str, script: &str, network: bool) -> Result<()> {
         self.write(".script", script)?;
         let mut env = scripts.env.clone();
-        env.insert("HOME".into(), "/work".into());
+        env.insert("HOME".into(), "/shop".into());
         let scripts = Scripts {
             sandbox: self.sandbox.clone().network(network),
             env,

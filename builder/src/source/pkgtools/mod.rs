@@ -144,7 +144,7 @@ impl Installer<'_> {
             if name == "sysvinit" { script.replace("/sbin/init", "#/sbin/init") } else { script.to_owned() };
         self.workshop.write("doinst.sh", &script)?;
         let command =
-            "cd /rootfs\nbash /work/doinst.sh -install || echo \"the script ended with status $?\"\n";
+            "cd /rootfs\nbash /shop/doinst.sh -install || echo \"the script ended with status $?\"\n";
         self.workshop.run(scripts, &format!("script of package {name}"), command, false)
     }
 }

@@ -75,7 +75,7 @@ fn prepare(workshop: &Workshop, wanted: &Wanted, trust: &Trust) -> Result<()> {
     workshop.write("repositories/recipe.repo", &wanted.repositories)?;
     workshop.write(
         "dnf.conf",
-        "[main]\nplugins=0\nreposdir=/work/repositories\nvarsdir=/work/vars\nkeepcache=1\n",
+        "[main]\nplugins=0\nreposdir=/shop/repositories\nvarsdir=/shop/vars\nkeepcache=1\n",
     )?;
     // dnf finds these in its home directory. What is mounted for scripts is not the packages'.
     let macros = format!("%_dbpath {}\n%_netsharedpath /proc:/sys:/dev\n", database::PLACE);
@@ -112,7 +112,7 @@ impl Command<'_> {
             self.dnf,
             mode,
             "--assumeyes",
-            "--config=/work/dnf.conf",
+            "--config=/shop/dnf.conf",
             "--installroot=/rootfs",
             // What the recipe's file says otherwise does not count.
             "--setopt=*.sslverify=1",
@@ -124,7 +124,7 @@ impl Command<'_> {
             words.push("--nogpgcheck".into());
         } else if self.trust.has_keys() {
             words.push("--setopt=*.gpgcheck=1".into());
-            words.push("--setopt=*.gpgkey=file:///work/keys.asc".into());
+            words.push("--setopt=*.gpgkey=file:///shop/keys.asc".into());
         }
         if self.architecture != Architecture::host() {
             words.push(format!("--forcearch={}", self.architecture.kernel()));
