@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use millstream_image::digest::{CappedReader, HashingWriter};
 use millstream_image::{Sha256Digest, atomic};
@@ -19,7 +20,7 @@ const MAX_PATH: usize = 1024;
 /// A path inside a stream tree: relative, without `.`, `..` and empty parts, and of characters
 /// that mean themselves in a URL. So joined to a root it stays below it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TreePath(String);
+pub struct TreePath(Arc<str>);
 
 impl TreePath {
     /// The path.
@@ -49,7 +50,7 @@ impl FromStr for TreePath {
         // it a URL.
         let scheme = text.split('/').next().is_some_and(|first| first.contains(':'));
         if text.len() <= MAX_PATH && text.bytes().all(plain) && text.split('/').all(part) && !scheme {
-            return Ok(Self(text.to_owned()));
+            return Ok(Self(text.into()));
         }
         let shown: String = text.chars().take(80).collect();
         Err(Error::name(&shown, "not a path inside the tree; refused"))

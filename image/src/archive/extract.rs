@@ -10,12 +10,13 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use rustix::fs::{self, FileType, Mode, OFlags};
+use sha2::{Digest, Sha256};
 
 use super::layer::{Layer, Met};
 use super::reader::{Entry, Kind, Reader};
 use super::tree::{self, Tree};
+use super::writeback::WriteBack;
 use super::{Limits, archive_error, decoder, entry_error, inspect::below_root, shift::shift};
-use crate::digest::HashingReader;
 use crate::{Error, Result, Sha256Digest};
 
 const CHUNK: usize = 256 << 10;
@@ -62,11 +63,19 @@ pub struct ExtractOptions {
     pub ownership: Ownership,
     /// Whether it is a unified image, of which only what `rootfs/` holds is unpacked.
     pub unified: bool,
+    /// Whether to compute the digest of the uncompressed archive.
+    pub digest: bool,
 }
 
 impl Default for ExtractOptions {
     fn default() -> Self {
-        Self { limits: Limits::default(), devices: Devices::Skip, ownership: Ownership::Keep, unified: false }
+        Self {
+            limits: Limits::default(),
+            devices: Devices::Skip,
+            ownership: Ownership::Keep,
+            unified: false,
+            digest: false,
+        }
     }
 }
 
@@ -77,8 +86,8 @@ pub struct Extracted {
     pub entries: u64,
     /// Bytes of the uncompressed archive.
     pub size: u64,
-    /// SHA-256 of the uncompressed archive.
-    pub sha256: Sha256Digest,
+    /// SHA-256 of the uncompressed archive, when it was asked for.
+    pub sha256: Option<Sha256Digest>,
 }
 
 /// Unpacks an archive, compressed or not, into `target`, an existing empty directory. Data is
@@ -106,11 +115,13 @@ pub(super) fn run<R: Read + Send>(
     std::thread::scope(|scope| {
         let limits = &options.limits;
         scope.spawn(move || decode_ahead(reader, limits, &sender));
-        let mut hashing = HashingReader::new(Chunks { receiver, chunk: Vec::new(), at: 0 });
-        let mut extractor = Extractor { tree, options, directories: Vec::new(), target, layer };
-        let entries = extractor.run(&mut hashing)?;
-        let size = hashing.count();
-        Ok(Extracted { entries, size, sha256: hashing.finish() })
+        let disk = WriteBack::new(scope, tree.root()).map_err(Error::io(target))?;
+        let state = options.digest.then(Sha256::new);
+        let mut chunks = Chunks { receiver, chunk: Vec::new(), at: 0, size: 0, state };
+        let mut extractor = Extractor { tree, options, directories: Vec::new(), disk, layer };
+        let entries = extractor.run(&mut chunks)?;
+        extractor.disk.finish().map_err(Error::io(target))?;
+        Ok(Extracted { entries, size: chunks.size, sha256: chunks.state.map(Sha256Digest::from) })
     })
 }
 
@@ -140,6 +151,9 @@ struct Chunks {
     receiver: Receiver<Chunk>,
     chunk: Vec<u8>,
     at: usize,
+    /// Bytes read, and their hash if somebody wants it.
+    size: u64,
+    state: Option<Sha256>,
 }
 
 impl Read for Chunks {
@@ -152,8 +166,13 @@ impl Read for Chunks {
             self.at = 0;
         }
         let count = buffer.len().min(self.chunk.len() - self.at);
-        buffer[..count].copy_from_slice(&self.chunk[self.at..self.at + count]);
+        let bytes = &self.chunk[self.at..self.at + count];
+        buffer[..count].copy_from_slice(bytes);
+        if let Some(state) = &mut self.state {
+            state.update(bytes);
+        }
         self.at += count;
+        self.size += count as u64;
         Ok(count)
     }
 }
@@ -163,7 +182,7 @@ struct Extractor<'a> {
     options: &'a ExtractOptions,
     /// Directories get their mode and times last, so that read-only ones can be filled.
     directories: Vec<Entry>,
-    target: &'a Path,
+    disk: WriteBack<'a>,
     /// When this is a layer on what lies there already.
     layer: Option<Layer>,
 }
@@ -182,7 +201,6 @@ impl Extractor<'_> {
             }
         }
         self.finish_directories()?;
-        fs::syncfs(self.tree.root()).map_err(|e| Error::io(self.target)(e.into()))?;
         Ok(entries)
     }
 
@@ -259,6 +277,7 @@ impl Extractor<'_> {
         if hole {
             file.set_len(entry.size).map_err(refused)?;
         }
+        self.disk.wrote(entry.size);
         tree::finish_open(file.as_fd(), entry, owner).map_err(refused)
     }
 

@@ -22,6 +22,7 @@ mod sparse;
 mod survey;
 mod tree;
 mod write;
+mod writeback;
 mod xz;
 
 use crate::Error;
