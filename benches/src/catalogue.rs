@@ -14,7 +14,7 @@ use crate::compare::{Bench, Comparison, Sides};
 use crate::fetch::serve;
 
 /// So many distributions, releases of each, and variants on two architectures: 10,000 products.
-const DISTRIBUTIONS: usize = 25;
+pub(crate) const DISTRIBUTIONS: usize = 25;
 const RELEASES: usize = 20;
 const VARIANTS: usize = 10;
 /// Versions of each product.
@@ -106,7 +106,7 @@ fn write_tree(bench: &Bench) -> anyhow::Result<()> {
     Ok(fs::write(tree.join("key.asc"), key.to_armored_public()?)?)
 }
 
-fn products(distribution: usize) -> anyhow::Result<Vec<Product>> {
+pub(crate) fn products(distribution: usize) -> anyhow::Result<Vec<Product>> {
     let mut products = Vec::new();
     for release in 0..RELEASES {
         for variant in 0..VARIANTS {
@@ -120,7 +120,7 @@ fn products(distribution: usize) -> anyhow::Result<Vec<Product>> {
     Ok(products)
 }
 
-fn entry(product: &Product) -> ProductEntry {
+pub(crate) fn entry(product: &Product) -> ProductEntry {
     let version = |n: usize| {
         let serial = format!("2026010{}_0000", n + 1);
         let directory = format!("images/{}/{serial}", product.to_string().replace(':', "/"));

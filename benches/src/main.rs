@@ -8,6 +8,7 @@ mod catalogue;
 mod compare;
 mod delta;
 mod fetch;
+mod publish;
 
 use std::path::PathBuf;
 
@@ -31,8 +32,10 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let all: Vec<_> =
-        [builds::all(), fetch::all(), delta::all(), catalogue::all()].into_iter().flatten().collect();
+    let all: Vec<_> = [builds::all(), fetch::all(), delta::all(), catalogue::all(), publish::all()]
+        .into_iter()
+        .flatten()
+        .collect();
     if arguments.names.is_empty() {
         for comparison in &all {
             println!("{:16} {}", comparison.name, comparison.about);
