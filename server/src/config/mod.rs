@@ -5,6 +5,7 @@ mod access;
 mod daily;
 mod limits;
 mod mirror;
+mod push;
 mod service;
 mod upstream;
 
@@ -18,6 +19,7 @@ pub use access::{Area, Right};
 pub use daily::{Daily, Matrix};
 pub use limits::PerAddress;
 pub use mirror::Mirror;
+pub use push::Push;
 pub use service::Service;
 pub use upstream::Upstream;
 

@@ -65,6 +65,27 @@ impl Areas {
         self.decide(caller, innermost.map(|(_, area)| area))
     }
 
+    /// Whether anybody may push.
+    pub(super) fn take_pushes(&self) -> bool {
+        self.0.iter().any(|(_, area)| area.right == Right::Push)
+    }
+
+    /// Who pushes: the token or certificate that lets them push somewhere.
+    pub(super) fn pusher(&self, caller: Caller) -> Result<Sha256Digest, Denied> {
+        let areas = || self.0.iter().map(|(_, area)| area).filter(|area| area.right == Right::Push);
+        self.decide(caller, areas())?;
+        let by_token = Caller { certificate: None, ..caller };
+        let shown = caller.token.filter(|_| known(by_token, areas())).or(caller.certificate);
+        shown.ok_or(Denied::Unknown { token: false })
+    }
+
+    /// Whether the caller may push what lies at `path`; of areas within each other the innermost decides.
+    pub(super) fn push(&self, caller: Caller, path: &str) -> bool {
+        let depth = self.of(Right::Push, path).map(|(names, _)| names.len()).max();
+        let innermost = self.of(Right::Push, path).filter(|(names, _)| Some(names.len()) == depth);
+        known(caller, innermost.map(|(_, area)| area))
+    }
+
     fn of<'a>(&'a self, right: Right, path: &'a str) -> impl Iterator<Item = &'a (Vec<String>, Area)> {
         self.0.iter().filter(move |(names, area)| {
             let mut parts = path.split('/').filter(|part| !part.is_empty());
