@@ -142,6 +142,21 @@ mod tests {
     }
 
     #[test]
+    fn pushes_are_bounded_unless_said_otherwise() {
+        let push = |text: &str| Config::parse(text).map(|config| config.serve.push);
+        assert_eq!(push("").unwrap(), Push::default());
+        let text = "[serve.push]\nmax_size = \"1GiB\"\nunsigned = true\n";
+        let expected = Push { max_size: 1 << 30, unsigned: true, ..Push::default() };
+        assert_eq!(push(text).unwrap(), expected);
+        assert!(
+            push(&text.replace("1GiB", "much")).is_err() && push(&text.replace("\"1GiB\"", "0")).is_err()
+        );
+        assert!(push("[serve.push]\nlimit = 1\n").unwrap_err().contains("line 2"));
+        let area = "[[access]]\npath = \"/images/debian\"\nright = \"push\"\n";
+        assert_eq!(Config::parse(area).unwrap().access[0].right, Right::Push);
+    }
+
+    #[test]
     fn a_mirror_is_what_the_command_line_says() {
         let text = "[[mirror]]\nname = \"m\"\nschedule = \"0 4 * * *\"\nurl = \"https://a.example\"\n\
             root = \"/srv/m\"\ninclude = [\"debian\", \"-x\"]\nlatest = 2\nlimit_rate = \"1MB\"\n";

@@ -183,4 +183,42 @@ mod tests {
         let nobody = areas.read(Caller::default(), "images/debian");
         assert_eq!(nobody, Err(Denied::Unknown { token: false }));
     }
+
+    #[test]
+    fn pushing_needs_its_own_right_of_the_innermost_area() {
+        let [owner, sid, reader, certificate] = [b"o", b"s", b"r", b"c"].map(|text| Sha256Digest::of(text));
+        let area = |path: &str, right, tokens: &[Sha256Digest], certificates: &[Sha256Digest]| Area {
+            path: path.into(),
+            right,
+            tokens: tokens.to_vec(),
+            certificates: certificates.to_vec(),
+        };
+        let areas = Areas::new(vec![
+            area("/", Right::Read, &[reader], &[]),
+            area("/images/debian", Right::Push, &[owner], &[certificate]),
+            area("/images/debian/sid", Right::Push, &[sid], &[]),
+        ]);
+        let by = |token, certificate| Caller { token, certificate };
+        let push = |caller, path: &str| areas.push(caller, path);
+        assert!(push(by(Some(owner), None), "images/debian/trixie/amd64/default"));
+        assert!(push(by(None, Some(certificate)), "images/debian/trixie/amd64/default"));
+        assert!(push(by(Some(sid), None), "images/debian/sid/amd64/default"));
+        for (caller, path) in [
+            (by(Some(owner), None), "images/debian/sid/amd64/default"),
+            (by(Some(owner), None), "images"),
+            (by(Some(owner), None), "images/debianish/1/amd64/default"),
+            (by(Some(sid), None), "images/debian/trixie/amd64/default"),
+            (by(Some(reader), None), "images/debian/trixie/amd64/default"),
+            (by(None, Some(owner)), "images/debian"),
+            (Caller::default(), "images/debian"),
+        ] {
+            assert!(!push(caller, path), "{caller:?} {path}");
+        }
+        // Known by what is of use here, whatever else they show.
+        assert_eq!(areas.pusher(by(Some(owner), Some(certificate))), Ok(owner));
+        assert_eq!(areas.pusher(by(Some(reader), Some(certificate))), Ok(certificate));
+        assert_eq!(areas.pusher(by(Some(reader), None)), Err(Denied::Forbidden));
+        assert_eq!(areas.pusher(Caller::default()), Err(Denied::Unknown { token: false }));
+        assert!(areas.take_pushes() && areas.want_certificates());
+    }
 }
