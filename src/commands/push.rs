@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::bail;
-use millstream_client::http::HttpOptions;
-use millstream_client::{Access, remotes};
+use millstream_client::Access;
 use millstream_server::config::{Config, Right};
 use millstream_server::keys::KeyStore;
 use millstream_server::push::Push;
@@ -43,22 +41,16 @@ fn pusher(to: &Destination, server: &str) -> anyhow::Result<Pusher> {
     };
     let mut ca = to.ca.as_deref().map(remote::read_text).transpose()?;
     let client = client::open();
-    let url = match client.find_remote(server.trim_end_matches(':'))? {
-        Some(name) => {
-            let known = client.remotes()?.get(&name)?.clone();
-            access.proxy = access.proxy.or(known.access.proxy);
-            access.client_certificate = access.client_certificate.or(known.access.client_certificate);
-            access.token = access.token.or(known.access.token);
-            ca = ca.or(known.ca);
-            known.url
-        }
-        None => remotes::parse_url(server)?,
-    };
-    if url.scheme() == "file" {
-        bail!("{server}: a directory is no server; leave --to out and name it as ROOT");
+    let mut url = server.to_owned();
+    if let Some(name) = client.find_remote(server.trim_end_matches(':'))? {
+        let known = client.remotes()?.get(&name)?.clone();
+        access.proxy = access.proxy.or(known.access.proxy);
+        access.client_certificate = access.client_certificate.or(known.access.client_certificate);
+        access.token = access.token.or(known.access.token);
+        ca = ca.or(known.ca);
+        url = known.url.into();
     }
-    let http = access.client(&url, ca.as_ref(), &HttpOptions::default())?;
-    Ok(Pusher::new(http, &url, RETRY))
+    Ok(Pusher::new(&url, ca.as_ref(), &access, RETRY)?)
 }
 
 fn report(pushed: &Pushed, quiet: bool) -> anyhow::Result<()> {

@@ -19,7 +19,7 @@ pub use access::{Area, Right};
 pub use daily::{Daily, Matrix};
 pub use limits::PerAddress;
 pub use mirror::Mirror;
-pub use push::Push;
+pub use push::{Push, PushTo};
 pub use service::Service;
 pub use upstream::Upstream;
 

@@ -1,3 +1,5 @@
+use std::path::{Path, PathBuf};
+
 use serde::Deserialize;
 
 use super::upstream::size;
@@ -25,4 +27,29 @@ impl Default for Push {
 
 fn some_size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     Ok(size(deserializer)?.unwrap_or_default())
+}
+
+/// `[daily.push]`: a server that gets what is built.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PushTo {
+    /// The server.
+    pub url: String,
+    /// File with a bearer token, mode 0600.
+    pub token_file: Option<PathBuf>,
+    /// File with this builder's certificate and private key, PEM, mode 0600.
+    pub client_certificate: Option<PathBuf>,
+    /// Certificates of a private authority, PEM.
+    pub ca: Option<PathBuf>,
+    /// `http://HOST:PORT`, or `direct`; the environment's without it.
+    pub proxy: Option<String>,
+}
+
+impl PushTo {
+    /// Paths begin at `dir`.
+    pub(super) fn below(&mut self, dir: &Path) {
+        for path in [&mut self.token_file, &mut self.client_certificate, &mut self.ca] {
+            *path = path.take().map(|path| dir.join(path));
+        }
+    }
 }

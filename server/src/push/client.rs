@@ -10,10 +10,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use millstream_client::http::{BackOff, Question, Reply, Retry};
-use millstream_client::{HttpClient, Progress};
+use millstream_client::remotes::parse_url;
+use millstream_client::{Access, HttpClient, HttpOptions, Progress};
 use millstream_image::{Fingerprint, Product, Serial, Sha256Digest};
 use serde::de::DeserializeOwned;
-use url::Url;
 
 use super::wire::{Announcement, Outcome, PATH, PIECE, Part, Problem, State, Taken};
 use crate::stream::{self, artefacts};
@@ -76,9 +76,18 @@ struct Local<'a> {
 }
 
 impl Pusher {
-    /// Pushes to the server at `url` through `http`, which knows token and certificates.
-    pub fn new(http: HttpClient, url: &Url, retry: Retry) -> Self {
-        Self { http, base: url.as_str().trim_end_matches('/').to_owned(), retry }
+    /// Pushes to the server at `url`, reached with `access`; it may have a private authority's certificate.
+    ///
+    /// # Errors
+    /// When the URL is none of a server, or a file of secrets cannot be used.
+    pub fn new(url: &str, ca: Option<&String>, access: &Access, retry: Retry) -> Result<Self> {
+        let url = parse_url(url)?;
+        if url.scheme() == "file" {
+            let reason = "a directory is no server; publish there with: millstream stream add ROOT DIR";
+            return Err(Error::Push { url: url.to_string(), reason: reason.into() });
+        }
+        let http = access.client(&url, ca, &HttpOptions::default())?;
+        Ok(Self { http, base: url.as_str().trim_end_matches('/').to_owned(), retry })
     }
 
     /// Pushes the image in `dir`, a directory that a build finished. The server has it whole, checked and

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use millstream_client::http::{HttpClient, HttpOptions, Retry};
+use millstream_client::http::Retry;
 use millstream_client::{Access, NoProgress};
 use millstream_image::Sha256Digest;
 use millstream_server::config::{Area, Push as Settings, Right};
@@ -78,10 +78,9 @@ pub fn pushed(
     let secret = tempfile::NamedTempFile::new().unwrap();
     fs::write(secret.path(), token).unwrap();
     let access = Access { token: Some(secret.path().to_owned()), ..Access::default() };
-    let url = format!("http://{address}/").parse().unwrap();
-    let http: HttpClient = access.client(&url, None, &HttpOptions::default()).unwrap();
+    let pusher = Pusher::new(&format!("http://{address}"), None, &access, retry).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    runtime.block_on(Pusher::new(http, &url, retry).push(dir, &NoProgress))
+    runtime.block_on(pusher.push(dir, &NoProgress))
 }
 
 /// One request with a token and a body, on a connection of its own.
