@@ -64,8 +64,8 @@ fn pushed_image_is_published_when_all_of_it_is_there() {
 #[test]
 fn push_goes_on_over_connections_that_are_cut() {
     let server = open_server();
-    let dir = build(&server.tree, PRODUCT, SERIAL, 3_000_000);
-    let relay = Relay::cutting(server.address, 500_000);
+    let dir = build(&server.tree, PRODUCT, SERIAL, 1_200_000);
+    let relay = Relay::cutting(server.address, 200_000);
     assert!(pushed(relay.address, OWNER, &dir, QUICK).unwrap().new);
     assert!(relay.connections.load(Ordering::Relaxed) >= 6);
     let sent: Vec<_> =
@@ -84,7 +84,7 @@ fn push_goes_on_over_connections_that_are_cut() {
 #[test]
 fn push_goes_on_with_another_run_and_another_server() {
     let mut server = open_server();
-    let dir = build(&server.tree, PRODUCT, SERIAL, 1_000_000);
+    let dir = build(&server.tree, PRODUCT, SERIAL, 400_000);
     let upload = announce(&server, OWNER, &announcement(&dir, PRODUCT, SERIAL));
     let rootfs = fs::read(dir.join("rootfs.tar.xz")).unwrap();
     let mut half = server.connect();
@@ -94,32 +94,32 @@ fn push_goes_on_with_another_run_and_another_server() {
         rootfs.len()
     );
     half.write_all(head.as_bytes()).unwrap();
-    half.write_all(&rootfs[..600_000]).unwrap();
+    half.write_all(&rootfs[..300_000]).unwrap();
     half.shutdown(Shutdown::Both).unwrap();
     let part = uploads(server.tree.root())[0].join("image/rootfs.tar.xz");
     let came = || fs::metadata(&part).map_or(0, |meta| meta.len());
     for _ in 0..100 {
-        if came() == 600_000 {
+        if came() == 300_000 {
             break;
         }
         thread::sleep(Duration::from_millis(50));
     }
-    assert_eq!(came(), 600_000);
+    assert_eq!(came(), 300_000);
     // The part of a pusher that was killed may be anything: it is found out, and sent again.
     File::options().write(true).open(&part).unwrap().write_all(b"not what was sent").unwrap();
     server.again();
     assert!(pushed(server.address, OWNER, &dir, QUICK).unwrap().new);
     let log = server.log.lock().unwrap().join("\n");
-    assert!(log.contains("rootfs.tar.xz?offset=600000") && log.contains("finish HTTP/1.1\" 422"), "{log}");
+    assert!(log.contains("rootfs.tar.xz?offset=300000") && log.contains("finish HTTP/1.1\" 422"), "{log}");
     assert_eq!(server.tree.problems(), "");
 }
 
 #[test]
 fn pushers_at_once_do_not_disturb_each_other() {
     let server = open_server();
-    let same = build(&server.tree, PRODUCT, SERIAL, 2_000_000);
+    let same = build(&server.tree, PRODUCT, SERIAL, 1_200_000);
     let others: Vec<_> =
-        (0..2).map(|n| build(&server.tree, &format!("alpine:{n}"), SERIAL, 300_000)).collect();
+        (0..2).map(|n| build(&server.tree, &format!("alpine:{n}"), SERIAL, 100_000)).collect();
     let push = |dir: &Path| pushed(server.address, OWNER, dir, QUICK).unwrap();
     let done: Vec<_> = thread::scope(|scope| {
         let dirs = [&same, &same, &others[0], &others[1]];
@@ -188,21 +188,21 @@ fn full_disk_is_said_and_what_came_is_kept() {
     let small = tree.root().join(".push");
     fs::create_dir(&small).unwrap();
     let size = |flags, size: &str| mount(Some("none"), &small, Some("tmpfs"), flags, Some(size)).unwrap();
-    size(MsFlags::empty(), "size=1m,mode=700");
+    size(MsFlags::empty(), "size=400k,mode=700");
     let server = Running::pushed_to_tree(tree);
-    let dir = build(&server.tree, PRODUCT, SERIAL, 700_000);
-    let large = build(&server.tree, "alpine:3", SERIAL, 2_000_000);
+    let dir = build(&server.tree, PRODUCT, SERIAL, 250_000);
+    let large = build(&server.tree, "alpine:3", SERIAL, 500_000);
     let error = pushed(server.address, OWNER, &large, QUICK).unwrap_err().to_string();
     assert!(error.contains("has no room"), "{error}");
     assert!(uploads(server.tree.root()).is_empty());
     // It fills up only later.
     announce(&server, OWNER, &announcement(&dir, PRODUCT, SERIAL));
-    fs::write(small.join("ballast"), vec![1; 500_000]).unwrap();
+    fs::write(small.join("ballast"), vec![1; 200_000]).unwrap();
     let error = pushed(server.address, OWNER, &dir, QUICK).unwrap_err().to_string();
     assert!(error.contains("disk is full"), "{error}");
     let came = fs::metadata(uploads(server.tree.root())[0].join("image/rootfs.tar.xz")).unwrap().len();
-    assert!(came > 100_000, "{came} bytes are kept");
-    size(MsFlags::MS_REMOUNT, "size=10m");
+    assert!(came > 50_000, "{came} bytes are kept");
+    size(MsFlags::MS_REMOUNT, "size=4m");
     assert!(pushed(server.address, OWNER, &dir, QUICK).unwrap().new);
     let log = server.log.lock().unwrap().join("\n");
     assert!(log.contains(&format!("offset={came}")) && log.contains("error: "), "{log}");
