@@ -110,7 +110,7 @@ fn push_goes_on_with_another_run_and_another_server() {
     server.again();
     assert!(pushed(server.address, OWNER, &dir, QUICK).unwrap().new);
     let log = server.log.lock().unwrap().join("\n");
-    assert!(log.contains("rootfs.tar.xz?offset=300000") && log.contains("finish HTTP/1.1\" 422"), "{log}");
+    assert!(log.contains("rootfs.tar.xz?offset=300000") && log.contains("finish HTTP/1.1\" 409"), "{log}");
     assert_eq!(server.tree.problems(), "");
 }
 

@@ -107,7 +107,7 @@ fn what_is_not_as_announced_is_not_published() {
     for file in ["rootfs.tar.xz", "manifest.json", "lxd.tar.xz", "build.log"] {
         let (upload, answer) = spoiled(file, &|bytes| bytes[3] ^= 1);
         assert!(
-            answer.0 == 422 && said(&answer).contains(&format!("damaged on the way: {file}")),
+            answer.0 == 409 && said(&answer).contains(&format!("damaged on the way: {file}")),
             "{answer:?}"
         );
         // Only that file is asked for again.
@@ -142,7 +142,10 @@ fn what_is_not_as_announced_is_not_published() {
     // What is no image: metadata of another architecture, two names of one image.
     let mut image = Image::new("debian:trixie:amd64:default", SERIAL);
     image.kernel_architecture = "aarch64".into();
+    server.log.lock().unwrap().clear();
     let error = pushed(server.address, OWNER, &server.tree.build(&image), QUICK).unwrap_err().to_string();
+    let sent = server.log.lock().unwrap().iter().filter(|line| line.contains("lxd.tar.xz?")).count();
+    assert_eq!(sent, 1, "what is no good is not sent again");
     assert!(error.contains("not added") && !error.contains(server.tree.root().to_str().unwrap()), "{error}");
     assert_eq!(server.tree.stream.list(SystemTime::now()).unwrap().len(), 1);
     assert_eq!(server.tree.problems(), "");

@@ -211,7 +211,7 @@ impl Pusher {
                 }
                 Answer::Good(state) => return Ok(Round::Done(state)),
                 // Gone: published for another one who sent the same, perhaps. Incomplete or damaged: once more.
-                Answer::Refused(404 | 409 | 422, Problem { error, .. }) => return Ok(Round::Again(error)),
+                Answer::Refused(404 | 409, Problem { error, .. }) => return Ok(Round::Again(error)),
                 Answer::Refused(_, Problem { error, .. }) => return Err(self.said(&target, &error)),
             }
         }

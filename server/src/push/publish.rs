@@ -199,5 +199,5 @@ fn check_names(upload: &Upload, manifest: &Manifest, may: &May) -> Result<()> {
 }
 
 fn damage(names: &[String]) -> Refusal {
-    Refusal::new(Kind::Unusable, format!("damaged on the way: {}; send them again", names.join(", ")))
+    Refusal::new(Kind::Conflict, format!("damaged on the way: {}; send them again", names.join(", ")))
 }

@@ -24,11 +24,11 @@ pub(crate) enum Kind {
     Forbidden,
     /// No such upload.
     Missing,
-    /// Contradicts what is here.
+    /// Contradicts what is here; when that is an upload, sending what is missing mends it.
     Conflict,
     /// Beyond what is allowed.
     TooLarge,
-    /// What came is not what was announced, or no image.
+    /// What came is no image, or another one than was announced.
     Unusable,
     /// Too many at once.
     TooMany,
