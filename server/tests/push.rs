@@ -10,14 +10,19 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use millstream_image::Sha256Digest;
-use millstream_server::config::Push as Settings;
+use millstream_client::Access;
+use millstream_image::{Sha256Digest, atomic};
+use millstream_server::config::{Area, Push as Settings, Right};
+use millstream_server::http::{Gate, Tls};
 use millstream_server::push;
+use millstream_server::push::client::Pusher;
 use millstream_server::stream::{Deltas, Stream};
+use millstream_server::tls::LocalAuthority;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use support::pushing::{
-    OWNER, QUICK, Relay, announce, announcement, build, open_server, pushed, send, send_all, server, uploads,
+    OWNER, QUICK, Relay, announce, announcement, build, open_server, pushed, pushed_by, send, send_all,
+    server, uploads,
 };
 use support::serving::Running;
 use support::{Fixture, signing};
@@ -141,6 +146,35 @@ fn pushers_at_once_do_not_disturb_each_other() {
     let (status, said) = send_all(&server, OWNER, &upload, &kept);
     assert!(status == 409 && said["error"].as_str().unwrap().contains("another image"), "{said}");
     assert_eq!(server.tree.problems(), "");
+}
+
+/// Over TLS, known by a certificate alone.
+#[test]
+fn a_client_certificate_is_as_good_as_a_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = LocalAuthority::new(dir.path());
+    let identity = |name: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let cert = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+        let path = dir.path().join(name);
+        atomic::write_with_mode(&path, (cert.pem() + &key.serialize_pem()).as_bytes(), 0o600).unwrap();
+        (path, Sha256Digest::of(cert.der()))
+    };
+    let ((mine, known), (stranger, _)) = (identity("mine"), identity("stranger"));
+    let area = Area { path: "/".into(), right: Right::Push, tokens: Vec::new(), certificates: vec![known] };
+    let gate = Gate { areas: vec![area], ..Gate::default() };
+    let tls = Tls::Local(authority.clone(), Vec::new());
+    let server = Running::pushed_to(tls, |_| gate, |tree| support::pushing::push(tree, Settings::default()));
+    let (ca, url) = (fs::read_to_string(authority.ca_path()).unwrap(), format!("https://{}", server.address));
+    let image = build(&server.tree, PRODUCT, SERIAL, 10);
+    let push = |certificate: &Path| {
+        let access = Access { client_certificate: Some(certificate.to_owned()), ..Access::default() };
+        pushed_by(&Pusher::new(&url, Some(&ca), &access, QUICK).unwrap(), &image)
+    };
+    let error = push(&stranger).unwrap_err().to_string();
+    assert!(error.contains("--client-certificate"), "{error}");
+    assert!(push(&mine).unwrap().new);
+    assert_eq!(listed(&server), 2);
 }
 
 #[test]

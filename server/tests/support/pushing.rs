@@ -78,7 +78,10 @@ pub fn pushed(
     let secret = tempfile::NamedTempFile::new().unwrap();
     fs::write(secret.path(), token).unwrap();
     let access = Access { token: Some(secret.path().to_owned()), ..Access::default() };
-    let pusher = Pusher::new(&format!("http://{address}"), None, &access, retry).unwrap();
+    pushed_by(&Pusher::new(&format!("http://{address}"), None, &access, retry).unwrap(), dir)
+}
+
+pub fn pushed_by(pusher: &Pusher, dir: &Path) -> millstream_server::Result<Pushed> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(pusher.push(dir, &NoProgress))
 }
