@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
+use crate::http::{HttpClient, HttpOptions};
 use crate::{Error, Result};
 
 /// The largest token or key file, in bytes.
@@ -35,6 +36,17 @@ impl Access {
     /// Whether nothing is set.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// What asks the server at `url`, which may have a private authority's certificate. The token goes to
+    /// no other host.
+    ///
+    /// # Errors
+    /// When a file of secrets cannot be used, or the token would go without TLS to another machine.
+    pub fn client(&self, url: &Url, ca: Option<&String>, options: &HttpOptions) -> Result<HttpClient> {
+        let mut options = HttpOptions { access: self.clone(), ..options.clone() };
+        options.ca_pem.extend(ca.cloned());
+        HttpClient::new(&options)?.with_bearer(&[], self.token(url)?.as_deref())
     }
 
     /// Checks all of it, so that mistakes are told when a remote is added.

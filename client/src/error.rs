@@ -148,7 +148,7 @@ impl Error {
     }
 
     /// Whether trying again may help.
-    pub(crate) fn is_passing(&self) -> bool {
+    pub fn is_passing(&self) -> bool {
         match self {
             Self::Network { .. } => true,
             Self::Status { status, .. } => matches!(status, 408 | 429 | 500..),

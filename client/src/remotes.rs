@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::access::Access;
-use crate::http::{self, HttpClient, HttpOptions};
+use crate::http::{self, HttpOptions};
 use crate::tree::Tree;
 use crate::{Error, Result};
 
@@ -288,9 +288,7 @@ pub(crate) fn open_tree(
         let bad = |()| Error::Url { url: url.to_string(), reason: "not a directory here".into() };
         return Ok(Tree::Directory(url.to_file_path().map_err(bad)?));
     }
-    let mut options = HttpOptions { access: access.clone(), ..options.clone() };
-    options.ca_pem.extend(ca.cloned());
-    let client = HttpClient::new(&options)?.with_bearer(&[], access.token(url)?.as_deref())?;
+    let client = access.client(url, ca, options)?;
     Ok(Tree::Http { client, base: url.to_string(), mirrors: Vec::new() })
 }
 

@@ -80,6 +80,14 @@ pub enum Error {
     /// An upstream server, or what came from it, cannot be used.
     #[error(transparent)]
     Upstream(#[from] millstream_client::Error),
+    /// A server did not take an image.
+    #[error("{url}: {reason}")]
+    Push {
+        /// The server, or what was sent there.
+        url: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
     /// The operating system refused something.
     #[error("{}: {source}", path.display())]
     Io {

@@ -2,7 +2,7 @@
 //!
 //! [`stream`] keeps a tree of signed images that any static web server can serve; [`keys`] holds
 //! the keys that sign it; [`mirror`] fills it from another server,
-//! [`pull`] image by image as clients ask; [`http`] serves it, with a
+//! [`pull`] image by image as clients ask, [`push`] from builders elsewhere; [`http`] serves it, with a
 //! certificate from [`tls`]; [`config`] is what an operator writes down, and [`schedule`] does it at
 //! its times: [`daily`] builds.
 
@@ -13,6 +13,7 @@ pub mod http;
 pub mod keys;
 pub mod mirror;
 pub mod pull;
+pub mod push;
 pub mod schedule;
 pub mod stream;
 pub mod tls;

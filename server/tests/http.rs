@@ -386,6 +386,7 @@ fn port_in_use_and_wrong_root_are_one_clear_line() {
         gate: Gate::default(),
         access_log: None,
         history: None,
+        push: None,
     };
     let error = bind(options(server.tree.root(), &server.address.to_string()));
     assert!(error.contains("another program has this port") && error.lines().count() == 1, "{error}");

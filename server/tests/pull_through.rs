@@ -71,6 +71,7 @@ impl Pulling {
             access_log: None,
             gate: http::Gate::default(),
             history: None,
+            push: None,
         };
         let (stop, stopped) = oneshot::channel();
         let (tell, told) = std::sync::mpsc::channel();

@@ -10,6 +10,7 @@ pub mod lxc_template;
 pub mod mirror;
 pub mod network;
 pub mod pack;
+pub mod push;
 pub mod server;
 pub mod settings;
 pub mod storage;

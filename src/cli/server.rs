@@ -29,28 +29,39 @@ pub enum Stream {
     },
     /// Publish images that `millstream build` made
     ///
-    /// Every file is checked against the image's manifest, signed and put into the tree; then all
+    /// With --to they go to a server, which checks, signs and publishes them with its own key; what was cut
+    /// off goes on when the same is typed again. Otherwise every file is checked against the image's manifest, signed and put into the tree; then all
     /// documents change together. An image that the stream has already is passed over. Where the
     /// file system allows it the tree shares its files with DIR: remove DIR when you like, but do
     /// not change files in it.
+    #[command(
+        override_usage = "millstream stream add [OPTIONS] <ROOT> <DIR>...\n       \
+            millstream stream add [OPTIONS] --to <URL|REMOTE> <DIR>...",
+        after_help = "\
+Examples:
+  millstream stream add /srv/images image
+  millstream stream add --to https://images.example.org --token-file token image"
+    )]
     Add {
-        /// The stream
+        /// The stream; left out with --to
         root: PathBuf,
         /// Directories of finished builds
-        #[arg(required = true, value_name = "DIR")]
+        #[arg(required_unless_present = "to", value_name = "DIR")]
         images: Vec<PathBuf>,
+        #[command(flatten)]
+        to: super::push::Destination,
         /// Make deltas from this many serials before; 0 for none
         ///
         /// A client that has one of them fetches the delta instead of the image. Each takes some
         /// seconds and at most two minutes; those that would not save half are left out. For
         /// squashfs images the tool xdelta3 makes deltas that LXD and Incus read.
-        #[arg(long, value_name = "N", default_value_t = 3)]
+        #[arg(long, value_name = "N", default_value_t = 3, conflicts_with = "to")]
         deltas: usize,
         /// Leave signing to a machine that has the key
         ///
         /// The image is checked and waits in the tree, where readers do not see it, until `stream sign`
         /// signs and publishes it. ROOT needs no key and may be new: `stream init` completes it later.
-        #[arg(long, conflicts_with_all = ["key", "valid"])]
+        #[arg(long, conflicts_with_all = ["key", "valid", "to"])]
         unsigned: bool,
         #[command(flatten)]
         signing: Signing,

@@ -12,6 +12,7 @@ pub mod manifest;
 pub mod mirror;
 pub mod network;
 pub mod pack;
+pub mod push;
 pub mod recipe;
 pub mod remote;
 pub mod serve;

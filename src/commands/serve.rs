@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use millstream_runtime::CancelToken;
-use millstream_server::config::Config;
+use millstream_server::config::{Config, Right};
 use millstream_server::http::{self, Access, Gate, Limits, Options, Server, Tls};
 use millstream_server::pull::{Pull, REFRESH};
 use millstream_server::tls::LocalAuthority;
@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::server::Serve;
 use crate::commands::stream::sign_if_due;
-use crate::commands::{daily, upstream};
+use crate::commands::{daily, push, upstream};
 use crate::output::say;
 use crate::paths::Paths;
 
@@ -60,6 +60,9 @@ async fn serve(
         (None, None) => Tls::Local(authority, [command.name.clone(), service.names].concat()),
         _ => bail!("the configuration has one of tls_cert and tls_key; it takes both or none"),
     };
+    if pull.is_some() && config.access.iter().any(|area| area.right == Right::Push) {
+        bail!("a stream that is filled from upstream has no images of its own; serve another one for pushes");
+    }
     let local = matches!(tls, Tls::Local(..));
     let options = Options {
         root: root.clone(),
@@ -69,6 +72,7 @@ async fn serve(
         gate,
         access_log: (!quiet).then(|| Arc::new(|access: &Access| say(false, &access.to_string())) as _),
         history: daily::history(&config, &paths)?,
+        push: push::open(&config, &root, &paths, quiet)?,
     };
     let schedule = daily::scheduler(&config, &root, &paths, quiet)?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);

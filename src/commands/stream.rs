@@ -8,8 +8,10 @@ use millstream_image::openpgp::SigningKey;
 use millstream_server::keys::{self, KeyStore};
 use millstream_server::stream::{self, Deltas, Listed, Problem, Pruned, Report, Retention, Selector};
 
+use crate::cli::push::Destination;
 use crate::cli::server::{Grace, Signing, Stream};
 use crate::commands::key::default_user_id;
+use crate::commands::push;
 use crate::output::{self, Format, say};
 use crate::paths::Paths;
 
@@ -21,6 +23,9 @@ pub fn run(command: &Stream, quiet: bool) -> anyhow::Result<()> {
             let state = if new { "a stream now" } else { "a stream already" };
             say(quiet, &format!("{}: {state}, signed by {}", root.display(), stream.key_fingerprint()?));
             Ok(())
+        }
+        Stream::Add { root, images, to: to @ Destination { to: Some(server), .. }, .. } => {
+            push::run(to, server, std::iter::once(root).chain(images), quiet)
         }
         Stream::Add { root, images, unsigned: true, .. } => {
             images.iter().try_for_each(|dir| add_unsigned(root, dir, quiet))

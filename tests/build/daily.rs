@@ -385,3 +385,50 @@ fn the_schedule_runs_by_itself_and_mistakes_are_told() {
     assert!(cut.contains("pool/news.deb"), "{cut}");
     site.assert_clean();
 }
+
+/// The builder has a stream of its own, and a token; the other machine the key that clients know.
+#[test]
+fn images_are_pushed_to_another_server() {
+    let (site, other) = (Site::new(""), Bench::new());
+    let (root, token) = (other.path("stream"), site.bench.path("token"));
+    works(other.command().args(["stream", "init"]).arg(&root));
+    let tokens = works(site.bench.command().args(["token", "create", "b", "--out"]).arg(&token));
+    let area = format!("[[access]]\npath = \"/images/mini\"\nright = \"push\"\n{tokens}");
+    let config =
+        other.write("server.toml", &format!("[serve]\nroot = {root:?}\nlisten = \"127.0.0.1:0\"\n{area}"));
+    let log = other.path("log");
+    let mut serve = other.command();
+    let serve = serve.args(["serve", "--config"]).arg(&config).stderr(fs::File::create(&log).unwrap());
+    let mut serving = serve.stdout(Stdio::null()).spawn().unwrap();
+    let mut url = None;
+    wait_until("the server", || {
+        let said = fs::read_to_string(&log).unwrap();
+        url = said.split_whitespace().find(|word| word.starts_with("https://")).map(str::to_owned);
+        url.is_some()
+    });
+    let ca = other.path("state/config/tls/ca.crt");
+    let push = |token: &str| {
+        format!("[daily.push]\nurl = {:?}\nca = {ca:?}\ntoken_file = {token:?}", url.as_ref().unwrap())
+    };
+    let listed = || works(other.command().args(["stream", "list", "--format=json"]).arg(&root));
+    // Not with another token; the image is built all the same, and pushed by the next run.
+    let stranger = site.bench.path("stranger");
+    works(site.bench.command().args(["token", "create", "s", "--out"]).arg(&stranger));
+    site.configure("20260701_0000", &push("stranger"));
+    fails(&mut site.once());
+    let run = site.runs(&[]).remove(0);
+    let reason = run["reason"].as_str().unwrap();
+    assert!(run["outcome"] == "failed" && reason.contains("not pushed"), "{run}");
+    assert_eq!((site.serials("default"), listed().trim()), (vec!["20260701_0000".to_owned()], "[]"));
+    site.configure("20260701_0000", &push("token"));
+    works(&mut site.once());
+    let pushed = listed();
+    signal(&serving, Signal::TERM);
+    serving.wait().unwrap();
+    assert_eq!(site.outcomes()["default"], "unchanged");
+    assert!(pushed.contains("20260701_0000"), "{pushed}");
+    works(other.command().args(["stream", "verify"]).arg(&root));
+    let log = site.root().join(site.runs(&[])[0]["log"].as_str().unwrap());
+    assert!(fs::read_to_string(&log).unwrap().contains("==> pushed: https://"), "{}", log.display());
+    site.assert_clean();
+}

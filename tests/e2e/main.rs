@@ -13,6 +13,7 @@ mod lxc;
 mod lxc_template;
 mod lxd;
 mod newcomer;
+mod push;
 mod run;
 mod settings;
 mod signatures;

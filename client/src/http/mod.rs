@@ -5,6 +5,7 @@
 
 mod body;
 mod download;
+mod exchange;
 mod part;
 mod pieces;
 mod post;
@@ -28,6 +29,7 @@ use url::Url;
 
 use self::body::Body;
 pub(crate) use self::download::Source;
+pub use self::exchange::{Question, Reply};
 use self::rate::Rate;
 use crate::access::{Access, Proxy};
 use crate::arriving::Publisher;
@@ -299,19 +301,21 @@ impl HttpClient {
 }
 
 /// Waits longer after each failure, and gives up after some.
-struct BackOff {
+#[derive(Debug)]
+pub struct BackOff {
     retry: Retry,
     failures: u32,
 }
 
 impl BackOff {
-    fn new(retry: Retry) -> Self {
+    /// Begins without a failure.
+    pub fn new(retry: Retry) -> Self {
         Self { retry, failures: 0 }
     }
 
     /// Waits before the next try; after the last one returns `error`. Up to a quarter of jitter
     /// keeps clients that failed together from coming back together.
-    async fn pause_or(&mut self, error: Error) -> Result<()> {
+    pub async fn pause_or<E>(&mut self, error: E) -> Result<(), E> {
         self.failures += 1;
         if self.failures >= self.retry.tries {
             return Err(error);

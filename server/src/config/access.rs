@@ -25,4 +25,6 @@ pub struct Area {
 pub enum Right {
     /// Fetch; everyone else is kept out.
     Read,
+    /// Publish images whose directories lie in it; whoever may read may still read.
+    Push,
 }

@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
+use super::PushTo;
 use crate::schedule::Cron;
 
 /// Most images one `[[daily]]` may stand for.
@@ -49,6 +50,8 @@ pub struct Daily {
     pub timeout_hours: u32,
     /// Name of the signing key; the stream's own without it.
     pub key: Option<String>,
+    /// Where images go besides.
+    pub push: Option<PushTo>,
     /// Shell command run for each build that fails, with the details as JSON on its input.
     pub on_failure: Option<String>,
     /// URL the same JSON is sent to.
@@ -118,6 +121,9 @@ impl Daily {
     pub(super) fn below(&mut self, dir: &Path) {
         self.recipe = dir.join(&self.recipe);
         self.stream = self.stream.take().map(|stream| dir.join(stream));
+        if let Some(push) = &mut self.push {
+            push.below(dir);
+        }
     }
 }
 

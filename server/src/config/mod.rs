@@ -5,6 +5,7 @@ mod access;
 mod daily;
 mod limits;
 mod mirror;
+mod push;
 mod service;
 mod upstream;
 
@@ -18,6 +19,7 @@ pub use access::{Area, Right};
 pub use daily::{Daily, Matrix};
 pub use limits::PerAddress;
 pub use mirror::Mirror;
+pub use push::{Push, PushTo};
 pub use service::Service;
 pub use upstream::Upstream;
 
@@ -137,6 +139,21 @@ mod tests {
         assert!(Config::parse(&format!("{one}{one}")).unwrap_err().contains("two of this name"));
         assert!(Config::parse(&one.replace("\"d\"", "\"../d\"")).unwrap_err().contains("line 2"));
         assert!(Config::parse(&one.replace("30 3", "99 3")).unwrap_err().contains("line 3"));
+    }
+
+    #[test]
+    fn pushes_are_bounded_unless_said_otherwise() {
+        let push = |text: &str| Config::parse(text).map(|config| config.serve.push);
+        assert_eq!(push("").unwrap(), Push::default());
+        let text = "[serve.push]\nmax_size = \"1GiB\"\nunsigned = true\n";
+        let expected = Push { max_size: 1 << 30, unsigned: true, ..Push::default() };
+        assert_eq!(push(text).unwrap(), expected);
+        assert!(
+            push(&text.replace("1GiB", "much")).is_err() && push(&text.replace("\"1GiB\"", "0")).is_err()
+        );
+        assert!(push("[serve.push]\nlimit = 1\n").unwrap_err().contains("line 2"));
+        let area = "[[access]]\npath = \"/images/debian\"\nright = \"push\"\n";
+        assert_eq!(Config::parse(area).unwrap().access[0].right, Right::Push);
     }
 
     #[test]

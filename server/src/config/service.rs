@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{PerAddress, Upstream};
+use super::{PerAddress, Push, Upstream};
 
 /// `[serve]`: what `millstream serve` takes from the command line as well, which comes first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -23,6 +23,8 @@ pub struct Service {
     pub resign: bool,
     /// `[serve.limits]`: what one client address may cost.
     pub limits: PerAddress,
+    /// `[serve.push]`: bounds on images that come from elsewhere.
+    pub push: Push,
     /// `[serve.upstream]`.
     pub upstream: Option<Upstream>,
 }

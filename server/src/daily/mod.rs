@@ -10,6 +10,7 @@ pub mod history;
 mod lock;
 mod log;
 mod notify;
+mod push;
 mod run;
 
 use std::path::PathBuf;

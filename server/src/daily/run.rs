@@ -1,5 +1,6 @@
 //! One build, from its first record to its last.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -17,6 +18,7 @@ use super::child::{self, Ended};
 use super::event::Event;
 use super::history::{Details, Outcome, Run};
 use super::log::Log;
+use super::push;
 use crate::keys::KeyStore;
 use crate::stream::{LOGS, Listed, Retention, Signing, Stream};
 use crate::{Error, Result};
@@ -87,7 +89,12 @@ impl Build<'_> {
         run.details.log = Some(file);
         self.job.builds.history.update(run).map_err(said)?;
         let ended = self.build(run, &mut log, cancel);
-        let outcome = ended.and_then(|ended| self.judge(run, &ended, &stream, old.as_ref(), &mut log));
+        let mut outcome = ended.and_then(|ended| self.judge(run, &ended, &stream, old.as_ref(), &mut log));
+        if matches!(outcome, Ok(Outcome::Built | Outcome::Unchanged))
+            && let Err(reason) = self.push(run, &stream, &mut log, cancel)
+        {
+            outcome = Err(reason);
+        }
         log.finish().map_err(|error| said(Error::io(&path)(error)))?;
         let outcome = outcome?;
         if outcome == Outcome::Built {
@@ -179,6 +186,17 @@ impl Build<'_> {
         Ok(if known { Outcome::Unchanged } else { Outcome::Built })
     }
 
+    /// Brings the image to the server that gets them too. One that was built before may not be there yet.
+    fn push(&self, run: &Run, stream: &Stream, log: &mut Log, cancel: &CancelToken) -> Result<(), String> {
+        let (Some(to), Some(serial)) = (&self.job.settings.push, run.details.serial) else { return Ok(()) };
+        let dir = stream.root().join(self.product.image_path(serial));
+        let pushed = push::push(to, &dir, cancel)
+            .map_err(|error| format!("published here, but not pushed, which the next run does: {error}"))?;
+        // Worth having, but no reason to fail.
+        let _ = writeln!(log, "\n==> pushed: {}", pushed.url);
+        Ok(())
+    }
+
     /// The product's newest image.
     fn newest(&self, stream: &Stream) -> Result<Option<Listed>, String> {
         let images = stream.list(SystemTime::now()).map_err(said)?;
@@ -209,7 +227,7 @@ impl Build<'_> {
 
 /// A log of the build's own is worth having, but no reason to fail.
 fn append(log: &mut Log, from: &std::path::Path) {
-    let _ = std::io::Write::write_all(log, b"\n==> the build's own log\n");
+    let _ = log.write_all(b"\n==> the build's own log\n");
     let _ = log.append(from);
 }
 

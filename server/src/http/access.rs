@@ -65,6 +65,27 @@ impl Areas {
         self.decide(caller, innermost.map(|(_, area)| area))
     }
 
+    /// Whether anybody may push.
+    pub(super) fn take_pushes(&self) -> bool {
+        self.0.iter().any(|(_, area)| area.right == Right::Push)
+    }
+
+    /// Who pushes: the token or certificate that lets them push somewhere.
+    pub(super) fn pusher(&self, caller: Caller) -> Result<Sha256Digest, Denied> {
+        let areas = || self.0.iter().map(|(_, area)| area).filter(|area| area.right == Right::Push);
+        self.decide(caller, areas())?;
+        let by_token = Caller { certificate: None, ..caller };
+        let shown = caller.token.filter(|_| known(by_token, areas())).or(caller.certificate);
+        shown.ok_or(Denied::Unknown { token: false })
+    }
+
+    /// Whether the caller may push what lies at `path`; of areas within each other the innermost decides.
+    pub(super) fn push(&self, caller: Caller, path: &str) -> bool {
+        let depth = self.of(Right::Push, path).map(|(names, _)| names.len()).max();
+        let innermost = self.of(Right::Push, path).filter(|(names, _)| Some(names.len()) == depth);
+        known(caller, innermost.map(|(_, area)| area))
+    }
+
     fn of<'a>(&'a self, right: Right, path: &'a str) -> impl Iterator<Item = &'a (Vec<String>, Area)> {
         self.0.iter().filter(move |(names, area)| {
             let mut parts = path.split('/').filter(|part| !part.is_empty());
@@ -161,5 +182,43 @@ mod tests {
         assert_eq!(read("x", "images/debian/sid/file"), Err(Denied::Unknown { token: true }));
         let nobody = areas.read(Caller::default(), "images/debian");
         assert_eq!(nobody, Err(Denied::Unknown { token: false }));
+    }
+
+    #[test]
+    fn pushing_needs_its_own_right_of_the_innermost_area() {
+        let [owner, sid, reader, certificate] = [b"o", b"s", b"r", b"c"].map(|text| Sha256Digest::of(text));
+        let area = |path: &str, right, tokens: &[Sha256Digest], certificates: &[Sha256Digest]| Area {
+            path: path.into(),
+            right,
+            tokens: tokens.to_vec(),
+            certificates: certificates.to_vec(),
+        };
+        let areas = Areas::new(vec![
+            area("/", Right::Read, &[reader], &[]),
+            area("/images/debian", Right::Push, &[owner], &[certificate]),
+            area("/images/debian/sid", Right::Push, &[sid], &[]),
+        ]);
+        let by = |token, certificate| Caller { token, certificate };
+        let push = |caller, path: &str| areas.push(caller, path);
+        assert!(push(by(Some(owner), None), "images/debian/trixie/amd64/default"));
+        assert!(push(by(None, Some(certificate)), "images/debian/trixie/amd64/default"));
+        assert!(push(by(Some(sid), None), "images/debian/sid/amd64/default"));
+        for (caller, path) in [
+            (by(Some(owner), None), "images/debian/sid/amd64/default"),
+            (by(Some(owner), None), "images"),
+            (by(Some(owner), None), "images/debianish/1/amd64/default"),
+            (by(Some(sid), None), "images/debian/trixie/amd64/default"),
+            (by(Some(reader), None), "images/debian/trixie/amd64/default"),
+            (by(None, Some(owner)), "images/debian"),
+            (Caller::default(), "images/debian"),
+        ] {
+            assert!(!push(caller, path), "{caller:?} {path}");
+        }
+        // Known by what is of use here, whatever else they show.
+        assert_eq!(areas.pusher(by(Some(owner), Some(certificate))), Ok(owner));
+        assert_eq!(areas.pusher(by(Some(reader), Some(certificate))), Ok(certificate));
+        assert_eq!(areas.pusher(by(Some(reader), None)), Err(Denied::Forbidden));
+        assert_eq!(areas.pusher(Caller::default()), Err(Denied::Unknown { token: false }));
+        assert!(areas.take_pushes() && areas.want_certificates());
     }
 }

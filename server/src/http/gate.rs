@@ -13,6 +13,7 @@ use millstream_image::Sha256Digest;
 use super::access::{Caller, denied, keep_private};
 use super::offer::Offer;
 use super::path::{self, Target};
+use super::push;
 use super::rates::too_many;
 use super::site::Served;
 use crate::config::{Area, PerAddress};
@@ -49,7 +50,8 @@ pub(super) async fn guard(State(served): State<Arc<Served>>, request: Request, n
         // Aliases in the API may hold encoded slashes; below a name nothing is spelled otherwise.
         _ => request.uri().path().trim_matches('/').to_owned(),
     };
-    if path == OPEN || !served.areas.private(&path) {
+    let pushes = push::is_push(request.uri().path());
+    if path == OPEN || pushes || !served.areas.private(&path) {
         let restricted = served.areas.restrict() && path.starts_with("1.0");
         let mut response = next.run(request).await;
         if restricted {

@@ -1,4 +1,4 @@
-//! The HTTP and HTTPS service: the files of one tree, read-only.
+//! The HTTP and HTTPS service: the files of one tree, read-only but for [`push`].
 //!
 //! Files: [`path`] turns a request's path into a file below the root, [`conditional`] and [`range`] decide
 //! what of it is wanted, [`answer`] puts the response together. Images: [`offer`] knows what the tree
@@ -20,6 +20,7 @@ mod metrics;
 mod offer;
 mod path;
 mod pull;
+mod push;
 mod range;
 mod rates;
 mod server;

@@ -12,7 +12,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use axum::middleware;
-use axum::routing::get;
+use axum::routing::{any, get};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -34,17 +34,21 @@ use super::gate::{self, Gate, Peer};
 use super::log::{AccessLog, Pending};
 use super::metrics::{self, Connected, Metrics};
 use super::offer::Offers;
+use super::push;
 use super::rates::Rates;
 use super::site::{Served, Site};
 use super::stall::{Progress, Watched};
 use super::status;
 use crate::daily::History;
 use crate::pull::Pull;
+use crate::push::{self as uploads, Push};
 use crate::tls::{self, LocalAuthority};
 use crate::{Error, Result};
 
 /// How often certificates are looked at: renewed, or read again when the operator changed them.
 const CERTIFICATE_CHECK: Duration = Duration::from_hours(12);
+/// How often uploads that nobody goes on with are looked for.
+const EXPIRY_CHECK: Duration = Duration::from_mins(10);
 /// How long a connection may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -64,6 +68,8 @@ pub struct Options {
     pub access_log: Option<AccessLog>,
     /// Shows what was built, where this server builds.
     pub history: Option<Arc<History>>,
+    /// Takes what those push who may; of the same root.
+    pub push: Option<Arc<Push>>,
 }
 
 /// Encryption.
@@ -135,6 +141,7 @@ impl Server {
             areas: Areas::new(options.gate.areas.clone()),
             rates: Arc::new(Rates::new(options.gate.limits)),
             pull,
+            push: options.push.clone(),
         });
         let listen = &options.listen;
         let listener = TcpListener::bind(listen).await.map_err(|error| unavailable(listen, &error))?;
@@ -149,6 +156,8 @@ impl Server {
             .route("/healthz", get(metrics::health))
             .route("/metrics", get(metrics::answer))
             .route("/status.json", get(status::answer))
+            .route(uploads::PATH, any(push::answer))
+            .route(&format!("{}/{{*rest}}", uploads::PATH), any(push::answer))
             .fallback(answer)
             .layer(middleware::from_fn_with_state(Arc::clone(&served), gate::guard))
             .with_state(Arc::clone(&served));
@@ -174,6 +183,7 @@ impl Server {
             }
         });
         let mut check = interval(CERTIFICATE_CHECK);
+        let expiring = tokio::spawn(expire(self.options.root.clone()));
         loop {
             let accepted = async {
                 let permit = Arc::clone(&permits).acquire_owned().await;
@@ -213,10 +223,21 @@ impl Server {
                 drop((permit, connected, counted));
             });
         }
+        expiring.abort();
         drop(self.listener);
         let _ = stopping.send(true);
         // All permits back means all connections gone.
         let _ = timeout(limits.shutdown, permits.acquire_many(limits.connections as u32)).await;
+    }
+}
+
+/// Clears away uploads that nobody goes on with. What cannot be removed here is left to the tree's owner.
+async fn expire(root: PathBuf) {
+    let mut check = interval(EXPIRY_CHECK);
+    loop {
+        check.tick().await;
+        let root = root.clone();
+        drop(tokio::task::spawn_blocking(move || uploads::expire(&root, SystemTime::now())).await);
     }
 }
 

@@ -18,6 +18,7 @@ use super::offer::Offers;
 use super::rates::Rates;
 use crate::daily::History;
 use crate::pull::Pull;
+use crate::push::Push;
 use crate::{Error, Result};
 
 /// A tree that is served. Its root is opened anew for each request, so that a tree put in its
@@ -37,6 +38,8 @@ pub(super) struct Served {
     pub(super) rates: Arc<Rates>,
     /// Where files come from that are not here yet.
     pub(super) pull: Option<Arc<Pull>>,
+    /// What takes pushes.
+    pub(super) push: Option<Arc<Push>>,
 }
 
 /// A file of it.

@@ -145,7 +145,7 @@ pub(super) fn items(source: &Path, dir: &Path, manifest: &Manifest) -> Result<BT
 }
 
 /// Digest and size of a file, and its digests with each of `prefixes` before it, all at once.
-pub(super) fn hash(path: &Path, prefixes: &[PathBuf]) -> Result<(Sha256Digest, u64, Vec<Sha256Digest>)> {
+pub(crate) fn hash(path: &Path, prefixes: &[PathBuf]) -> Result<(Sha256Digest, u64, Vec<Sha256Digest>)> {
     let mut distinct: Vec<Vec<u8>> = Vec::new();
     let mut which = Vec::new();
     for prefix in prefixes {

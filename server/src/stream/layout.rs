@@ -13,6 +13,7 @@
 //! .staging/                                    images on their way, and `pending`
 //! .unsigned/                                   images that wait for whoever has the key
 //! .retired                                     images whose files are about to go
+//! .push/PUSHER/UPLOAD/                         images on their way from builders elsewhere
 //! .mirror/                                     downloads of `millstream mirror` on their way
 //! .lock                                        held by whoever writes
 //! ```
@@ -31,6 +32,8 @@ pub(super) const UNSIGNED: &str = ".unsigned";
 pub(super) const RETIRED: &str = ".retired";
 /// What a mirror is fetching; survives it, to be resumed.
 pub(crate) const MIRROR: &str = ".mirror";
+/// What builders elsewhere are sending; survives the server, to be resumed.
+pub(crate) const PUSH: &str = ".push";
 /// Locked by whoever writes.
 pub(super) const LOCK: &str = ".lock";
 /// The public key.

@@ -13,6 +13,7 @@ mod layout;
 mod lock;
 mod pages;
 mod place;
+mod pushed;
 mod repair;
 mod retention;
 mod retire;
@@ -45,12 +46,14 @@ pub(crate) use catalogue::images;
 use documents::Documents;
 pub(crate) use layout::LOGS;
 use lock::Lock;
-use place::{Artefacts, Staged};
+use place::{Artefacts, Staged, Terms};
 use staging::Claim;
 
 pub use deltas::{Deltas, Outcome};
-pub(crate) use layout::{IMAGES, MIRROR};
+pub(crate) use inspect::hash;
+pub(crate) use layout::{IMAGES, MIRROR, PUSH};
 pub(crate) use pages::daily as daily_page;
+pub(crate) use pushed::{BESIDE, artefacts, is_artefact};
 pub use repair::Repaired;
 pub use retention::{GRACE, Pruned, Retention};
 pub use select::Selector;
@@ -194,21 +197,15 @@ impl Stream {
     /// The same, with deltas from images before. Others may publish while the image is checked, signed
     /// and compared; the lock is held only to look and to publish.
     pub fn add_with(&self, dir: &Path, signing: &Signing<'_>, deltas: &Deltas) -> Result<Added> {
-        self.add_as(Artefacts::All, dir, signing, deltas)
+        self.add_as(&Terms::own(Artefacts::All), dir, signing, deltas)
     }
 
     /// Adds what a mirror brought: an image may lack what its upstream does not have.
     pub(crate) fn add_mirrored(&self, dir: &Path, signing: &Signing<'_>) -> Result<Added> {
-        self.add_as(Artefacts::Some, dir, signing, &Deltas::NONE)
+        self.add_as(&Terms::own(Artefacts::Some), dir, signing, &Deltas::NONE)
     }
 
-    fn add_as(
-        &self,
-        artefacts: Artefacts,
-        dir: &Path,
-        signing: &Signing<'_>,
-        deltas: &Deltas,
-    ) -> Result<Added> {
+    fn add_as(&self, terms: &Terms<'_>, dir: &Path, signing: &Signing<'_>, deltas: &Deltas) -> Result<Added> {
         let manifest = place::read_manifest(dir)?;
         let mut added = self.adding(&manifest);
         let (product, serial) = (added.product.clone(), added.serial);
@@ -220,7 +217,7 @@ impl Stream {
             }
             (Claim::new(&self.root)?, catalogue)
         };
-        let (staged, mut listing) = Staged::take(claim, dir, (manifest, artefacts), Some(signing))?;
+        let (staged, mut listing) = Staged::take(claim, dir, (manifest, terms.artefacts), Some(signing))?;
         added.deltas = deltas::make(&self.root, staged.path(), &catalogue, &mut listing, deltas)?;
         let _lock = self.write_again(&mut catalogue, signing)?;
         if Self::has(&mut catalogue, dir, &listing.manifest, &mut added)? {
@@ -229,6 +226,7 @@ impl Stream {
         pages::write(staged.path(), &mut catalogue, &listing, &signing.key.fingerprints())?;
         let refused = |reason: String| place::refused(dir, reason);
         added.moved_aliases = catalogue.insert(listing)?.map_err(refused)?;
+        terms.check_aliases(&added).map_err(refused)?;
         staged.place(&self.root, &target)?;
         added.fingerprint = catalogue.version(&product, serial)?.and_then(catalogue::fingerprint);
         added.new = true;
@@ -426,6 +424,7 @@ fn prepare(root: &Path) -> Result<()> {
         layout::LOCK,
         layout::KEY,
         layout::MIRROR,
+        layout::PUSH,
     ];
     for item in fs::read_dir(root).map_err(Error::io(root))? {
         let name = item.map_err(Error::io(root))?.file_name();

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::thread;
 
+use millstream_image::Product;
 use millstream_image::atomic;
 use millstream_image::digest::CappedReader;
 use millstream_image::manifest::Manifest;
@@ -18,7 +19,7 @@ use super::layout::{
 };
 use super::lock::not_writable;
 use super::staging::{self, Claim};
-use super::{Signing, generation, inspect, readable};
+use super::{Added, Signing, generation, inspect, readable};
 use crate::{Error, Result};
 
 /// No manifest is larger, in bytes.
@@ -31,6 +32,32 @@ pub(super) enum Artefacts {
     All,
     /// A root file system and metadata for at least one of them: what an upstream offers.
     Some,
+}
+
+/// On what terms an image is taken.
+#[derive(Clone, Copy)]
+pub(super) struct Terms<'a> {
+    pub(super) artefacts: Artefacts,
+    /// The products whose aliases it may take over.
+    pub(super) may_take: &'a dyn Fn(&Product) -> bool,
+}
+
+impl Terms<'_> {
+    /// What the stream's owner adds.
+    pub(super) fn own(artefacts: Artefacts) -> Self {
+        Self { artefacts, may_take: &|_| true }
+    }
+
+    /// Aliases of its own release are a product's due; others it has from its manifest alone.
+    pub(super) fn check_aliases(&self, added: &Added) -> std::result::Result<(), String> {
+        let due = added.product.aliases([]);
+        for (alias, other) in added.moved_aliases.iter().filter(|(alias, _)| !due.contains(alias)) {
+            if !other.parse::<Product>().is_ok_and(|other| (self.may_take)(&other)) {
+                return Err(format!("alias {alias} leads to {other}, which is not yours to take it from"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// An image in staging, complete, checked, signed unless that is to come, and durable.
@@ -169,7 +196,7 @@ pub(super) fn discard(root: &Path, target: &Path) -> Result<()> {
 }
 
 /// The files to take: those of the manifest, itself, and the log.
-fn files(source: &Path, manifest: &Manifest, artefacts: Artefacts) -> Result<Vec<String>> {
+pub(super) fn files(source: &Path, manifest: &Manifest, artefacts: Artefacts) -> Result<Vec<String>> {
     let has = |name: &&str| manifest.files.contains_key(*name);
     if artefacts == Artefacts::Some
         && !([ROOTFS, SQUASHFS].iter().any(has) && [META].iter().chain(&METADATA).any(has))

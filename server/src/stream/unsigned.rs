@@ -12,6 +12,11 @@ use super::staging::Claim;
 use super::{Added, Deltas, Signing, Stream, generation, lock, make_directories, prepare, remove_temporary};
 use crate::{Error, Result};
 
+/// Where the image of this directory waits, both from the root.
+pub(super) fn waiting_place(image: &Path) -> PathBuf {
+    Path::new(UNSIGNED).join(image.display().to_string().replace('/', "+"))
+}
+
 impl Stream {
     /// Takes the image in `dir` into the tree `root`, which needs not be a stream yet, for
     /// [`Stream::publish_unsigned`]. Returns where it waits, and whether it is new there.
@@ -22,7 +27,7 @@ impl Stream {
         prepare(root)?;
         let manifest = place::read_manifest(dir)?;
         let (files, image) = (manifest.files.clone(), manifest.product.image_path(manifest.serial));
-        let target = Path::new(UNSIGNED).join(image.display().to_string().replace('/', "+"));
+        let target = waiting_place(&image);
         let known = || -> Result<Option<PathBuf>> {
             let found = [&image, &target].map(|path| root.join(path));
             let Some(path) = found.into_iter().find(|path| path.exists()) else { return Ok(None) };

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "no test uses all of it")]
 
 pub mod browser;
+pub mod pushing;
 pub mod reader;
 pub mod serving;
 

@@ -7,11 +7,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+use millstream_server::config::Push as Settings;
 use millstream_server::daily::History;
 use millstream_server::http::{Access, Gate, Limits, Options, Server, Tls};
+use millstream_server::push::Push;
 use tokio::sync::oneshot;
 
-use super::{Fixture, Image};
+use super::{Fixture, Image, pushing};
 
 pub const ROOTFS: &str = "/images/debian/bookworm/amd64/default/20260101_0000/rootfs.tar.xz";
 
@@ -30,17 +32,40 @@ impl Running {
     }
 
     pub fn with(tls: Tls, limits: Limits) -> Self {
-        Self::start_as(tls, limits, |_| Gate::default(), None)
+        Self::start_as(tls, limits, |_| Gate::default(), None, |_| None)
     }
 
     /// A server that builds.
     pub fn with_history(tls: Tls, limits: Limits, history: Option<Arc<History>>) -> Self {
-        Self::start_as(tls, limits, |_| Gate::default(), history)
+        Self::start_as(tls, limits, |_| Gate::default(), history, |_| None)
     }
 
     /// With what stands before it, made for the tree.
     pub fn guarded(tls: Tls, limits: Limits, gate: impl FnOnce(&Fixture) -> Gate) -> Self {
-        Self::start_as(tls, limits, gate, None)
+        Self::start_as(tls, limits, gate, None, |_| None)
+    }
+
+    /// Takes pushes; gate and pushes made for the tree.
+    pub fn pushed_to(
+        tls: Tls,
+        gate: impl FnOnce(&Fixture) -> Gate,
+        push: impl FnOnce(&Fixture) -> Arc<Push>,
+    ) -> Self {
+        Self::start_as(tls, Limits::default(), gate, None, |tree| Some(push(tree)))
+    }
+
+    /// The same with a tree that is there already, pushed to by whom [`pushing::OWNER`] is.
+    pub fn pushed_to_tree(tree: Fixture) -> Self {
+        let gate = Gate { areas: vec![pushing::area("/", pushing::OWNER)], ..Gate::default() };
+        let push = Some(pushing::push(&tree, Settings::default()));
+        Self::launch(tree, (Tls::Off, Limits::default(), gate), None, push)
+    }
+
+    /// Stops, and has another server serve the same tree.
+    pub fn again(&mut self) {
+        self.stop();
+        let tree = std::mem::replace(&mut self.tree, Fixture::new());
+        *self = Self::pushed_to_tree(tree);
     }
 
     fn start_as(
@@ -48,9 +73,20 @@ impl Running {
         limits: Limits,
         gate: impl FnOnce(&Fixture) -> Gate,
         history: Option<Arc<History>>,
+        push: impl FnOnce(&Fixture) -> Option<Arc<Push>>,
     ) -> Self {
         let tree = Fixture::new();
         tree.add(&Image::new("debian:bookworm:amd64:default", "20260101_0000")).unwrap();
+        let (gate, push) = (gate(&tree), push(&tree));
+        Self::launch(tree, (tls, limits, gate), history, push)
+    }
+
+    fn launch(
+        tree: Fixture,
+        (tls, limits, gate): (Tls, Limits, Gate),
+        history: Option<Arc<History>>,
+        push: Option<Arc<Push>>,
+    ) -> Self {
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = Arc::clone(&log);
         let options = Options {
@@ -58,9 +94,10 @@ impl Running {
             listen: "127.0.0.1:0".into(),
             tls,
             limits,
-            gate: gate(&tree),
+            gate,
             access_log: Some(Arc::new(move |access: &Access| lines.lock().unwrap().push(access.to_string()))),
             history,
+            push,
         };
         let (stop, stopped) = oneshot::channel();
         let (tell, told) = std::sync::mpsc::channel();

@@ -10,7 +10,7 @@ use super::Check;
 use crate::stream::TEMPORARY;
 use crate::stream::catalogue::Image;
 use crate::stream::layout::{
-    DOCUMENTS, IMAGES, KEY, LINKS, LOCK, LOG, LOGS, MANIFEST, MIRROR, RETIRED, SIGNED, STAGING, SUMS,
+    DOCUMENTS, IMAGES, KEY, LINKS, LOCK, LOG, LOGS, MANIFEST, MIRROR, PUSH, RETIRED, SIGNED, STAGING, SUMS,
     UNSIGNED,
 };
 use crate::stream::pages::{HISTORY, PAGE};
@@ -19,7 +19,7 @@ use crate::stream::retention::retired_paths;
 impl Check<'_> {
     /// Files and directories that no document knows.
     pub(super) fn strays(&self, images: &[Image<'_>]) {
-        let top = [DOCUMENTS, STAGING, UNSIGNED, LOCK, KEY, IMAGES, LOGS, RETIRED, MIRROR];
+        let top = [DOCUMENTS, STAGING, UNSIGNED, LOCK, KEY, IMAGES, LOGS, RETIRED, MIRROR, PUSH];
         let links = LINKS.map(|(name, _)| name);
         for name in self.names(Path::new("")) {
             if !top.contains(&name.as_str())
