@@ -23,7 +23,7 @@ pub mod script;
 mod source;
 pub mod staging;
 
-pub use build::boot::BootTest;
+pub use build::boot::{BootTest, come_up};
 pub use build::{
     BuildOptions, Built, Difference, Event, Reason, Stage, Verified, build, explain, resolved, verify,
 };

@@ -1,6 +1,7 @@
 //! `millstream build` as its users meet it. Needs root, and Debian's own tools for comparison.
 
 mod bench;
+mod boot;
 mod cache;
 mod daily;
 mod debian;
@@ -8,6 +9,7 @@ mod emulation;
 mod faults;
 mod formats;
 mod host_files;
+mod inits;
 mod kin;
 mod managers;
 mod mirror;
