@@ -13,6 +13,7 @@ pub mod format;
 mod inventory;
 mod leftovers;
 mod manager;
+mod minisign;
 mod output;
 pub mod pack;
 mod packages;
