@@ -3,6 +3,7 @@
 mod bench;
 mod boot;
 mod cache;
+mod cloud_init;
 mod daily;
 mod debian;
 mod emulation;
