@@ -49,10 +49,12 @@ pub enum Error {
         last: String,
     },
     /// A fresh image does not boot as it should.
-    #[error("the boot test failed: {reason}")]
+    #[error("the boot test failed: {reason}{}", shown(console))]
     BootTest {
         /// What did not come up, with what the system said about it.
         reason: String,
+        /// The last lines of its console.
+        console: Vec<String>,
     },
     /// A build failed after it had begun; its log is kept.
     #[error("{source}\nthe whole log: {}", log.display())]
@@ -88,6 +90,13 @@ pub enum Error {
 
 /// Result with this crate's error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+fn shown(console: &[String]) -> String {
+    if console.is_empty() {
+        return String::new();
+    }
+    format!("\nthe last lines of its console:\n  {}", console.join("\n  "))
+}
 
 impl Error {
     pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {

@@ -13,6 +13,7 @@ pub mod format;
 mod inventory;
 mod leftovers;
 mod manager;
+mod minisign;
 mod output;
 pub mod pack;
 mod packages;
@@ -23,7 +24,7 @@ pub mod script;
 mod source;
 pub mod staging;
 
-pub use build::boot::BootTest;
+pub use build::boot::{BootTest, come_up};
 pub use build::{
     BuildOptions, Built, Difference, Event, Reason, Stage, Verified, build, explain, resolved, verify,
 };

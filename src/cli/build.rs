@@ -90,14 +90,21 @@ pub struct Build {
     /// the builder: use this when that changed.
     #[arg(long)]
     pub force: bool,
-    /// Start the image in a container before it appears: init must come up with no unit failed, and
-    /// shut down (needs root)
+    /// Start the image in a container before it appears: init must come up with nothing failed, and
+    /// shut down
     ///
+    /// systemd, OpenRC, sysvinit, runit and busybox say themselves when they are up and what failed; of
+    /// another init it is known that it runs.
     /// A script beside the recipe, named as it with .test.sh in place of .yaml, is run inside by
     /// /bin/sh when the system is up; the test fails unless it exits with 0. An image that fails is
     /// neither kept nor published.
     #[arg(long)]
     pub test: bool,
+    /// Give it a network for the test, which eth0 must get an address from
+    ///
+    /// A bridge of its own with DHCP, gone after the test; for ordinary users, pasta.
+    #[arg(long, requires = "test")]
+    pub test_network: bool,
     /// Another script for the test
     #[arg(long, value_name = "FILE", requires = "test")]
     pub test_script: Option<PathBuf>,

@@ -14,7 +14,7 @@ pub fn run(runtime: &Runtime, command: &Network, quiet: bool) -> anyhow::Result<
     match command {
         Network::Create { name, description, pairs } => {
             let config = pairs.iter().map(|text| pair(text)).collect::<anyhow::Result<_>>()?;
-            let network = Settings { description: description.clone(), config };
+            let network = Settings { description: description.clone(), config, container: None };
             say(&runtime.create_network(name, &network)?, quiet);
             Ok(())
         }

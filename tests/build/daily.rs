@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::bench::{Bench, failed, fails, says, start, wait_until, works};
-use crate::cache::bootable;
+use crate::boot::{INITTAB, bootable};
 use crate::mirror::{Fault, Mirror, Release, package, pool};
 
 /// Goes on until it is stopped.
@@ -274,7 +274,7 @@ fn a_build_whose_own_process_is_killed_or_that_is_stopped_leaves_nothing() {
 
 #[test]
 fn an_image_that_fails_its_boot_test_is_not_published() {
-    let site = Site::with(Mirror::with(&bootable(None)));
+    let site = Site::with(Mirror::with(&bootable(INITTAB)));
     site.configure("20260701_0000", "test = true");
     works(&mut site.once());
     assert_eq!(site.runs(&[])[0]["boot_test"], true);

@@ -56,6 +56,7 @@ pub const TESTS: &[Need] = &[
     ("/usr/bin/make", "make", "compiles busybox in a build"),
     ("/usr/include/stdio.h", "libc6-dev", "compiles busybox in a build"),
     ("/usr/bin/bzip2", "bzip2", "packs its sources"),
+    ("/usr/bin/minisign", "minisign", "signs lists of checksums"),
     ("/usr/bin/sqfs2tar", "squashfs-tools-ng", "reads root file systems that come as squashfs"),
     ("/usr/sbin/ip", "iproute2", "makes interfaces"),
     ("/usr/sbin/nft", "nftables", "translates addresses of containers"),

@@ -4,7 +4,7 @@ use millstream_image::openpgp::{KeyFingerprint, Keyring};
 
 use super::sources::{HostSources, Source};
 use crate::recipe::{Resolved, SourceSection};
-use crate::{Error, Result};
+use crate::{Error, Result, minisign};
 
 /// Debian's archive keys, so that nothing on the host is needed to verify its mirrors.
 const DEBIAN_KEYS: &[u8] = include_bytes!("../../../keys/debian-archive.asc");
@@ -97,7 +97,8 @@ pub(crate) fn known_keys(resolved: &Resolved, host: &HostSources) -> Result<(Key
 /// The keys a recipe lists: armored, or fingerprints of some that are known here.
 pub(crate) fn recipe_keys(source: &SourceSection, known: &Keyring) -> Result<Keyring> {
     let mut keyring = Keyring::default();
-    for key in &source.keys {
+    // Those of minisign are for what minisign signs.
+    for key in source.keys.iter().filter(|key| !minisign::is_key(key)) {
         if key.contains("-----BEGIN") {
             keyring.merge(Keyring::from_bytes(key.as_bytes())?);
             continue;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use millstream_image::Serial;
 use millstream_image::archive::Member;
+use millstream_runtime::container::{HALT_SIGNAL, signal};
 
 use crate::files::Generated;
 use crate::recipe::{LxcConfig, Resolved};
@@ -46,10 +47,7 @@ pub(crate) fn members(
     let mut members = BTreeMap::new();
     let mut add = |name: String, text: String| members.insert(PathBuf::from(name), Member::file(text));
     for (suffix, kind) in [("", "system"), ("-user", "user")] {
-        let text = |level: Option<u32>| {
-            let entries = definition.targets.lxc.config.iter().filter(|entry| applies(entry, kind, level));
-            entries.map(|entry| format!("{}\n", entry.content.trim_end())).collect::<Vec<_>>().concat()
-        };
+        let text = |level| config(resolved, kind, level);
         let newest = text(None);
         for level in LEVELS {
             let older = text(Some(level));
@@ -72,6 +70,21 @@ pub(crate) fn members(
     Ok(members)
 }
 
+/// The configuration for `kind` of container at a compatibility level; none: the newest.
+fn config(resolved: &Resolved, kind: &str, level: Option<u32>) -> String {
+    let entries = resolved.definition.targets.lxc.config.iter().filter(|entry| applies(entry, kind, level));
+    entries.map(|entry| format!("{}\n", entry.content.trim_end())).collect::<Vec<_>>().concat()
+}
+
+/// The signal that the configuration says init shuts down on.
+pub(super) fn halt_signal(resolved: &Resolved) -> Option<String> {
+    let text = config(resolved, "system", None);
+    let mut settings = text.lines().filter_map(|line| line.split_once('='));
+    let found =
+        settings.rfind(|(key, _)| key.trim() == HALT_SIGNAL).map(|(_, value)| value.trim().to_owned());
+    found.filter(|name| signal(name).is_some())
+}
+
 fn applies(entry: &LxcConfig, kind: &str, level: Option<u32>) -> bool {
     let kinds = matches!(entry.r#type.as_str(), "all" | "") || entry.r#type == kind;
     let level = level.unwrap_or(5);
@@ -80,4 +93,27 @@ fn applies(entry: &LxcConfig, kind: &str, level: Option<u32>) -> bool {
     let within =
         if after < before { level > after && level < before } else { level > after || level < before };
     kinds && within
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::{Fallback, Kind, Recipe};
+
+    #[test]
+    fn the_signal_for_halting_is_the_last_one_given() {
+        let found = |lines: &str| {
+            let text = format!(
+                "image:\n  distribution: d\n  release: r\nsource:\n  downloader: debootstrap\ntargets:\n  lxc:\n    config:\n    - type: all\n      content: |-\n        lxc.arch = x86_64\n        {lines}\n"
+            );
+            let recipe = Recipe::parse(&text, "r.yaml").unwrap();
+            let fallback = Fallback { release: "", serial: "20260101_0000" };
+            halt_signal(&recipe.resolve(&[], Kind::Container, &fallback).unwrap())
+        };
+        assert_eq!(found("lxc.tty.max = 4"), None);
+        let both = "lxc.signal.halt=SIGPWR\n        lxc.signal.halt = SIGRTMIN+4";
+        assert_eq!(found(both).as_deref(), Some("SIGRTMIN+4"));
+        assert_eq!(found("lxc.signal.halt = SIGNONSENSE"), None);
+        assert_eq!(found("# lxc.signal.halt = SIGPWR"), None);
+    }
 }

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use millstream_image::Serial;
 use millstream_image::archive::Member;
 use millstream_image::metadata::Metadata;
+use millstream_runtime::container::HALT_SIGNAL;
 
-use super::lxc::expiry;
+use super::lxc::{expiry, halt_signal};
 use crate::Result;
 use crate::files::Generated;
 use crate::recipe::Resolved;
@@ -45,7 +46,11 @@ pub(crate) fn members(
         architecture: resolved.architecture.kernel().to_owned(),
         creation_date: serial.time().timestamp(),
         expiry_date: Some(expiry(resolved, serial)?),
-        properties: properties.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        properties: properties
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into_iter()
+            .chain(halt_signal(resolved).map(|name| (HALT_SIGNAL.to_owned(), name)))
+            .collect(),
         templates: generated.templates.clone(),
     };
     let yaml = metadata.to_yaml()?;

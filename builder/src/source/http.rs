@@ -230,9 +230,11 @@ impl Finder<'_> {
             notes.push(
                 "warning: no source.keys: no signature was checked; the server itself was trusted".into(),
             );
-        } else if matches!(plan.signed, Signed::SumsMinisign(_)) {
+        } else if matches!(plan.signed, Signed::SumsMinisign(_)) && !self.remote.trust.has_minisign_keys() {
             notes.push(
-                "note: a signature by minisign is not checked; then the server itself was trusted".into(),
+                "note: source.keys has no key of minisign (RW…); a signature by it is not checked, and the \
+                 server itself was trusted"
+                    .into(),
             );
         }
         notes

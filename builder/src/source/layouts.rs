@@ -55,7 +55,7 @@ pub(super) enum Signed {
     Archive(&'static str),
     /// The checksums: cleartext, or with a signature under their name with this ending.
     Sums(&'static str),
-    /// The checksums, by this file; newer ones are made by minisign, which is not checked here.
+    /// The checksums, by this file, made by OpenPGP or by minisign.
     SumsMinisign(&'static str),
 }
 

@@ -9,7 +9,7 @@ use super::layouts::Signed;
 use super::trust::Trust;
 use super::{Context, sums};
 use crate::staging::Staging;
-use crate::{Error, Result, output};
+use crate::{Error, Result, minisign, output};
 
 /// The largest listing, list of checksums or pointer that is read.
 const MAX_DOCUMENT: u64 = 16 << 20;
@@ -49,10 +49,8 @@ impl Remote<'_> {
             }
         };
         let data = self.signature(&signature, url).await?;
-        let minisign = matches!(signed, Signed::SumsMinisign(_)) && data.starts_with(b"untrusted comment:");
-        if minisign {
-            // As good as no signature: so the way must be a private one.
-            self.trust.check_way(url, false)?;
+        if matches!(signed, Signed::SumsMinisign(_)) && minisign::is_signature(&data) {
+            self.trust.minisign(&signature, text.as_bytes(), &data)?;
             return Ok(Some(text));
         }
         self.trust.detached_bytes(&signature, text.as_bytes(), &data)?;

@@ -10,24 +10,28 @@ use millstream_image::openpgp::Keyring;
 use crate::apt::mirror;
 use crate::apt::sources::HostSources;
 use crate::recipe::Resolved;
-use crate::{Error, Result};
+use crate::{Error, Result, minisign};
 
 /// What a recipe says about trust.
 pub(super) struct Trust {
     keyring: Option<Keyring>,
+    minisign: minisign::Keys,
     skip: bool,
 }
 
 impl Trust {
-    /// The recipe's keys: armored, or fingerprints of keys known here.
+    /// The recipe's keys: armored, fingerprints of keys known here, or minisign's.
     pub(super) fn of(resolved: &Resolved, host: &HostSources) -> Result<Self> {
         let source = &resolved.definition.source;
-        let keyring = if source.keys.is_empty() || source.skip_verification {
+        if source.skip_verification {
+            return Ok(Self { keyring: None, minisign: minisign::Keys::default(), skip: true });
+        }
+        let keyring = if source.keys.iter().all(|key| minisign::is_key(key)) {
             None
         } else {
             Some(mirror::recipe_keys(source, &mirror::known_keys(resolved, host)?.0)?)
         };
-        Ok(Self { keyring, skip: source.skip_verification })
+        Ok(Self { keyring, minisign: minisign::Keys::of(&source.keys)?, skip: false })
     }
 
     /// Whether the recipe asks for no check at all.
@@ -37,7 +41,12 @@ impl Trust {
 
     /// Whether there is a key to check signatures with.
     pub(super) fn has_keys(&self) -> bool {
-        self.keyring.is_some()
+        self.keyring.is_some() || self.has_minisign_keys()
+    }
+
+    /// Whether there is one for signatures by minisign.
+    pub(super) fn has_minisign_keys(&self) -> bool {
+        !self.minisign.is_empty()
     }
 
     /// The keys as a file, when there are any.
@@ -60,6 +69,20 @@ impl Trust {
             "{url}: plain http shows nobody who changed it on the way; {hint} \
              (source.skip_verification: true takes it as it is)"
         )))
+    }
+
+    /// Checks a signature by minisign. Where the recipe has keys of OpenPGP alone, it is as good as
+    /// none, so the way must be a private one.
+    pub(super) fn minisign(&self, what: &str, data: &[u8], signature: &[u8]) -> Result<()> {
+        if self.has_minisign_keys() {
+            return self.minisign.verify(what, data, signature);
+        }
+        self.check_way(what, false).map_err(|_| {
+            Error::Refused(format!(
+                "{what} is a signature by minisign, and none of the keys in source.keys is one of minisign; \
+                 put it there as the distribution publishes it (RW…), or use https"
+            ))
+        })
     }
 
     /// Checks a signature over a file.
@@ -128,12 +151,12 @@ mod tests {
 
     #[test]
     fn plain_http_needs_a_signature_or_consent() {
-        let trust = |skip| Trust { keyring: None, skip };
+        let trust = |skip| Trust { keyring: None, minisign: minisign::Keys::default(), skip };
         let text = trust(false).check_way("http://m.example/x", true).unwrap_err().to_string();
         assert!(text.contains("source.keys") && text.contains("https"), "{text}");
         assert!(trust(false).check_way("http://m.example/x", false).is_err());
         assert!(trust(true).check_way("http://m.example/x", false).is_ok());
-        let keys = Trust { keyring: Some(Keyring::default()), skip: false };
+        let keys = Trust { keyring: Some(Keyring::default()), ..trust(false) };
         assert!(keys.check_way("http://m.example/x", true).is_ok());
         assert!(keys.check_way("http://m.example/x", false).is_err(), "keys do not help what is unsigned");
     }

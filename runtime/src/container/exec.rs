@@ -17,7 +17,7 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use super::attach;
 use super::config;
 use super::name::ContainerName;
-use super::record::{Config, State};
+use super::record::{Config, Running, State};
 use super::runtime::Runtime;
 use crate::{CancelToken, Error, Result};
 
@@ -95,34 +95,82 @@ impl Runtime {
     ) -> Result<i32> {
         let directory = self.existing(name)?;
         let state = State::read(&directory)?;
-        let Some(running) = state.running.filter(super::record::Running::is_alive) else {
+        let Some(running) = state.running.filter(Running::is_alive) else {
             return Err(Error::NotRunning { name: name.to_string() });
         };
         let config = Config::read(&directory)?;
+        let settings = config::environment(&self.expand(&config)?);
+        let failed = |reason: String| Error::Exec { name: name.to_string(), reason };
+        let mut entry = Entry::new(&running, &config.cgroup(name), options, settings)
+            .map_err(|e| failed(e.to_string()))?;
+        let _raw =
+            options.terminal.then(RawTerminal::enter).transpose().map_err(|e| failed(e.to_string()))?;
+        let status = run(&mut entry.command)?;
+        let reason = entry.reason();
+        if !reason.is_empty() {
+            return Err(failed(reason));
+        }
+        Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
+    }
+}
+
+/// A command that is ready to be started in a container.
+pub(super) struct Entry {
+    /// Takes the reason back when the command could not be started. The process has it open by its
+    /// number here.
+    file: File,
+    /// The process that enters the container and waits there for it.
+    command: Command,
+}
+
+impl Entry {
+    /// `settings` are variables that the container's configuration adds.
+    pub(super) fn new(
+        running: &Running,
+        cgroup: &str,
+        options: &ExecOptions,
+        settings: BTreeMap<String, String>,
+    ) -> io::Result<Self> {
         let request = attach::Request {
             init: running.init,
-            cgroup: config.cgroup(name),
-            caller: running.caller,
+            cgroup: cgroup.to_owned(),
+            caller: running.caller.clone(),
             argv: options.argv.clone(),
-            env: environment(options, config::environment(&self.expand(&config)?)),
+            env: environment(options, settings),
             cwd: options.cwd.clone(),
             uid: options.uid,
             gid: options.gid,
             terminal: options.terminal,
         };
-        let failed = |reason: String| Error::Exec { name: name.to_string(), reason };
-        let mut file = request_file(&request).map_err(|e| failed(e.to_string()))?;
-        let _raw =
-            options.terminal.then(RawTerminal::enter).transpose().map_err(|e| failed(e.to_string()))?;
+        let file = request_file(&request)?;
         let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-        let mut command = Command::new(Self::program());
-        let status = run(command.arg(attach::ARGUMENT).arg(path).env_clear())?;
-        let mut reason = String::new();
-        let _ = file.rewind().and_then(|()| file.read_to_string(&mut reason));
-        if !reason.is_empty() {
-            return Err(failed(reason));
+        let mut command = Command::new(Runtime::program());
+        command.arg(attach::ARGUMENT).arg(path).env_clear();
+        Ok(Self { file, command })
+    }
+
+    /// Runs it without any standard streams; whether it exited with 0 within `limit`.
+    pub(super) fn run_quietly(mut self, limit: Duration) -> io::Result<bool> {
+        let command = self.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn()?;
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(status.success());
+            }
+            if begin.elapsed() >= limit {
+                child.kill()?;
+                child.wait()?;
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
+    }
+
+    fn reason(&mut self) -> String {
+        let mut reason = String::new();
+        let _ = self.file.rewind().and_then(|()| self.file.read_to_string(&mut reason));
+        reason
     }
 }
 

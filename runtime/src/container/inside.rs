@@ -37,10 +37,7 @@ const TEMPLATE_MEMORY: u64 = 1 << 30;
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Message {
     /// All is prepared; the console's master comes with it.
-    Ready {
-        /// The signal that asks this init to shut down.
-        stop_signal: i32,
-    },
+    Ready,
     /// Which step failed and why.
     Failed(String),
 }
@@ -75,13 +72,10 @@ fn run(request: &Request, templates: &[Job], own_v2: Step<()>, supervisor: &Chan
     let (master, slave) = console()?;
     mounts::console(&slave)?;
     render(request, templates)?;
-    let systemd = is_systemd()?;
-    if systemd {
+    if is_systemd()? {
         own_v2.map_err(|how| format!("systemd, its init, needs a control group of its own; {how}"))?;
     }
-    // Systemd has a signal for powering off; most others take that of a failing power supply.
-    let stop_signal = if systemd { libc::SIGRTMIN() + 3 } else { libc::SIGPWR };
-    supervisor.send(&Message::Ready { stop_signal }, Some(&master)).map_err(|e| format!("socket: {e}"))?;
+    supervisor.send(&Message::Ready, Some(&master)).map_err(|e| format!("socket: {e}"))?;
     drop(master);
     drop(slave);
     execute(request)

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use millstream_image::metadata::Metadata;
 
-use super::config::Configuration;
 use super::config::keys::is_true;
 use super::image::ImageFiles;
 use super::name::ContainerName;
@@ -17,7 +17,7 @@ use super::record::{Config, Exit, Running, State, now};
 use super::runtime::{CreateOptions, ImageUse, Runtime, Status};
 use super::supervise::{self, Report, Request};
 use super::template::{self, Variables};
-use super::{cgroup, console, process};
+use super::{cgroup, console, process, shutdown};
 use crate::network::{Plan, Who};
 use crate::{Error, Result};
 
@@ -65,20 +65,7 @@ impl Runtime {
         self.start_for(name, None)
     }
 
-    /// As [`launch`](Self::launch), but the container does not outlive the calling process: it is
-    /// killed when that ends, even by a signal.
-    pub fn launch_owned(&self, name: &ContainerName, files: &ImageFiles, image: ImageUse) -> Result<()> {
-        let owner = Process::of(std::process::id() as i32).map_err(Error::io("/proc/self"))?;
-        // Without the profile of the host's users: no network of it, no settings.
-        let configuration = Configuration { profiles: Vec::new(), ..Configuration::default() };
-        let options = CreateOptions { image, configuration, ..CreateOptions::default() };
-        self.create_with(name, files, &options)?;
-        self.start_for(name, Some(owner)).inspect_err(|_| {
-            let _ = self.delete(name, true);
-        })
-    }
-
-    fn start_for(&self, name: &ContainerName, owner: Option<Process>) -> Result<()> {
+    pub(super) fn start_for(&self, name: &ContainerName, owner: Option<Process>) -> Result<()> {
         let directory = self.existing(name)?;
         let _lock = self.lock(name)?;
         if settle(name, &directory)?.is_some() {
@@ -90,6 +77,9 @@ impl Runtime {
         let who = Who { name: name.as_str(), id: &config.id };
         request.network = Plan::of(self, &who, &self.expand_devices(&config)?);
         request.owner = owner;
+        if owner.is_some() {
+            request.network.leave_to_the_inside();
+        }
         let failed = |reason: String| Error::Start {
             name: name.to_string(),
             reason,
@@ -131,7 +121,9 @@ impl Runtime {
         let supervisor = running.supervisor;
         // What is frozen listens to nothing.
         let _ = running.groups(&config.cgroup(name))?.freeze(false);
-        let stopped = if !limit.is_zero() && end(&directory, running.stop_signal, limit)? {
+        let (cgroup, wanted) = (config.cgroup(name), shutdown::wanted(&config));
+        let ask = |running: &Running, init: &OwnedFd| shutdown::ask(running, &cgroup, init, wanted, limit);
+        let stopped = if !limit.is_zero() && end(&directory, &ask, limit)? {
             settle(name, &directory)?;
             Stopped::Cleanly
         } else {
@@ -189,6 +181,11 @@ impl Runtime {
         }
     }
 
+    /// The last lines of that, without anything that could steer a terminal.
+    pub fn console_end(&self, name: &ContainerName, lines: usize) -> Vec<String> {
+        self.existing(name).map(|directory| console::last_lines(&directory, lines)).unwrap_or_default()
+    }
+
     /// The program that is started again as supervisor, and to enter containers.
     pub(super) fn program() -> &'static str {
         "/proc/self/exe"
@@ -217,13 +214,15 @@ impl Runtime {
             settings,
             network: Plan::default(),
             owner: None,
+            halt_signal: shutdown::wanted(config),
         })
     }
 }
 
 /// Kills a running container and waits until all of it is gone. Needs its lock.
 pub(super) fn kill(name: &ContainerName, directory: &Path) -> Result<()> {
-    if !end(directory, libc::SIGKILL, AFTER_KILL)? {
+    let kill = |_: &Running, init: &OwnedFd| process::send(init, libc::SIGKILL);
+    if !end(directory, &kill, AFTER_KILL)? {
         return Err(Error::Unkillable { name: name.to_string(), seconds: AFTER_KILL.as_secs() });
     }
     settle(name, directory).map(|_| ())
@@ -276,9 +275,13 @@ fn supervisor(request: &Request) -> Result<Option<Report>> {
     Ok(serde_json::from_slice(&report).ok())
 }
 
-/// Sends init a signal, and every further init should the container reboot meanwhile, until the
+/// Asks init to end, and every further init should the container reboot meanwhile, until the
 /// supervisor has ended. False when it has not within `limit`.
-fn end(directory: &Path, signal: i32, limit: Duration) -> Result<bool> {
+fn end(
+    directory: &Path,
+    ask: &dyn Fn(&Running, &OwnedFd) -> std::io::Result<()>,
+    limit: Duration,
+) -> Result<bool> {
     let begin = Instant::now();
     let (mut signalled, mut last) = (None, None);
     loop {
@@ -292,7 +295,7 @@ fn end(directory: &Path, signal: i32, limit: Duration) -> Result<bool> {
         if signalled != Some(running.init)
             && let Some(init) = open(running.init)?
         {
-            process::send(&init, signal).map_err(Error::io(proc(running.init.pid)))?;
+            ask(&running, &init).map_err(Error::io(proc(running.init.pid)))?;
             signalled = Some(running.init);
         }
         let left = limit.saturating_sub(begin.elapsed());
@@ -338,7 +341,7 @@ fn died_at_once(directory: &Path, supervisor: Process) -> Result<Option<Exit>> {
     }
 }
 
-fn open(process: Process) -> Result<Option<std::os::fd::OwnedFd>> {
+fn open(process: Process) -> Result<Option<OwnedFd>> {
     process.open().map_err(Error::io(proc(process.pid)))
 }
 

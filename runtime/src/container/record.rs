@@ -134,8 +134,6 @@ pub struct Running {
     pub supervisor: Process,
     /// Seconds since 1970.
     pub started_at: i64,
-    /// The signal that asks its init to shut down.
-    pub stop_signal: i32,
     /// Where its control groups are, if not at the root.
     #[serde(default)]
     pub caller: Option<Caller>,
@@ -249,7 +247,6 @@ mod tests {
             init: this,
             supervisor: this,
             started_at: now(),
-            stop_signal: libc::SIGPWR,
             caller: None,
             notes: Vec::new(),
             helpers: Vec::new(),

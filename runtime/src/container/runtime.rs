@@ -1,5 +1,6 @@
 //! Containers on disk: create, list, describe, delete.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 
@@ -295,15 +296,18 @@ impl Runtime {
         fs::remove_dir_all(&doomed).map_err(Error::io(&doomed))
     }
 
-    /// Removes an ephemeral container that has just ended. A command that is at work on it does
-    /// that itself.
-    pub(super) fn delete_ended(directory: &Path) {
+    /// Removes a container that has just ended and does not stay, and its image too if no other uses
+    /// that. A command that is at work on it does that itself.
+    pub(super) fn delete_ended(directory: &Path, image: bool) {
         let Some(dir) = directory.parent() else { return };
         let runtime = Self { dir: dir.to_path_buf() };
         if let Ok(Some(_lock)) = DirLock::try_exclusive(directory)
             && let Ok(config) = Config::read(directory)
         {
             let _ = runtime.remove(directory, &config);
+            if image {
+                let _ = runtime.remove_image(config.image);
+            }
         }
     }
 
@@ -391,6 +395,12 @@ impl Runtime {
 
     pub(super) fn idmaps(&self) -> Result<Vec<IdMap>> {
         let read = |name: &ContainerName| Config::read(&self.dir.join(name.as_str())).map(|c| c.idmap);
+        self.names()?.iter().map(read).collect()
+    }
+
+    /// What identifies each of the containers there are.
+    pub(crate) fn ids(&self) -> Result<BTreeSet<String>> {
+        let read = |name: &ContainerName| Config::read(&self.dir.join(name.as_str())).map(|c| c.id);
         self.names()?.iter().map(read).collect()
     }
 

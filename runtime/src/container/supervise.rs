@@ -29,6 +29,7 @@ use super::process::{self, Process, boot_id};
 use super::record::{Exit, Running, State, now};
 use super::rootfs::Layers;
 use super::runtime::Runtime;
+use super::shutdown;
 use super::sys::{self, Fork, SingleThread};
 use super::template::{Job, Variables};
 use crate::network::{Attached, Plan};
@@ -65,6 +66,9 @@ pub(crate) struct Request {
     /// A process the container must not outlive: it is killed when that one ends, however it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Process>,
+    /// The signal its image wants to be shut down by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halt_signal: Option<i32>,
 }
 
 /// What comes of it.
@@ -145,14 +149,14 @@ fn supervise(request: &Request, single: &SingleThread) -> i32 {
         starts.push(Instant::now());
         // Other occasions than a start do not come again.
         templates.retain(|job| job.trigger == "start");
-        let end = run.watch(request.owner);
+        let end = run.watch(request);
         if end.reboot && starts.len() < RESTARTS {
             continue;
         }
         let error = end.reboot.then(|| "it rebooted again and again".to_owned());
         ended(request, Exit { at: now(), code: end.code, error });
-        if request.ephemeral {
-            Runtime::delete_ended(&request.directory);
+        if request.ephemeral || end.abandoned {
+            Runtime::delete_ended(&request.directory, end.abandoned);
         }
         return 0;
     }
@@ -184,7 +188,6 @@ struct Run {
     cgroups: Cgroups,
     console: OwnedFd,
     log: ConsoleLog,
-    stop_signal: i32,
     supervisor: Process,
     caller: Option<Caller>,
     notes: Vec<String>,
@@ -194,6 +197,8 @@ struct Run {
 struct End {
     code: i32,
     reboot: bool,
+    /// Its owner was gone first.
+    abandoned: bool,
 }
 
 impl Run {
@@ -204,65 +209,60 @@ impl Run {
         let cgroups = host.container(&request.cgroup);
         let log = ConsoleLog::begin(&request.directory).map_err(|e| format!("console log: {e}"))?;
         let mut starting = Starting { init: None, cgroups: Some(cgroups), notes: Vec::new(), network: None };
-        let (console, stop_signal) = starting.bring_up(request, templates, own_v2, single)?;
+        let console = starting.bring_up(request, templates, own_v2, single)?;
         let (Some(init), Some(cgroups)) = (starting.init.take(), starting.cgroups.take()) else {
             return Err("supervisor: nothing was started".into());
         };
         let supervisor = Process::of(std::process::id() as i32).map_err(|e| format!("supervisor: {e}"))?;
         let notes = std::mem::take(&mut starting.notes);
         let network = starting.network.take();
-        let run = Self {
-            init,
-            reaped: false,
-            cgroups,
-            console,
-            log,
-            stop_signal,
-            supervisor,
-            caller,
-            notes,
-            network,
-        };
+        let run = Self { init, reaped: false, cgroups, console, log, supervisor, caller, notes, network };
         run.record(request)?;
         Ok(run)
     }
 
-    fn record(&self, request: &Request) -> Step<()> {
-        let running = Running {
+    fn running(&self) -> Step<Running> {
+        Ok(Running {
             boot_id: boot_id().map_err(|e| format!("boot id: {e}"))?,
             init: Process::of(self.init.as_raw()).map_err(|e| format!("init: {e}"))?,
             supervisor: self.supervisor,
             started_at: now(),
-            stop_signal: self.stop_signal,
             caller: self.caller.clone(),
             notes: self.notes.clone(),
             helpers: self.network.as_ref().map(Attached::helpers).unwrap_or_default(),
-        };
+        })
+    }
+
+    fn record(&self, request: &Request) -> Step<()> {
+        let running = self.running()?;
         let mut state = State::read(&request.directory).unwrap_or_default();
         state.running = Some(running);
         state.write(&request.directory).map_err(|e| e.to_string())
     }
 
     /// Keeps the console until init has ended.
-    fn watch(mut self, owner: Option<Process>) -> End {
-        let watched = self.watch_init(owner);
-        if watched.is_err() {
+    fn watch(mut self, request: &Request) -> End {
+        let watched = self.watch_init(request);
+        let abandoned = matches!(watched, Ok(true));
+        if !matches!(watched, Ok(false)) {
             let _ = nix::sys::signal::kill(self.init, Signal::SIGKILL);
         }
         let status = reap(self.init);
         self.reaped = true;
         self.read_console();
-        match status {
+        let (code, reboot) = match status {
             // How the kernel tells that a container called reboot(2): restart, or halt.
-            Some(WaitStatus::Signaled(_, Signal::SIGHUP, _)) => End { code: 0, reboot: true },
-            Some(WaitStatus::Signaled(_, Signal::SIGINT, _)) => End { code: 0, reboot: false },
-            Some(WaitStatus::Signaled(_, signal, _)) => End { code: 128 + signal as i32, reboot: false },
-            Some(WaitStatus::Exited(_, code)) => End { code, reboot: false },
-            _ => End { code: 255, reboot: false },
-        }
+            Some(WaitStatus::Signaled(_, Signal::SIGHUP, _)) => (0, true),
+            Some(WaitStatus::Signaled(_, Signal::SIGINT, _)) => (0, false),
+            Some(WaitStatus::Signaled(_, signal, _)) => (128 + signal as i32, false),
+            Some(WaitStatus::Exited(_, code)) => (code, false),
+            _ => (255, false),
+        };
+        End { code, reboot, abandoned }
     }
 
-    fn watch_init(&mut self, owner: Option<Process>) -> io::Result<()> {
+    /// True when the container's owner is gone while init is there.
+    fn watch_init(&mut self, request: &Request) -> io::Result<bool> {
         let pid = rustix::process::Pid::from_raw(self.init.as_raw()).ok_or(io::ErrorKind::NotFound)?;
         let init = pidfd_open(pid, PidfdFlags::empty())?;
         let mut terminate = SigSet::empty();
@@ -271,11 +271,10 @@ impl Run {
         // A console nobody has open reports an end again and again; so we have it open too.
         let _slave = rustix::pty::ioctl_tiocgptpeer(&self.console, OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
         rustix::io::ioctl_fionbio(&self.console, true)?;
-        let owned = owner.is_some();
         // An owner that is gone already is seen as one that goes now.
-        let owner = owner.map(Process::open).transpose()?;
-        if owned && owner.as_ref().is_none_or(Option::is_none) {
-            return Err(io::ErrorKind::NotFound.into());
+        let owner = request.owner.map(Process::open).transpose()?;
+        if request.owner.is_some() && owner.as_ref().is_none_or(Option::is_none) {
+            return Ok(true);
         }
         let owner = owner.flatten();
         loop {
@@ -292,17 +291,18 @@ impl Run {
             let ready: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
             drop(fds);
             if ready.get(3) == Some(&true) {
-                return Err(io::ErrorKind::NotFound.into());
+                return Ok(true);
             }
             if ready[1] {
                 self.read_console();
             }
             if ready[2] && matches!(signals.read_signal(), Ok(Some(_))) {
                 // The host is going down: as a stop by command.
-                process::send(&init, self.stop_signal)?;
+                let running = self.running().map_err(io::Error::other)?;
+                shutdown::ask(&running, &request.cgroup, &init, request.halt_signal, Duration::MAX)?;
             }
             if ready[0] {
-                return Ok(());
+                return Ok(false);
             }
         }
     }
@@ -337,14 +337,14 @@ struct Starting {
 }
 
 impl Starting {
-    /// Returns the console and the signal init wants to be stopped by.
+    /// Returns the console.
     fn bring_up(
         &mut self,
         request: &Request,
         templates: &[Job],
         own_v2: Result<(), String>,
         single: &SingleThread,
-    ) -> Step<(OwnedFd, i32)> {
+    ) -> Step<OwnedFd> {
         let Some(cgroups) = &self.cgroups else { return Err("supervisor: no control groups".into()) };
         cgroups.create(request.idmap.base).map_err(|e| e.to_string())?;
         self.notes = cgroups.limit(&request.settings, None);
@@ -373,14 +373,14 @@ impl Starting {
         self.network = Some(network);
         ours.send(&interfaces, Some(&root)).map_err(|e| format!("socket: {e}"))?;
         drop(root);
-        let (console, stop_signal) = match receive(&ours)? {
-            Some((inside::Message::Ready { stop_signal }, Some(console))) => (console, stop_signal),
+        let console = match receive(&ours)? {
+            Some((inside::Message::Ready, Some(console))) => console,
             Some((inside::Message::Failed(reason), _)) => return Err(reason),
             _ => return Err("its first process died while it was being prepared".into()),
         };
         // The channel closes when init is executed.
         match receive(&ours)? {
-            None => Ok((console, stop_signal)),
+            None => Ok(console),
             Some((inside::Message::Failed(reason), _)) => Err(reason),
             Some(_) => Err("its first process sent an unexpected message".into()),
         }

@@ -117,7 +117,8 @@ impl Job {
     }
 }
 
-/// LXD's engine takes `config_get("key", "default")`, ours wants the arguments named.
+/// LXD's engine takes `config_get("key", default)`, ours wants the arguments named. The default may be
+/// any expression.
 fn name_arguments(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
@@ -128,10 +129,11 @@ fn name_arguments(text: &str) -> String {
         let Some((key, after)) = literal(call) else { continue };
         out.extend(["key=", key]);
         rest = after;
-        let after_comma = after.trim_start().strip_prefix(',');
-        if let Some((default, after)) = after_comma.and_then(literal) {
-            out.extend([", default=", default]);
-            rest = after;
+        if let Some(default) = after.trim_start().strip_prefix(',')
+            && !default.trim_start().starts_with("default=")
+        {
+            out += ", default=";
+            rest = default.trim_start();
         }
     }
     out + rest
@@ -210,6 +212,10 @@ mod tests {
         let text = r#"{{ config_get("user.mail", "none") }} {{ config_get('user.no', 'none') }} {{ config_get("x") }}|"#;
         assert_eq!(render(text).unwrap(), "a@b none |");
         assert_eq!(render(r#"{{ config_get(key="user.mail") }}"#).unwrap(), "a@b");
+        assert_eq!(render(r#"{{ config_get(key="user.no", default="x") }}"#).unwrap(), "x");
+        assert_eq!(render(r#"{{ config_get("user.no", properties.colour) }}"#).unwrap(), "red");
+        let text = r#"{% if config_get("user.mail","") == "" %}none{% else %}{{ config_get("user.mail","") }}{% endif %}"#;
+        assert_eq!(render(text).unwrap(), "a@b");
         assert_eq!(render("<&>").unwrap(), "<&>", "not escaped for HTML");
     }
 

@@ -182,10 +182,11 @@ impl Bridge<'_> {
                 });
             }
         };
-        if ipv4(self.settings).is_some() {
+        let routed = |key: &str| self.settings.get(key).is_none_or(|value| value == "true");
+        if ipv4(self.settings).is_some() && routed("ipv4.routing") {
             set(Path::new("/proc/sys/net/ipv4/ip_forward"), "0", "1");
         }
-        if ipv6(self.settings).is_some() {
+        if ipv6(self.settings).is_some() && routed("ipv6.routing") {
             let all = Path::new("/proc/sys/net/ipv6/conf");
             if fs::read_to_string(all.join("all/forwarding")).is_ok_and(|text| text.trim() == "0") {
                 for entry in fs::read_dir(all).into_iter().flatten().flatten() {

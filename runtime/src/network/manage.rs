@@ -30,6 +30,14 @@ pub struct Network {
     /// Keys and values.
     #[serde(default)]
     pub config: Settings,
+    /// The id of the container it was made for, with which it goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+}
+
+/// The name of a network that is made for one container.
+pub(crate) fn of_container(id: &str) -> String {
+    format!("mt{:012x}", tools::hash(id) & 0xffff_ffff_ffff)
 }
 
 impl Runtime {
@@ -72,6 +80,9 @@ impl Runtime {
         if self.network_path(name).exists() {
             return Err(refused(name, "it is there already"));
         }
+        if network.container.is_some() {
+            self.collect_networks()?;
+        }
         self.put_network(name, network)
     }
 
@@ -104,11 +115,10 @@ impl Runtime {
 
     /// Makes the network of the default profile if there is none and this host can.
     pub fn create_default_network(&self) -> Result<Vec<String>> {
-        let programs: &[&str] = if userns::inside() { &["pasta"] } else { &["ip", "nft", "dnsmasq"] };
         if self.network_path(DEFAULT).exists() {
             return Ok(Vec::new());
         }
-        if let Some(reason) = programs.iter().find_map(|program| tools::find(program).err()) {
+        if let Err(reason) = programs() {
             return Ok(vec![format!("there is no network: {reason}")]);
         }
         match self.create_network(DEFAULT, &Network::default()) {
@@ -131,8 +141,12 @@ impl Runtime {
         if !users.is_empty() {
             return Err(refused(name, &format!("it is used by {}", users.join(", "))));
         }
+        self.remove_network(name, &network)
+    }
+
+    fn remove_network(&self, name: &str, network: &Network) -> Result<()> {
         if !userns::inside() {
-            self.bridge(name, &network).down().map_err(|reason| refused(name, &reason))?;
+            self.bridge(name, network).down().map_err(|reason| refused(name, &reason))?;
         }
         let path = self.network_path(name);
         fs::remove_file(&path).map_err(Error::io(&path))
@@ -168,10 +182,15 @@ impl Runtime {
 
     /// Lets networks forget a container.
     pub(crate) fn leave_networks(&self, id: &str) {
-        if userns::inside() {
-            return;
-        }
         for (name, network) in self.networks().unwrap_or_default() {
+            if network.container.as_deref() == Some(id) {
+                // What cannot be taken away now is when the next one is made.
+                let _ = self.lock_networks().and_then(|_lock| self.remove_network(&name, &network));
+                continue;
+            }
+            if userns::inside() {
+                continue;
+            }
             let bridge = self.bridge(&name, &network);
             let files = fs::read_dir(bridge.hosts()).into_iter().flatten().flatten();
             let own = files.filter(|file| file.file_name().to_string_lossy().starts_with(&format!("{id}.")));
@@ -189,7 +208,18 @@ impl Runtime {
         let directory = self.network_directory();
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
         made.map_err(Error::io(&directory))?;
-        DirLock::exclusive(&directory)
+        DirLock::exclusive_patient(&directory)
+    }
+
+    /// Takes networks away that were made for containers which are gone.
+    fn collect_networks(&self) -> Result<()> {
+        let ids = self.ids()?;
+        for (name, network) in self.networks()? {
+            if network.container.as_ref().is_some_and(|id| !ids.contains(id)) {
+                self.remove_network(&name, &network)?;
+            }
+        }
+        Ok(())
     }
 
     fn network_directory(&self) -> PathBuf {
@@ -199,6 +229,12 @@ impl Runtime {
     fn network_path(&self, name: &str) -> PathBuf {
         self.network_directory().join(format!("{name}.json"))
     }
+}
+
+/// Whether this host has the programs that a network of ours takes; else what to install.
+pub fn programs() -> std::result::Result<(), String> {
+    let programs: &[&str] = if userns::inside() { &["pasta"] } else { &["ip", "nft", "dnsmasq"] };
+    programs.iter().try_for_each(|program| tools::find(program).map(drop))
 }
 
 fn refused(name: &str, reason: &str) -> Error {

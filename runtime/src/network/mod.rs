@@ -18,7 +18,8 @@ mod settings;
 pub(crate) mod tools;
 mod usage;
 
-pub use manage::{DEFAULT, Network};
+pub(crate) use manage::of_container;
+pub use manage::{DEFAULT, Network, programs};
 pub(crate) use plan::{Plan, Who};
 pub(crate) use proxy::{ARGUMENT, main};
 pub(crate) use run::Attached;

@@ -18,6 +18,9 @@ pub struct Nic {
     /// Its name on the host, or that of its other end.
     pub host_name: String,
     pub link: Link,
+    /// Whether the container's own system must configure what `pasta` else does.
+    #[serde(default)]
+    pub bare: bool,
     pub hwaddr: Option<String>,
     pub mtu: Option<String>,
     /// Bits a second towards the container.
@@ -130,7 +133,8 @@ pub fn pasta(nic: &Nic, pid: i32) -> Step<std::process::Child> {
     let mut command = Command::new(program);
     // Addresses of its own, so that the host's lead to the host; the gateway's does not lead to the
     // host's loopback, where services trust whoever asks.
-    command.args(["--foreground", "--config-net", "--no-map-gw"]);
+    command.args(["--foreground", "--no-map-gw"]);
+    command.args((!nic.bare).then_some("--config-net"));
     command.args(["--address", "10.0.2.15", "--netmask", "255.255.255.0", "--gateway", "10.0.2.2"]);
     command.args(["--tcp-ports", "none", "--udp-ports", "none", "--tcp-ns", "none", "--udp-ns", "none"]);
     command.args(["--ns-ifname", &nic.name]);

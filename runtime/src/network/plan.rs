@@ -52,6 +52,11 @@ impl Plan {
         }
         plan
     }
+
+    /// Lets the container's own system configure its interfaces.
+    pub fn leave_to_the_inside(&mut self) {
+        self.nics.iter_mut().for_each(|nic| nic.bare = true);
+    }
 }
 
 fn nic(who: &Who, number: usize, device: &str, keys: &Device, link: Link) -> Nic {
@@ -67,6 +72,7 @@ fn nic(who: &Who, number: usize, device: &str, keys: &Device, link: Link) -> Nic
         ingress: rate("limits.ingress"),
         egress: rate("limits.egress"),
         link,
+        bare: false,
     }
 }
 

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::container::Settings;
 
-const KEYS: &str =
-    "ipv4.address, ipv4.nat, ipv4.dhcp, ipv6.address, ipv6.nat, bridge.mtu, dns.domain, user.*";
+const KEYS: &str = "ipv4.address, ipv4.nat, ipv4.dhcp, ipv4.routing, ipv6.address, ipv6.nat, ipv6.routing, bridge.mtu, \
+     dns.domain, user.*";
 
 /// An address with the length of its network's prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,9 @@ pub fn check(settings: &Settings) -> Result<(), String> {
                 value == "none" || ipv6(settings).is_some(),
                 "none, auto, or the host's address with a prefix of 64, as in fd42::1/64",
             ),
-            "ipv4.nat" | "ipv4.dhcp" | "ipv6.nat" => (switch(value), "true or false"),
+            "ipv4.nat" | "ipv4.dhcp" | "ipv4.routing" | "ipv6.nat" | "ipv6.routing" => {
+                (switch(value), "true or false")
+            }
             "bridge.mtu" => (
                 value.parse::<u32>().is_ok_and(|mtu| (1280..=65535).contains(&mtu)),
                 "a number of bytes from 1280 to 65535",

@@ -53,6 +53,8 @@ pub struct Recipe<'a> {
     pub capable: Option<(&'a str, &'a [u8])>,
     /// Target path, occasion, text.
     pub templates: &'a [(&'a str, &'a str, &'a str)],
+    /// A property of the image, key and value.
+    pub property: Option<(&'a str, &'a str)>,
 }
 
 impl World {
@@ -129,7 +131,10 @@ impl World {
 
 fn metadata(recipe: &Recipe) -> BTreeMap<PathBuf, Member> {
     let mut text = format!("architecture: {}\ncreation_date: 1\n", std::env::consts::ARCH);
-    text += "properties: {description: busybox}\n";
+    text += "properties:\n  description: busybox\n";
+    if let Some((key, value)) = recipe.property {
+        text.extend(["  ", key, ": ", value, "\n"]);
+    }
     let mut members = BTreeMap::new();
     if !recipe.templates.is_empty() {
         text += "templates:\n";

@@ -35,9 +35,10 @@ pub struct Daily {
     pub formats: Vec<String>,
     /// How archives are compressed, as with `build --compression`; streams hold xz only.
     pub compression: Option<String>,
-    /// Whether each image is started before it is published.
+    /// Whether each image is started before it is published: `true`, or `"network"` for a test that
+    /// gives it a network.
     #[serde(default)]
-    pub test: bool,
+    pub test: Test,
     /// Keep so many of the newest images of each product.
     pub keep: Option<u32>,
     /// Keep images made within so many days.
@@ -56,6 +57,39 @@ pub struct Daily {
     pub on_failure: Option<String>,
     /// URL the same JSON is sent to.
     pub webhook: Option<String>,
+}
+
+/// How images are tested before they are published.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "TestValue")]
+pub enum Test {
+    /// Not at all.
+    #[default]
+    No,
+    /// They are started.
+    Boot,
+    /// They are started, with a network.
+    Network,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum TestValue {
+    Switch(bool),
+    Word(String),
+}
+
+impl TryFrom<TestValue> for Test {
+    type Error = String;
+
+    fn try_from(value: TestValue) -> Result<Self, String> {
+        match value {
+            TestValue::Switch(false) => Ok(Self::No),
+            TestValue::Switch(true) => Ok(Self::Boot),
+            TestValue::Word(word) if word == "network" => Ok(Self::Network),
+            TestValue::Word(word) => Err(format!("test is true, false or \"network\", not {word:?}")),
+        }
+    }
 }
 
 /// All combinations of these are built; an empty list leaves it to the recipe.

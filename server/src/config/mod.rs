@@ -16,7 +16,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 pub use access::{Area, Right};
-pub use daily::{Daily, Matrix};
+pub use daily::{Daily, Matrix, Test};
 pub use limits::PerAddress;
 pub use mirror::Mirror;
 pub use push::{Push, PushTo};
@@ -126,12 +126,21 @@ mod tests {
         );
         let one = text.split("[daily.matrix]").next().unwrap();
         assert_eq!(Config::parse(one).unwrap().daily[0].cells(), [["a.b=c"]]);
+        for (more, test) in [
+            ("", Test::No),
+            ("test = false", Test::No),
+            ("test = true", Test::Boot),
+            ("test = \"network\"", Test::Network),
+        ] {
+            assert_eq!(Config::parse(&format!("{one}{more}\n")).unwrap().daily[0].test, test, "{more}");
+        }
         for (more, reason) in [
             ("keep = 0", "keep"),
             ("parallel = 0", "parallel"),
             ("options = [\"x\"]", "duplicate"),
             ("webhook = \"ftp://a\"", "webhook"),
             ("retention = 3", "`retention`"),
+            ("test = \"yes\"", "\"network\", not \"yes\""),
         ] {
             let error = Config::parse(&format!("{one}{more}\n")).unwrap_err();
             assert!(error.contains(reason), "{more}: {error}");

@@ -19,6 +19,7 @@ use super::event::Event;
 use super::history::{Details, Outcome, Run};
 use super::log::Log;
 use super::push;
+use crate::config::Test;
 use crate::keys::KeyStore;
 use crate::stream::{LOGS, Listed, Retention, Signing, Stream};
 use crate::{Error, Result};
@@ -121,9 +122,11 @@ impl Build<'_> {
         if let Some(key) = &settings.key {
             command.args(["--key", key]);
         }
-        if settings.test {
-            command.arg("--test");
-        }
+        command.args(match settings.test {
+            Test::No => &[][..],
+            Test::Boot => &["--test"],
+            Test::Network => &["--test", "--test-network"],
+        });
         let limit = Duration::from_hours(settings.timeout_hours.into());
         let mut seen = |event: &Event| {
             if let Event::Stage { name } = event {

@@ -45,7 +45,12 @@ impl Events {
                 other => (other, None),
             };
             Event::Failed {
-                reason: cause.map_or_else(|| format!("{error:#}"), ToString::to_string),
+                reason: match cause {
+                    // Its console is in the log.
+                    Some(Error::BootTest { reason, .. }) => format!("the boot test failed: {reason}"),
+                    Some(cause) => cause.to_string(),
+                    None => format!("{error:#}"),
+                },
                 in_test: matches!(cause, Some(Error::BootTest { .. })),
                 log,
             }

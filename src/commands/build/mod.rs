@@ -15,6 +15,7 @@ use millstream_builder::{BootTest, BuildOptions, Built, Event, Reason, Stage};
 use millstream_image::manifest::Manifest;
 use millstream_image::{Product, Serial};
 use millstream_runtime::CancelToken;
+use millstream_runtime::container::become_root;
 use millstream_runtime::sandbox::mounts::PrivateMounts;
 use millstream_runtime::sandbox::userns;
 use millstream_server::daily::{self, BuildLock};
@@ -75,11 +76,16 @@ struct Job<'a> {
 impl<'a> Builder<'a> {
     fn new(command: &'a Build, quiet: bool) -> anyhow::Result<Self> {
         let formats = formats(&command.formats)?;
-        // An ordinary user's build starts again here, as root of a user namespace.
-        userns::become_root()?;
+        let paths = Paths::from_env();
+        // An ordinary user's build starts again here, as root of a user namespace: that of the user's
+        // containers, if it starts one.
+        if command.test {
+            become_root(&paths.containers())?;
+        } else {
+            userns::become_root()?;
+        }
         // Before there are threads. Without it builds work on copies, and say so.
         let mounts = PrivateMounts::enter().ok();
-        let paths = Paths::from_env();
         let cancel = interrupt::token()?;
         Ok(Self {
             command,
@@ -207,7 +213,8 @@ impl<'a> Builder<'a> {
         };
         let script = file.map(read).transpose()?;
         let limit = Duration::from_secs(self.command.test_timeout);
-        Ok(Some(BootTest { containers: self.paths.containers(), script, limit }))
+        let (containers, network) = (self.paths.containers(), self.command.test_network);
+        Ok(Some(BootTest { containers, script, network, limit }))
     }
 
     fn report(&self, built: &Built) {

@@ -6,6 +6,7 @@ mod compiled;
 mod distributions;
 mod hostile;
 mod images;
+mod minisign;
 mod pkgtools;
 mod registry;
 mod rpm;

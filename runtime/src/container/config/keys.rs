@@ -17,6 +17,9 @@ const KEYS: &[Key] = &[
     Key { name: "boot.autostart", takes: "true or false", allows: is_bool },
     Key { name: "boot.autostart.delay", takes: "seconds to wait after it has started", allows: is_number },
     Key { name: "boot.autostart.priority", takes: "a number; higher starts earlier", allows: is_number },
+    Key { name: "cloud-init.network-config", takes: "cloud-init's network-config", allows: is_any },
+    Key { name: "cloud-init.user-data", takes: "cloud-init's user-data", allows: is_any },
+    Key { name: "cloud-init.vendor-data", takes: "cloud-init's vendor-data", allows: is_any },
     Key { name: "limits.cpu", takes: "a number of processors, or a set as in 0-1,3", allows: is_cpus },
     Key {
         name: "limits.cpu.allowance",
@@ -78,6 +81,10 @@ pub fn is_true(settings: &Settings, key: &str) -> bool {
 
 fn is_bool(value: &str) -> bool {
     matches!(value, "true" | "1" | "yes" | "on" | "false" | "0" | "no" | "off")
+}
+
+fn is_any(_: &str) -> bool {
+    true
 }
 
 fn is_number(value: &str) -> bool {
@@ -177,6 +184,7 @@ mod tests {
             ("limits.processes", "100", "0"),
             ("user.any thing", "\n", "\0"),
             ("environment.PATH", "/bin", "\0"),
+            ("cloud-init.user-data", "#cloud-config\n{}\n", "\0"),
         ] {
             check(key, good).unwrap_or_else(|e| panic!("{e}"));
             assert!(check(key, bad).is_err(), "{key}={bad}");
