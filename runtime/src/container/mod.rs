@@ -33,9 +33,12 @@ mod channel;
 mod config;
 mod confine;
 mod console;
+mod devices;
 mod exec;
 mod files;
+mod hooks;
 mod idmap;
+mod ids;
 mod image;
 mod inside;
 mod lifecycle;
@@ -99,6 +102,8 @@ pub(crate) fn take_over(argument: &OsString, rest: &mut dyn Iterator<Item = OsSt
         supervise::main();
     } else if argument == probe::ARGUMENT {
         probe::main();
+    } else if argument == devices::live::ARGUMENT {
+        devices::live::main();
     } else if argument == visit::ARGUMENT {
         visit::main();
     } else if argument == attach::ARGUMENT

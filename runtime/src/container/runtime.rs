@@ -153,7 +153,8 @@ impl Runtime {
         let unpacked = UnpackedImage::get(&self.images(), files, only)?;
         // Ids are chosen and the container appears under one lock, so that no two get the same.
         let all = DirLock::exclusive_patient(&self.dir)?;
-        let idmap = only.map_or_else(|| idmap::allocate(&self.idmaps()?), Ok)?;
+        let count = idmap::wanted(&self.expand_of(&configuration)?);
+        let idmap = only.map_or_else(|| idmap::allocate(&self.idmaps()?, count), Ok)?;
         let mut config = Config {
             image: files.fingerprint,
             image_ids: only,
@@ -298,13 +299,17 @@ impl Runtime {
     /// Removes an ephemeral container that has just ended. A command that is at work on it does
     /// that itself.
     pub(super) fn delete_ended(directory: &Path) {
-        let Some(dir) = directory.parent() else { return };
-        let runtime = Self { dir: dir.to_path_buf() };
+        let Some(runtime) = Self::of_container(directory) else { return };
         if let Ok(Some(_lock)) = DirLock::try_exclusive(directory)
             && let Ok(config) = Config::read(directory)
         {
             let _ = runtime.remove(directory, &config);
         }
+    }
+
+    /// Where a container with this directory is.
+    pub(super) fn of_container(directory: &Path) -> Option<Self> {
+        Some(Self { dir: directory.parent()?.to_path_buf() })
     }
 
     /// The directory of the containers.
@@ -369,6 +374,7 @@ impl Runtime {
             plain: matches!(config.base, Base::Plain { .. }),
             between,
             idmap: config.idmap,
+            ids: None,
             upper: directory.join("upper"),
             work: directory.join("work"),
         }
@@ -390,8 +396,29 @@ impl Runtime {
     }
 
     pub(super) fn idmaps(&self) -> Result<Vec<IdMap>> {
-        let read = |name: &ContainerName| Config::read(&self.dir.join(name.as_str())).map(|c| c.idmap);
-        self.names()?.iter().map(read).collect()
+        let mut all = Vec::new();
+        for name in self.names()? {
+            all.extend(self.idmaps_in_use(&name)?);
+        }
+        Ok(all)
+    }
+
+    /// The ids of containers but one, with their names.
+    pub(super) fn idmaps_of_others(&self, name: &ContainerName) -> Result<Vec<(ContainerName, IdMap)>> {
+        let mut all = Vec::new();
+        for other in self.names()?.into_iter().filter(|other| other != name) {
+            all.extend(self.idmaps_in_use(&other)?.into_iter().map(|map| (other.clone(), map)));
+        }
+        Ok(all)
+    }
+
+    /// Those a container's files have, and those that were chosen for it.
+    fn idmaps_in_use(&self, name: &ContainerName) -> Result<Vec<IdMap>> {
+        let config = Config::read(&self.dir.join(name.as_str()))?;
+        let chosen = self.expand(&config)?;
+        let base = chosen.get("security.idmap.base").and_then(|base| base.parse().ok());
+        let chosen = base.map(|base| IdMap { base, ..config.idmap });
+        Ok([config.idmap].into_iter().chain(chosen).collect())
     }
 
     /// Takes away what interrupted commands left: directories nobody holds a lock on.
