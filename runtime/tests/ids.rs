@@ -45,6 +45,13 @@ fn files_stay_whose_they_are_whatever_ids_a_run_has() {
     // Now also a layer between the image and what changes.
     world.runtime.snapshot(&container.name, None, None).unwrap();
     world.runtime.start(&container.name).unwrap();
+    container.set(&[("raw.idmap", "uid 0 77")]);
+    world.runtime.stop(&container.name, Duration::ZERO).unwrap();
+    world.runtime.start(&container.name).unwrap();
+    assert!(
+        container.info().notes[0].contains("raw.idmap: the container's root has the id of the host's root")
+    );
+    make("f0");
     let notes = container.set(&[("raw.idmap", "both 1000 1000\nuid 50 5")]);
     assert_eq!(notes, ["raw.idmap takes effect with the next start"]);
     restart(&container);
@@ -53,14 +60,14 @@ fn files_stay_whose_they_are_whatever_ids_a_run_has() {
         (1000, base, 50)
     );
     make("f2");
-    assert_eq!(container.output(look), "3 0:0\n2 1000:5");
+    assert_eq!(container.output(look), "3 0:0\n3 1000:5");
     container.unset("raw.idmap");
     let notes = container.set(&[("security.idmap.base", "700000000")]);
     assert_eq!(notes.len(), 1);
     restart(&container);
     assert_eq!(host_id(&container, "1000"), 700_001_000);
     make("f3");
-    assert_eq!(container.output(look), "3 0:0\n3 1000:5");
+    assert_eq!(container.output(look), "3 0:0\n4 1000:5");
     container.unset("security.idmap.base");
     let notes = container.set(&[("security.privileged", "true")]);
     assert!(notes.iter().any(|note| note.contains("host's root")), "{notes:?}");
@@ -68,10 +75,10 @@ fn files_stay_whose_they_are_whatever_ids_a_run_has() {
     assert!(container.info().notes[0].contains("host's root"));
     assert_eq!(host_id(&container, "0"), 0);
     make("f4");
-    assert_eq!(container.output(look), "3 0:0\n4 1000:5");
+    assert_eq!(container.output(look), "3 0:0\n5 1000:5");
     container.unset("security.privileged");
     restart(&container);
-    assert_eq!(container.output(look), "3 0:0\n4 1000:5");
+    assert_eq!(container.output(look), "3 0:0\n5 1000:5");
     for file in ["f2", "f3", "f4"] {
         let meta = fs::metadata(container.dir().join("upper").join(file)).unwrap();
         assert_eq!((meta.uid(), meta.gid()), (base + 1000, base + 5), "{file} on disk");

@@ -21,6 +21,7 @@ use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::config::Settings;
 use super::confine::die_with_parent;
+use super::supervise::Request;
 use super::sys::{self, Fork, SingleThread};
 
 /// What their keys begin with.
@@ -54,16 +55,35 @@ impl Occasion {
 }
 
 /// The container it is about.
-pub struct About<'a> {
-    pub name: &'a str,
-    pub directory: &'a Path,
+struct About<'a> {
+    name: &'a str,
+    directory: &'a Path,
     /// Its first process, if it runs.
-    pub init: Option<Pid>,
+    init: Option<Pid>,
+}
+
+impl Request {
+    /// Runs the command of an occasion, if there is one.
+    pub(super) fn hook(
+        &self,
+        occasion: Occasion,
+        init: Option<Pid>,
+        single: &SingleThread,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<(), String> {
+        let about = About { name: &self.name, directory: &self.directory, init };
+        run(&self.settings, occasion, &about, single, meanwhile)
+    }
+
+    /// What the host does when nothing of it is left; why that went wrong.
+    pub(super) fn stopped(&self, single: &SingleThread) -> Option<String> {
+        self.hook(Occasion::PostStop, None, single, &mut || {}).err()
+    }
 }
 
 /// Runs the command set for an occasion, if there is one, and waits, doing something `meanwhile`. The
 /// error names the key.
-pub fn run(
+fn run(
     settings: &Settings,
     occasion: Occasion,
     about: &About,

@@ -5,6 +5,10 @@ use std::fs;
 use serde::{Deserialize, Serialize};
 
 use super::config::Settings;
+use super::ids::Ids;
+use super::name::ContainerName;
+use super::record::Config;
+use super::runtime::Runtime;
 use crate::{Error, Result};
 
 /// Ids a container has: enough for every user a distribution makes, and for `nobody`.
@@ -101,6 +105,49 @@ fn allocate_from(subuid: &str, subgid: &str, used: &[IdMap], count: u32) -> Resu
     let of_nobody =
         slots(FIRST, SLOTS, count).filter(|slot| !others.iter().any(|other| slot.overlaps(*other)));
     of_root.chain(of_nobody).find(free).ok_or(Error::NoIds)
+}
+
+impl Runtime {
+    /// The ids it runs with. What was chosen by hand must be no other container's.
+    pub(super) fn ids(&self, name: &ContainerName, config: &Config, settings: &Settings) -> Result<Ids> {
+        let failed = |reason| Error::Start { name: name.to_string(), reason, console: Vec::new() };
+        let ids = Ids::of(config.idmap, settings).map_err(failed)?;
+        if settings.contains_key("security.idmap.base") {
+            for (other, taken) in self.idmaps_of_others(name)? {
+                if ids.meets(taken) {
+                    return Err(failed(format!("security.idmap.base: these ids are those of {other}")));
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    /// All ids in use.
+    pub(super) fn idmaps(&self) -> Result<Vec<IdMap>> {
+        let mut all = Vec::new();
+        for name in self.names()? {
+            all.extend(self.idmaps_in_use(&name)?);
+        }
+        Ok(all)
+    }
+
+    /// The ids of containers but one, with their names.
+    fn idmaps_of_others(&self, name: &ContainerName) -> Result<Vec<(ContainerName, IdMap)>> {
+        let mut all = Vec::new();
+        for other in self.names()?.into_iter().filter(|other| other != name) {
+            all.extend(self.idmaps_in_use(&other)?.into_iter().map(|map| (other.clone(), map)));
+        }
+        Ok(all)
+    }
+
+    /// Those a container's files have, and those that were chosen for it.
+    fn idmaps_in_use(&self, name: &ContainerName) -> Result<Vec<IdMap>> {
+        let config = Config::read(&self.dir().join(name.as_str()))?;
+        let chosen = self.expand(&config)?;
+        let base = chosen.get("security.idmap.base").and_then(|base| base.parse().ok());
+        let chosen = base.map(|base| IdMap { base, ..config.idmap });
+        Ok([config.idmap].into_iter().chain(chosen).collect())
+    }
 }
 
 /// Ranges of `count` ids that begin at every slot and end within the last.

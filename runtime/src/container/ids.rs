@@ -77,6 +77,9 @@ impl Ids {
             let key = if privileged { "security.privileged" } else { "security.idmap.base" };
             return Err(format!("{key} needs root of the host; raw.idmap gives a container your own id"));
         }
+        if !whole && is_true(settings, "security.idmap.isolated") {
+            return Err("security.idmap.isolated needs root of the host: an ordinary user's containers share the user's ids".into());
+        }
         let host = if privileged { 0 } else { base.unwrap_or(disk.base) };
         if host.checked_add(size).is_none() {
             return Err("security.idmap.base: there are not so many ids above it".into());
@@ -129,6 +132,11 @@ impl Ids {
             map.push_str("0 0 1\n");
         }
         (maps, root.map(|root| root.map_or(0, |e| disk.base + e.inside)))
+    }
+
+    /// Whether this process's root is somebody in the container.
+    pub fn include_root(&self) -> bool {
+        self.uids.iter().chain(&self.gids).any(|e| e.host == 0)
     }
 
     /// A user's id on the host.
@@ -284,8 +292,12 @@ mod tests {
             let reason = ids(disk, &[(key, value)], &USER).unwrap_err();
             assert!(reason.contains("1000, 100000-165535"), "{reason}");
         }
-        for key in ["security.privileged", "security.idmap.base"] {
-            let reason = ids(disk, &[(key, if key.ends_with('d') { "true" } else { "70000" })], &USER);
+        for (key, value) in [
+            ("security.privileged", "true"),
+            ("security.idmap.isolated", "true"),
+            ("security.idmap.base", "70000"),
+        ] {
+            let reason = ids(disk, &[(key, value)], &USER);
             assert!(reason.unwrap_err().contains(key));
         }
     }

@@ -205,20 +205,6 @@ impl Runtime {
         Some(Request { network: old.network.clone(), owner: old.owner, ..new })
     }
 
-    /// The ids it runs with. What was chosen by hand must be no other container's.
-    fn ids(&self, name: &ContainerName, config: &Config, settings: &Settings) -> Result<Ids> {
-        let failed = |reason| Error::Start { name: name.to_string(), reason, console: Vec::new() };
-        let ids = Ids::of(config.idmap, settings).map_err(failed)?;
-        if settings.contains_key("security.idmap.base") {
-            for (other, taken) in self.idmaps_of_others(name)? {
-                if ids.meets(taken) {
-                    return Err(failed(format!("security.idmap.base: these ids are those of {other}")));
-                }
-            }
-        }
-        Ok(ids)
-    }
-
     fn request(&self, name: &ContainerName, directory: &Path, config: &Config) -> Result<Request> {
         let image = config.unpacked().directory(&self.images());
         let path = image.join("metadata.yaml");
@@ -236,9 +222,9 @@ impl Runtime {
             name: name.to_string(),
             cgroup: config.cgroup(name),
             machine_id: config.id.clone(),
+            notes: notes_of(&settings, config, &devices, &ids),
             ids,
             layers,
-            notes: notes_of(&settings, config, &devices),
             devices: Mount::all(&devices),
             ephemeral: config.ephemeral,
             templates: template::jobs(&metadata, &image, &triggers)?,
@@ -260,8 +246,10 @@ impl Runtime {
 }
 
 /// What is to be said about settings and devices whenever the container starts.
-fn notes_of(settings: &Settings, config: &Config, devices: &Devices) -> Vec<String> {
-    let privileged = is_true(settings, "security.privileged").then(|| PRIVILEGED.to_owned());
+fn notes_of(settings: &Settings, config: &Config, devices: &Devices, ids: &Ids) -> Vec<String> {
+    let key = if is_true(settings, "security.privileged") { "security.privileged" } else { "raw.idmap" };
+    let privileged = config.image_ids.is_none() && ids.include_root();
+    let privileged = privileged.then(|| format!("{key}: {PRIVILEGED}"));
     let unshifted = (settings.contains_key("raw.idmap") && config.image_ids.is_some()).then(|| {
         "raw.idmap: files the container already has for these ids are nobody's, as only root can map mounts"
             .to_owned()

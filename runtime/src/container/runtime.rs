@@ -395,32 +395,6 @@ impl Runtime {
         Ok(names)
     }
 
-    pub(super) fn idmaps(&self) -> Result<Vec<IdMap>> {
-        let mut all = Vec::new();
-        for name in self.names()? {
-            all.extend(self.idmaps_in_use(&name)?);
-        }
-        Ok(all)
-    }
-
-    /// The ids of containers but one, with their names.
-    pub(super) fn idmaps_of_others(&self, name: &ContainerName) -> Result<Vec<(ContainerName, IdMap)>> {
-        let mut all = Vec::new();
-        for other in self.names()?.into_iter().filter(|other| other != name) {
-            all.extend(self.idmaps_in_use(&other)?.into_iter().map(|map| (other.clone(), map)));
-        }
-        Ok(all)
-    }
-
-    /// Those a container's files have, and those that were chosen for it.
-    fn idmaps_in_use(&self, name: &ContainerName) -> Result<Vec<IdMap>> {
-        let config = Config::read(&self.dir.join(name.as_str()))?;
-        let chosen = self.expand(&config)?;
-        let base = chosen.get("security.idmap.base").and_then(|base| base.parse().ok());
-        let chosen = base.map(|base| IdMap { base, ..config.idmap });
-        Ok([config.idmap].into_iter().chain(chosen).collect())
-    }
-
     /// Takes away what interrupted commands left: directories nobody holds a lock on.
     fn collect(&self) {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();

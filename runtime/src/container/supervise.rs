@@ -25,7 +25,7 @@ use super::config::Settings;
 use super::console::ConsoleLog;
 use super::devices::Mount;
 use super::devices::open::open as open_devices;
-use super::hooks::{self, About, Occasion};
+use super::hooks::Occasion;
 use super::ids::Ids;
 use super::inside;
 use super::process::{self, Process, boot_id};
@@ -95,17 +95,6 @@ pub(crate) enum Report {
 type Step<T> = Result<T, String>;
 
 impl Request {
-    fn hook(
-        &self,
-        occasion: Occasion,
-        init: Option<Pid>,
-        single: &SingleThread,
-        meanwhile: &mut dyn FnMut(),
-    ) -> Step<()> {
-        let about = About { name: &self.name, directory: &self.directory, init };
-        hooks::run(&self.settings, occasion, &about, single, meanwhile)
-    }
-
     /// Starts it, with what the host does before; undone when that fails.
     fn start(&self, templates: &[Job], single: &SingleThread) -> Step<Run> {
         self.hook(Occasion::PreStart, None, single, &mut || {})?;
@@ -113,11 +102,6 @@ impl Request {
             None => reason,
             Some(also) => format!("{reason}; {also}"),
         })
-    }
-
-    /// What the host does when nothing of it is left; why that went wrong.
-    fn stopped(&self, single: &SingleThread) -> Option<String> {
-        self.hook(Occasion::PostStop, None, single, &mut || {}).err()
     }
 }
 

@@ -35,7 +35,8 @@ const DEFAULT: &str = "default";
 /// What running containers follow at once.
 const LIVE: &str = "limits.";
 /// Said whenever somebody sets it, and whenever such a container starts.
-pub const PRIVILEGED: &str = "security.privileged: the container's root has the id of the host's root; give it to nobody who may not be root here";
+pub const PRIVILEGED: &str =
+    "the container's root has the id of the host's root; give it to nobody who may not be root here";
 /// What is looked up when it is needed, whether or not the container runs.
 const LOOKED_UP: [&str; 2] = ["user.", "boot."];
 
@@ -114,7 +115,7 @@ impl Runtime {
         let mut notes = self.follow(name, &config, &before, &devices)?;
         if is_true(&self.expand(&config)?, "security.privileged") && !is_true(&before, "security.privileged")
         {
-            notes.push(PRIVILEGED.to_owned());
+            notes.push(format!("security.privileged: {PRIVILEGED}"));
         }
         Ok(notes)
     }
