@@ -229,6 +229,62 @@ fn forwarded() {
 }
 
 #[test]
+fn interfaces_send_under_their_own_addresses() {
+    on_a_host("guarded");
+}
+
+#[test]
+#[ignore = "run by another, on a host of its own"]
+fn guarded() {
+    let (world, network) = (World::new(), network_name());
+    let before = inventory();
+    let _cleaner = Cleaner(&network);
+    let mut settings = Network::default();
+    settings.config.insert("ipv4.address".into(), "10.77.6.1/24".into());
+    world.runtime.create_network(&network, &settings).unwrap();
+    let image = image(&world);
+    let eth0 = device(&[("type", "nic"), ("network", &network), ("ipv4.address", "10.77.6.9")]);
+    let mut guarded = eth0.clone();
+    guarded.extend(device(&[("security.mac_filtering", "true"), ("security.ipv4_filtering", "true")]));
+    guarded.extend(device(&[("ipv4.address", "10.77.6.8")]));
+    let free = start(&world, &image, "free", &[("eth0", eth0)]);
+    let guarded = start(&world, &image, "guarded", &[("eth0", guarded)]);
+    assert_eq!(guarded.info().notes, Vec::<String>::new());
+    let other_ip = |number: &str| {
+        format!(
+            "ip address add 10.77.6.{number}/24 dev eth0; ping -c 1 -W 1 -I 10.77.6.{number} 10.77.6.1 >/dev/null"
+        )
+    };
+    let other_mac = "ip link set eth0 address 00:16:3e:99:99:99; ping -c 1 -W 1 10.77.6.1 >/dev/null";
+    for container in [&free, &guarded] {
+        dhcp(container);
+        assert_eq!(container.output(&format!("wget -qO- {OUTSIDE}")), "outside");
+    }
+    assert_eq!(free.sh(&other_ip("200")), 0);
+    assert_ne!(guarded.sh(&other_ip("201")), 0, "another address");
+    assert_eq!(guarded.sh("ping -c 1 -W 5 10.77.6.9 >/dev/null"), 0);
+    assert_eq!(free.sh(other_mac), 0);
+    let own = guarded.output("cat /sys/class/net/eth0/address");
+    assert_ne!(guarded.sh(other_mac), 0, "another hardware address");
+    assert_eq!(
+        guarded.sh(&format!("ip link set eth0 address {own}; ping -c 1 -W 5 10.77.6.1 >/dev/null")),
+        0
+    );
+    let rules = |world: &World| inventory().contains("ether saddr") && world.runtime.list().is_ok();
+    assert!(rules(&world));
+    let process = rustix::process::Pid::from_raw(guarded.supervisor()).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
+    eventually("the container has ended", || guarded.info().pid.is_none());
+    assert!(!rules(&world), "nothing is left of it");
+    world.runtime.start(&guarded.name).unwrap();
+    assert!(rules(&world));
+    world.runtime.delete(&free.name, true).unwrap();
+    world.runtime.delete(&guarded.name, true).unwrap();
+    world.runtime.delete_network(&network).unwrap();
+    nothing_is_left(&before);
+}
+
+#[test]
 fn interfaces_of_the_host() {
     on_a_host("host_interfaces");
 }

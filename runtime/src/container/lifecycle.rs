@@ -21,7 +21,7 @@ use super::runtime::{CreateOptions, ImageUse, Runtime, Status};
 use super::supervise::{self, Report, Request};
 use super::template::{self, Variables};
 use super::{cgroup, console, hooks, process};
-use crate::network::{Plan, Who};
+use crate::network::{Plan, Who, forget_guards};
 use crate::{Error, Result};
 
 /// Console lines shown when a container does not come up.
@@ -285,6 +285,7 @@ pub(super) fn settle(name: &ContainerName, directory: &Path) -> Result<Option<Ru
         }
         let config = Config::read(directory)?;
         running.groups(&config.cgroup(name))?.remove()?;
+        forget_guards(&config.id);
     }
     let mut state = State::read(directory)?;
     if state.running.take().is_some() {

@@ -68,6 +68,7 @@ use std::path::Path;
 pub(crate) use cgroup::Controllers;
 pub use config::devices::{Device, Devices};
 pub(crate) use config::devices::{
+    flag as device_flag,
     nic::{is_interface, rate as nic_rate},
     of_type,
     proxy::address as proxy_address,

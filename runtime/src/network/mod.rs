@@ -9,6 +9,7 @@
 //! `nat-NAME` in the table `millstream`, a `dnsmasq`, and `/run/millstream/networks/NAME-ID`.
 
 mod bridge;
+mod guard;
 mod manage;
 mod nic;
 mod plan;
@@ -18,6 +19,7 @@ mod settings;
 pub(crate) mod tools;
 mod usage;
 
+pub(crate) use guard::forget as forget_guards;
 pub use manage::{DEFAULT, Network};
 pub(crate) use plan::{Plan, Who};
 pub(crate) use proxy::{ARGUMENT, main};

@@ -4,12 +4,13 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
+use super::guard::{self, Guard};
 use super::manage::Network;
 use super::nic::{Link, Nic, hwaddr};
 use super::proxy::Proxy;
 use super::{settings, tools};
 use crate::Runtime;
-use crate::container::{Device, Devices, nic_rate, of_type, proxy_address};
+use crate::container::{Device, Devices, device_flag, nic_rate, of_type, proxy_address};
 use crate::sandbox::userns;
 
 /// What a run of a container has of networking.
@@ -61,13 +62,20 @@ fn nic(who: &Who, number: usize, device: &str, keys: &Device, link: Link) -> Nic
     Nic {
         device: device.to_owned(),
         name: get("name").unwrap_or_else(|| device.chars().take(15).collect()),
-        host_name: format!("ms{:08x}{number:x}", tools::hash(who.id) as u32),
+        host_name: format!("{}{number:x}", guard::prefix(who.id)),
         hwaddr: get("hwaddr").or_else(fixed),
         mtu: get("mtu"),
         ingress: rate("limits.ingress"),
         egress: rate("limits.egress"),
+        guard: guard_of(keys),
         link,
     }
+}
+
+fn guard_of(keys: &Device) -> Guard {
+    let is = |key: &str| device_flag(keys, key) == Some(true);
+    let ipv4 = keys.get("ipv4.address").and_then(|text| text.parse().ok());
+    Guard { mac: is("security.mac_filtering"), ipv4: ipv4.filter(|_| is("security.ipv4_filtering")) }
 }
 
 fn link(

@@ -138,6 +138,7 @@ mod tests {
             (&[("type", "floppy")], "no type"),
             (&[("type", "none"), ("x", "1")], "no key"),
             (&[("type", "nic")], "network"),
+            (&[("type", "nic"), ("network", "n"), ("security.ipv4_filtering", "true")], "ipv4.address"),
             (&[("type", "nic"), ("nictype", "bridged")], "parent"),
             (&[("type", "nic"), ("network", "a"), ("parent", "b")], "network"),
             (&[("type", "nic"), ("network", "n"), ("hwaddr", "01:16:3e:01:02:03")], "hwaddr"),
