@@ -116,6 +116,17 @@ fn disks_and_nodes_come_and_go_while_it_runs() {
     assert_eq!(container.no_device("mine"), none);
     assert_eq!(container.sh("test ! -e /dev/mine"), 0);
     assert_eq!(container.output("wc -l < /proc/mounts"), before);
+    // A profile's come to all that have it.
+    let profile = "default".parse().unwrap();
+    let mut shared = world.runtime.profile(&profile).unwrap();
+    let keys = disk.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let device = [("shared".to_owned(), keys)];
+    shared.devices.extend(device.clone());
+    assert_eq!(world.runtime.save_profile(&profile, &shared).unwrap(), none);
+    assert_eq!(container.output("cat /srv/data/root"), "root");
+    shared.devices.remove(&device[0].0);
+    assert_eq!(world.runtime.save_profile(&profile, &shared).unwrap(), none);
+    assert_eq!(container.sh("test ! -e /srv/data/root"), 0);
     // Somebody inside has put something over it: that stays.
     assert_eq!(container.device("data", &disk), none);
     assert_eq!(container.sh("mount -t tmpfs own /srv/data"), 0);

@@ -133,7 +133,8 @@ impl Layers {
         fresh
             .and_then(|()| chown(&self.work, Some(uid), Some(gid)))
             .map_err(|e| format!("{}: {e}", self.work.display()))?;
-        mapped(both, user_namespace::make(single, &maps)?.as_fd()).map(drop)
+        let changes = mapped(both, user_namespace::make(single, &maps)?.as_fd());
+        changes.map(drop).map_err(|e| format!("{e}; this file system keeps a container to its own ids"))
     }
 
     /// A layer whose files have the ids of `disk`.

@@ -104,7 +104,8 @@ pub struct Info {
     /// What the user should know about this run, as that its limits are not kept.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// Its ids on the host, seen from where containers are made: an ordinary user's begin at 1.
+    /// Ids of its files on the host, and of its processes where settings choose no others; seen from
+    /// where containers are made: an ordinary user's begin at 1.
     pub idmap: IdMap,
     /// What its root file system rests on.
     pub base: Base,
