@@ -96,11 +96,12 @@ fn one_that_fails_says_why() {
 fn one_that_hangs_is_ended() {
     let world = World::new();
     let container = world.create("hang", &world.image(&Recipe::default()));
+    container.set(&[("hooks.timeout", "1")]);
     container
         .set(&[("hooks.pre-start", "echo waiting; sleep 1000 & echo $! > $MILLSTREAM_DIRECTORY/pid; wait")]);
     match world.runtime.start(&container.name) {
         Err(Error::Start { reason, .. }) => {
-            assert_eq!(reason, "hooks.pre-start: it was ended after 20 seconds: waiting");
+            assert_eq!(reason, "hooks.pre-start: it was ended after 1 seconds: waiting");
         }
         other => panic!("{other:?}"),
     }

@@ -26,8 +26,8 @@ use super::sys::{self, Fork, SingleThread};
 
 /// What their keys begin with.
 pub const PREFIX: &str = "hooks.";
-/// How long one may take.
-const LIMIT: Duration = Duration::from_secs(20);
+/// Seconds one may take, if `hooks.timeout` says nothing.
+const SECONDS: u64 = 20;
 /// How often something else is looked after while one runs.
 const STEP: Duration = Duration::from_millis(50);
 /// Bytes of its output that are kept.
@@ -93,6 +93,8 @@ fn run(
     let key = format!("{PREFIX}{}", occasion.name());
     let Some(line) = settings.get(&key) else { return Ok(()) };
     let failed = |reason: String| format!("{key}: {reason}");
+    let seconds = settings.get("hooks.timeout").and_then(|text| text.parse().ok()).unwrap_or(SECONDS);
+    let limit = Duration::from_secs(seconds);
     let (mut output, theirs) = io::pipe().map_err(|e| failed(e.to_string()))?;
     let hook = match sys::fork(single, 0).map_err(|e| failed(e.to_string()))? {
         Fork::Child => {
@@ -104,7 +106,7 @@ fn run(
         Fork::Parent(hook) => hook,
     };
     drop(theirs);
-    let ended = watch(hook, &mut output, meanwhile);
+    let ended = watch(hook, limit, &mut output, meanwhile);
     // With whatever it started and did not wait for, should it have taken too long.
     if !matches!(ended, Ok((true, _))) {
         let _ = killpg(hook, Signal::SIGKILL);
@@ -113,7 +115,7 @@ fn run(
     let (in_time, said) = ended.map_err(|e| failed(e.to_string()))?;
     let said = if said.is_empty() { said } else { format!(": {said}") };
     match status {
-        _ if !in_time => Err(failed(format!("it was ended after {} seconds{said}", LIMIT.as_secs()))),
+        _ if !in_time => Err(failed(format!("it was ended after {} seconds{said}", limit.as_secs()))),
         Ok(WaitStatus::Exited(_, 0)) => Ok(()),
         Ok(WaitStatus::Exited(_, code)) => Err(failed(format!("it ended with status {code}{said}"))),
         Ok(WaitStatus::Signaled(_, signal, _)) => Err(failed(format!("it was ended by {signal}{said}"))),
@@ -146,13 +148,18 @@ fn execute(line: &str, occasion: Occasion, about: &About, output: &OwnedFd) -> i
 }
 
 /// Whether it ended in time, and the end of what it said.
-fn watch(hook: Pid, output: &mut io::PipeReader, meanwhile: &mut dyn FnMut()) -> io::Result<(bool, String)> {
+fn watch(
+    hook: Pid,
+    limit: Duration,
+    output: &mut io::PipeReader,
+    meanwhile: &mut dyn FnMut(),
+) -> io::Result<(bool, String)> {
     let pid = rustix::process::Pid::from_raw(hook.as_raw()).ok_or(io::ErrorKind::NotFound)?;
     let process = pidfd_open(pid, PidfdFlags::empty())?;
     rustix::io::ioctl_fionbio(output.as_fd(), true)?;
     let (begin, mut text, mut open) = (Instant::now(), Vec::new(), true);
     loop {
-        let left = LIMIT.saturating_sub(begin.elapsed());
+        let left = limit.saturating_sub(begin.elapsed());
         let mut fds = vec![PollFd::new(&process, PollFlags::IN)];
         if open {
             fds.push(PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN));

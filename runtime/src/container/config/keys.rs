@@ -21,6 +21,12 @@ const KEYS: &[Key] = &[
     Key { name: "hooks.post-start", takes: HOOK, allows: is_hook },
     Key { name: "hooks.post-stop", takes: HOOK, allows: is_hook },
     Key { name: "hooks.pre-start", takes: HOOK, allows: is_hook },
+    Key {
+        name: "hooks.timeout",
+        // Less than a stop waits for the end.
+        takes: "seconds from 1 to 25",
+        allows: |value| value.parse::<u32>().is_ok_and(|seconds| (1..=25).contains(&seconds)),
+    },
     Key { name: "limits.cpu", takes: "a number of processors, or a set as in 0-1,3", allows: is_cpus },
     Key {
         name: "limits.cpu.allowance",
@@ -214,6 +220,7 @@ mod tests {
             ("limits.processes", "100", "0"),
             ("user.any thing", "\n", "\0"),
             ("hooks.pre-start", "true", " "),
+            ("hooks.timeout", "25", "26"),
             ("raw.idmap", "both 1000 1000", "both 1000"),
             ("security.idmap.base", "65536", "1000"),
             ("security.idmap.size", "65536", "1"),
