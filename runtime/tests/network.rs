@@ -149,6 +149,7 @@ fn managed() {
     eventually("IPv6 leads outside", || {
         one.output("wget -qO- 'http://[2001:db8::1]:8000/'").ends_with("outside")
     });
+    comes_and_goes(&two, &network);
     let counters = one.info().network.unwrap().counters["eth0"];
     assert!(counters.received_bytes > 0 && counters.sent_packets > 0, "{counters:?}");
     assert!(world.runtime.delete_network(&network).is_err(), "in use");
@@ -170,6 +171,38 @@ fn managed() {
     world.runtime.delete_network(&network).unwrap();
     nothing_is_left(&before);
     assert!(find_dnsmasq(&network).is_none());
+}
+
+/// Another interface, while the container runs.
+fn comes_and_goes(container: &Container, network: &str) {
+    let world = container.world;
+    let there = || container.sh("test -e /sys/class/net/eth1") == 0;
+    let links = inventory().lines().count();
+    let mut new = device(&[("type", "nic"), ("network", network), ("ipv4.address", "10.77.5.99")]);
+    let set = |keys: Option<&Device>| {
+        let mut all = world.runtime.configuration(&container.name).unwrap();
+        match keys {
+            Some(keys) => all.devices.insert("eth1".into(), keys.clone()),
+            None => all.devices.remove("eth1"),
+        };
+        world.runtime.configure(&container.name, &all).unwrap()
+    };
+    assert_eq!(set(Some(&new)), Vec::<String>::new());
+    let text = container.output("udhcpc -n -q -t 20 -T 1 -i eth1 -s /etc/dhcp.sh");
+    assert!(text.contains("10.77.5.99 obtained"), "{text}");
+    let first = container.info().pid;
+    container.sh("reboot");
+    eventually("it runs again", || container.info().pid.is_some_and(|pid| Some(pid) != first));
+    assert!(there(), "also after a reboot from inside");
+    new.insert("mtu".into(), "1280".into());
+    assert_eq!(set(Some(&new)), Vec::<String>::new());
+    assert_eq!(container.output("cat /sys/class/net/eth1/mtu"), "1280");
+    assert_eq!(set(None), Vec::<String>::new());
+    eventually("it is gone", || !there() && inventory().lines().count() == links);
+    new.insert("security.mac_filtering".into(), "true".into());
+    assert_eq!(set(Some(&new)), ["device eth1 changes with the next start"]);
+    set(None);
+    dhcp(container);
 }
 
 /// A test that fails leaves no `dnsmasq` either.

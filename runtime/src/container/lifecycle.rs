@@ -202,7 +202,9 @@ impl Runtime {
         let config = Config::read(&old.directory).ok()?;
         let runtime = Self::of_container(&old.directory)?;
         let new = runtime.request(&old.name.parse().ok()?, &old.directory, &config).ok()?;
-        Some(Request { network: old.network.clone(), owner: old.owner, ..new })
+        let who = Who { name: &old.name, id: &config.id };
+        let network = Plan::again(&runtime, &who, &runtime.expand_devices(&config).ok()?);
+        Some(Request { network, owner: old.owner, ..new })
     }
 
     fn request(&self, name: &ContainerName, directory: &Path, config: &Config) -> Result<Request> {

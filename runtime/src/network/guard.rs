@@ -80,7 +80,7 @@ pub fn forget(id: &str) {
 
 /// What the names of a container's interfaces on the host begin with.
 pub fn prefix(id: &str) -> String {
-    format!("ms{:08x}", hash(id) as u32)
+    format!("ms{:07x}", hash(id) & 0xfff_ffff)
 }
 
 fn remove(which: impl Fn(&str) -> bool) {

@@ -10,6 +10,7 @@
 
 mod bridge;
 mod guard;
+mod live;
 mod manage;
 mod nic;
 mod plan;
@@ -20,6 +21,7 @@ pub(crate) mod tools;
 mod usage;
 
 pub(crate) use guard::forget as forget_guards;
+pub(crate) use live::{change as change_live, is_live};
 pub use manage::{DEFAULT, Network};
 pub(crate) use plan::{Plan, Who};
 pub(crate) use proxy::{ARGUMENT, main};

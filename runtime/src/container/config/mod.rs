@@ -23,7 +23,8 @@ use super::lock::DirLock;
 use super::name::ContainerName;
 use super::record::{Config, State};
 use super::runtime::Runtime;
-use crate::{Error, Result, network};
+use crate::network::{self, Who};
+use crate::{Error, Result};
 
 /// Keys and their values.
 pub type Settings = BTreeMap<String, String>;
@@ -246,7 +247,8 @@ impl Runtime {
             None => format!("{key} takes effect with the next start"),
         }));
         let after = self.expand_devices(config)?;
-        notes.extend(Self::follow_devices(running.init, devices, &after));
+        let who = Who { name: name.as_str(), id: &config.id };
+        notes.extend(self.follow_devices(&who, running.init, devices, &after));
         Ok(notes)
     }
 

@@ -19,6 +19,7 @@ use super::super::runtime::Runtime;
 use super::super::sys::{self, SingleThread};
 use super::open::open;
 use super::{Mount, What, place};
+use crate::network::{Who, change_live, is_live};
 
 /// First argument of such a process.
 pub(crate) const ARGUMENT: &str = "__devices";
@@ -33,8 +34,15 @@ struct Change {
 
 impl Runtime {
     /// Lets a running container follow its changed devices. Returns what does not.
-    pub(in super::super) fn follow_devices(init: Process, before: &Devices, after: &Devices) -> Vec<String> {
+    pub(in super::super) fn follow_devices(
+        &self,
+        who: &Who,
+        init: Process,
+        before: &Devices,
+        after: &Devices,
+    ) -> Vec<String> {
         let (mut change, mut notes) = (Change::default(), Vec::new());
+        let (mut nics_gone, mut nics_new) = (Devices::new(), Devices::new());
         let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
         for name in names.into_iter().filter(|name| before.get(*name) != after.get(*name)) {
             let none = |device: Option<&Device>| {
@@ -46,9 +54,18 @@ impl Runtime {
                 let [old, new] = mounts;
                 change.remove.extend(old);
                 change.add.extend(new);
+            } else if [old, new].into_iter().all(|device| none(device) || device.is_some_and(is_live)) {
+                let nic = |device: Option<&Device>| {
+                    device.filter(|device| is_live(device)).map(|device| (name.clone(), device.clone()))
+                };
+                nics_gone.extend(nic(old));
+                nics_new.extend(nic(new));
             } else {
                 notes.push(format!("device {name} changes with the next start"));
             }
+        }
+        if !nics_gone.is_empty() || !nics_new.is_empty() {
+            notes.extend(change_live(self, who, init.pid, &nics_gone, &nics_new));
         }
         if change.remove.is_empty() && change.add.is_empty() {
             return notes;
