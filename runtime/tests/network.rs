@@ -149,6 +149,7 @@ fn managed() {
     eventually("IPv6 leads outside", || {
         one.output("wget -qO- 'http://[2001:db8::1]:8000/'").ends_with("outside")
     });
+    comes_and_goes(&two, &network);
     let counters = one.info().network.unwrap().counters["eth0"];
     assert!(counters.received_bytes > 0 && counters.sent_packets > 0, "{counters:?}");
     assert!(world.runtime.delete_network(&network).is_err(), "in use");
@@ -170,6 +171,38 @@ fn managed() {
     world.runtime.delete_network(&network).unwrap();
     nothing_is_left(&before);
     assert!(find_dnsmasq(&network).is_none());
+}
+
+/// Another interface, while the container runs.
+fn comes_and_goes(container: &Container, network: &str) {
+    let world = container.world;
+    let there = || container.sh("test -e /sys/class/net/eth1") == 0;
+    let links = inventory().lines().count();
+    let mut new = device(&[("type", "nic"), ("network", network), ("ipv4.address", "10.77.5.99")]);
+    let set = |keys: Option<&Device>| {
+        let mut all = world.runtime.configuration(&container.name).unwrap();
+        match keys {
+            Some(keys) => all.devices.insert("eth1".into(), keys.clone()),
+            None => all.devices.remove("eth1"),
+        };
+        world.runtime.configure(&container.name, &all).unwrap()
+    };
+    assert_eq!(set(Some(&new)), Vec::<String>::new());
+    let text = container.output("udhcpc -n -q -t 20 -T 1 -i eth1 -s /etc/dhcp.sh");
+    assert!(text.contains("10.77.5.99 obtained"), "{text}");
+    let first = container.info().pid;
+    container.sh("reboot");
+    eventually("it runs again", || container.info().pid.is_some_and(|pid| Some(pid) != first));
+    assert!(there(), "also after a reboot from inside");
+    new.insert("mtu".into(), "1280".into());
+    assert_eq!(set(Some(&new)), Vec::<String>::new());
+    assert_eq!(container.output("cat /sys/class/net/eth1/mtu"), "1280");
+    assert_eq!(set(None), Vec::<String>::new());
+    eventually("it is gone", || !there() && inventory().lines().count() == links);
+    new.insert("security.mac_filtering".into(), "true".into());
+    assert_eq!(set(Some(&new)), ["device eth1 changes with the next start"]);
+    set(None);
+    dhcp(container);
 }
 
 /// A test that fails leaves no `dnsmasq` either.
@@ -226,6 +259,62 @@ fn forwarded() {
     assert!(get().unwrap().ends_with("inside\n"));
     world.runtime.stop(&container.name, Duration::ZERO).unwrap();
     assert!(get().is_err(), "the port is closed again");
+}
+
+#[test]
+fn interfaces_send_under_their_own_addresses() {
+    on_a_host("guarded");
+}
+
+#[test]
+#[ignore = "run by another, on a host of its own"]
+fn guarded() {
+    let (world, network) = (World::new(), network_name());
+    let before = inventory();
+    let _cleaner = Cleaner(&network);
+    let mut settings = Network::default();
+    settings.config.insert("ipv4.address".into(), "10.77.6.1/24".into());
+    world.runtime.create_network(&network, &settings).unwrap();
+    let image = image(&world);
+    let eth0 = device(&[("type", "nic"), ("network", &network), ("ipv4.address", "10.77.6.9")]);
+    let mut guarded = eth0.clone();
+    guarded.extend(device(&[("security.mac_filtering", "true"), ("security.ipv4_filtering", "true")]));
+    guarded.extend(device(&[("ipv4.address", "10.77.6.8")]));
+    let free = start(&world, &image, "free", &[("eth0", eth0)]);
+    let guarded = start(&world, &image, "guarded", &[("eth0", guarded)]);
+    assert_eq!(guarded.info().notes, Vec::<String>::new());
+    let other_ip = |number: &str| {
+        format!(
+            "ip address add 10.77.6.{number}/24 dev eth0; ping -c 1 -W 1 -I 10.77.6.{number} 10.77.6.1 >/dev/null"
+        )
+    };
+    let other_mac = "ip link set eth0 address 00:16:3e:99:99:99; ping -c 1 -W 1 10.77.6.1 >/dev/null";
+    for container in [&free, &guarded] {
+        dhcp(container);
+        assert_eq!(container.output(&format!("wget -qO- {OUTSIDE}")), "outside");
+    }
+    assert_eq!(free.sh(&other_ip("200")), 0);
+    assert_ne!(guarded.sh(&other_ip("201")), 0, "another address");
+    assert_eq!(guarded.sh("ping -c 1 -W 5 10.77.6.9 >/dev/null"), 0);
+    assert_eq!(free.sh(other_mac), 0);
+    let own = guarded.output("cat /sys/class/net/eth0/address");
+    assert_ne!(guarded.sh(other_mac), 0, "another hardware address");
+    assert_eq!(
+        guarded.sh(&format!("ip link set eth0 address {own}; ping -c 1 -W 5 10.77.6.1 >/dev/null")),
+        0
+    );
+    let rules = |world: &World| inventory().contains("ether saddr") && world.runtime.list().is_ok();
+    assert!(rules(&world));
+    let process = rustix::process::Pid::from_raw(guarded.supervisor()).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
+    eventually("the container has ended", || guarded.info().pid.is_none());
+    assert!(!rules(&world), "nothing is left of it");
+    world.runtime.start(&guarded.name).unwrap();
+    assert!(rules(&world));
+    world.runtime.delete(&free.name, true).unwrap();
+    world.runtime.delete(&guarded.name, true).unwrap();
+    world.runtime.delete_network(&network).unwrap();
+    nothing_is_left(&before);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use millstream_runtime::Error;
-use millstream_runtime::container::{ImageUse, Stopped};
+use millstream_runtime::container::{ExecOptions, ImageUse, Stopped};
 use millstream_runtime::network::Network;
 use support::{AS_USER, Recipe, World, traces};
 
@@ -84,6 +84,7 @@ impl User {
             .env("GROUPS_OF_USER", groups.join(" "))
             .env("TMPDIR", self.home.path())
             .env("HOME", self.home.path())
+            .env("USER_ID", self.id.to_string())
             .env(AS_USER, self.home.path().join("containers"))
             .output()
             .unwrap()
@@ -223,6 +224,79 @@ fn life_cycle_without_groups() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn devices_and_ids_of_their_own() {
+    User::add("dev").passes("devices_of_a_user");
+}
+
+#[test]
+#[ignore = "run as an ordinary user"]
+fn devices_of_a_user() {
+    let world = World::new();
+    let shared = world.dir.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::write(shared.join("mine"), "mine").unwrap();
+    let source = shared.to_str().unwrap();
+    let container = world.create("dev", &world.image(&Recipe::default()));
+    let reason = || match world.runtime.start(&container.name) {
+        Err(Error::Start { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    };
+    let disk = [("type", "disk"), ("source", source), ("path", "/mine")];
+    for (pairs, says) in [
+        (&[("type", "disk"), ("source", source), ("path", "/mine"), ("shift", "true")][..], "raw.idmap"),
+        (&[("type", "disk"), ("source", "/root/x"), ("path", "/mine")], "Permission denied"),
+        (
+            &[("type", "unix-char"), ("source", "/dev/full"), ("path", "/dev/f"), ("mode", "0600")],
+            "need root",
+        ),
+        (&[("type", "unix-char"), ("path", "/dev/f"), ("major", "1"), ("minor", "7")], "needs root"),
+    ] {
+        container.device("d", pairs);
+        let reason = reason();
+        assert!(reason.starts_with("device d: ") && reason.contains(says), "{reason}");
+    }
+    container.device("d", &disk);
+    for (key, value, says) in
+        [("security.privileged", "true", "needs root"), ("raw.idmap", "both 0 1000", "yours")]
+    {
+        container.set(&[(key, value)]);
+        let reason = reason();
+        assert!(reason.starts_with(key) && reason.contains(says), "{reason}");
+        container.unset(key);
+    }
+    container.device("full", &[("type", "unix-char"), ("source", "/dev/full"), ("path", "/dev/f")]);
+    let mark = world.dir.path().join("hook");
+    container.set(&[("hooks.pre-start", &format!("id -u > {}", mark.display()))]);
+    world.runtime.start(&container.name).unwrap();
+    assert_eq!(
+        container.output("stat -c %u /mine/mine; echo x > /dev/f"),
+        "65534\nsh: write error: No space left on device"
+    );
+    assert_eq!(fs::read_to_string(&mark).unwrap(), "0\n", "the user, in a namespace");
+    assert_eq!(fs::metadata(&mark).unwrap().uid(), 0);
+    world.runtime.stop(&container.name, Duration::ZERO).unwrap();
+    // Their own id leads through to the container's user 1000.
+    let own = std::env::var("USER_ID").unwrap();
+    container.set(&[("raw.idmap", &format!("both {own} 1000"))]);
+    container.device("d", &[("type", "none")]);
+    world.runtime.start(&container.name).unwrap();
+    assert!(container.info().notes[0].starts_with("raw.idmap"));
+    assert_eq!(container.device("d", &disk), Vec::<String>::new());
+    assert_eq!(container.output("stat -c %u:%g /mine/mine /bin/busybox"), "1000:1000\n0:0");
+    let options = ExecOptions {
+        argv: ["sh", "-c", "echo x > /mine/new"].map(String::from).into(),
+        uid: 1000,
+        ..ExecOptions::default()
+    };
+    assert_eq!(world.runtime.exec(&container.name, &options).unwrap(), 0);
+    assert_eq!(fs::metadata(shared.join("new")).unwrap().uid(), 0, "the user's own file");
+    assert_eq!(container.no_device("d"), Vec::<String>::new());
+    assert_eq!(container.output("ls -A /mine"), "");
+    world.runtime.stop(&container.name, Duration::ZERO).unwrap();
+    assert_eq!(traces(&container.name, &world), Vec::<String>::new());
 }
 
 /// A network namespace with a way out, and a server that listens on its address there.

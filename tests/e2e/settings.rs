@@ -103,11 +103,32 @@ fn settings_and_profiles_through_the_command_line() {
     assert!(include_str!("../../LICENSE").ends_with(&home.run(&["file", "pull", &file, "-"])));
     assert_eq!(home.run(&["exec", &name, "--", "stat", "-c", "%u:%a", "/etc/motd"]), "0:600\n");
     assert!(home.fail(&["file", "pull", &name, "-"]).contains("CONTAINER/PATH"));
+    shared(&home, &name);
     home.run(&["delete", "--force", &name]);
     home.run(&["launch", image, "--ephemeral", "-c", "user.x=y"]);
     let random = home.run(&["list", "-c", "n", "--format", "csv"]);
     home.run(&["stop", "--force", random.lines().nth(1).unwrap()]);
     assert_eq!(home.run(&["list", "--format", "json"]), "[]\n");
+}
+
+/// What the host shares, with a container whose systemd runs under the host's ids in the end.
+fn shared(home: &Home, name: &str) {
+    let source = format!("source={}", home.path().display());
+    std::fs::write(home.path().join("file"), "shared\n").unwrap();
+    let add = ["config", "device", "add", name, "data", "disk", &source, "path=/data", "shift=true"];
+    home.run(&add);
+    assert_eq!(home.run(&["exec", name, "--", "cat", "/data/file"]), "shared\n");
+    home.run(&["config", "device", "set", name, "data", "readonly=true"]);
+    home.fail(&["exec", name, "--", "touch", "/data/x"]);
+    let output = home.command(&["config", "set", name, "security.privileged=true"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains("root"), "{said}");
+    home.run(&["restart", "--force", name]);
+    wait_for("systemd speaks", 60, || home.run(&["logs", name]).contains("Welcome to"));
+    let map = home.run(&["exec", name, "--", "cat", "/proc/self/uid_map", "/data/file"]);
+    assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "0", "65536", "shared"]);
+    assert_eq!(home.run(&["exec", name, "--", "stat", "-c", "%u", "/etc/motd"]), "0\n");
+    assert!(home.fail(&["config", "set", name, "raw.lxc=lxc.mount.entry"]).contains("devices"));
 }
 
 /// The base system is small enough to be packed again.

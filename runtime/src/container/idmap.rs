@@ -4,6 +4,11 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
+use super::config::Settings;
+use super::ids::Ids;
+use super::name::ContainerName;
+use super::record::Config;
+use super::runtime::Runtime;
 use crate::{Error, Result};
 
 /// Ids a container has: enough for every user a distribution makes, and for `nobody`.
@@ -26,11 +31,6 @@ pub struct IdMap {
 }
 
 impl IdMap {
-    /// As `uid_map` and `gid_map` in `/proc` want it.
-    pub fn proc_text(self) -> String {
-        format!("0 {} {}\n", self.base, self.count)
-    }
-
     fn common(self, other: Self) -> Self {
         let base = self.base.max(other.base);
         let end = |map: Self| map.base.saturating_add(map.count);
@@ -82,12 +82,18 @@ fn extents(text: &str) -> Vec<IdMap> {
 
 /// Picks a range that no container in `used` has: first from those `/etc/subuid` grants root, then
 /// from high ids that nobody was granted.
-pub fn allocate(used: &[IdMap]) -> Result<IdMap> {
+pub fn allocate(used: &[IdMap], count: u32) -> Result<IdMap> {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
-    allocate_from(&read("/etc/subuid"), &read("/etc/subgid"), used)
+    allocate_from(&read("/etc/subuid"), &read("/etc/subgid"), used, count)
 }
 
-fn allocate_from(subuid: &str, subgid: &str, used: &[IdMap]) -> Result<IdMap> {
+/// How many ids settings want for a new container.
+pub fn wanted(settings: &Settings) -> u32 {
+    let size = settings.get("security.idmap.size").and_then(|size| size.parse().ok());
+    size.map_or(COUNT, |size: u32| size.max(COUNT))
+}
+
+fn allocate_from(subuid: &str, subgid: &str, used: &[IdMap], count: u32) -> Result<IdMap> {
     let (uids, gids) = (parse(subuid), parse(subgid));
     let granted =
         uids.iter().filter(|(owner, uid)| is_root(owner) && gids.contains(&((*owner).clone(), *uid)));
@@ -95,17 +101,63 @@ fn allocate_from(subuid: &str, subgid: &str, used: &[IdMap]) -> Result<IdMap> {
     let others: Vec<_> =
         uids.iter().chain(&gids).filter(|(owner, _)| !is_root(owner)).map(|(_, range)| *range).collect();
     let free = |slot: &IdMap| !used.iter().any(|other| slot.overlaps(*other));
-    let of_root = granted.iter().flat_map(|range| slots(range.base, range.count / COUNT));
-    let of_nobody = slots(FIRST, SLOTS).filter(|slot| !others.iter().any(|other| slot.overlaps(*other)));
+    let of_root = granted.iter().flat_map(|range| slots(range.base, range.count / COUNT, count));
+    let of_nobody =
+        slots(FIRST, SLOTS, count).filter(|slot| !others.iter().any(|other| slot.overlaps(*other)));
     of_root.chain(of_nobody).find(free).ok_or(Error::NoIds)
 }
 
-fn slots(base: u32, number: u32) -> impl Iterator<Item = IdMap> {
-    (0..number).map_while(move |slot| {
+impl Runtime {
+    /// The ids it runs with. What was chosen by hand must be no other container's.
+    pub(super) fn ids(&self, name: &ContainerName, config: &Config, settings: &Settings) -> Result<Ids> {
+        let failed = |reason| Error::Start { name: name.to_string(), reason, console: Vec::new() };
+        let ids = Ids::of(config.idmap, settings).map_err(failed)?;
+        if settings.contains_key("security.idmap.base") {
+            for (other, taken) in self.idmaps_of_others(name)? {
+                if ids.meets(taken) {
+                    return Err(failed(format!("security.idmap.base: these ids are those of {other}")));
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    /// All ids in use.
+    pub(super) fn idmaps(&self) -> Result<Vec<IdMap>> {
+        let mut all = Vec::new();
+        for name in self.names()? {
+            all.extend(self.idmaps_in_use(&name)?);
+        }
+        Ok(all)
+    }
+
+    /// The ids of containers but one, with their names.
+    fn idmaps_of_others(&self, name: &ContainerName) -> Result<Vec<(ContainerName, IdMap)>> {
+        let mut all = Vec::new();
+        for other in self.names()?.into_iter().filter(|other| other != name) {
+            all.extend(self.idmaps_in_use(&other)?.into_iter().map(|map| (other.clone(), map)));
+        }
+        Ok(all)
+    }
+
+    /// Those a container's files have, and those that were chosen for it.
+    fn idmaps_in_use(&self, name: &ContainerName) -> Result<Vec<IdMap>> {
+        let config = Config::read(&self.dir().join(name.as_str()))?;
+        let chosen = self.expand(&config)?;
+        let base = chosen.get("security.idmap.base").and_then(|base| base.parse().ok());
+        let chosen = base.map(|base| IdMap { base, ..config.idmap });
+        Ok([config.idmap].into_iter().chain(chosen).collect())
+    }
+}
+
+/// Ranges of `count` ids that begin at every slot and end within the last.
+fn slots(base: u32, number: u32, count: u32) -> impl Iterator<Item = IdMap> {
+    let further = count.div_ceil(COUNT).saturating_sub(1);
+    (0..number.saturating_sub(further)).map_while(move |slot| {
         let base = slot.checked_mul(COUNT)?.checked_add(base)?;
         // The last id, all bits set, means "no id" to the kernel.
-        base.checked_add(COUNT)?;
-        Some(IdMap { base, count: COUNT })
+        base.checked_add(count)?;
+        Some(IdMap { base, count })
     })
 }
 
@@ -135,15 +187,18 @@ mod tests {
         let text = "alice:1000000:65536\nroot:200000:131072\n";
         let mut used = Vec::new();
         for expected in [200_000, 265_536, 1_065_536] {
-            let map = allocate_from(text, text, &used).unwrap();
+            let map = allocate_from(text, text, &used, COUNT).unwrap();
             assert_eq!(map.base, expected, "alice's range is hers");
             used.push(map);
         }
+        let wide = allocate_from(text, text, &[], 131_072).unwrap();
+        assert_eq!((wide.base, wide.count), (200_000, 131_072));
+        assert_eq!(allocate_from(text, text, &used[..1], 65537).unwrap().base, 1_065_536);
     }
 
     #[test]
     fn both_files_must_grant() {
-        let map = allocate_from("root:200000:65536\n", "", &[]).unwrap();
+        let map = allocate_from("root:200000:65536\n", "", &[], COUNT).unwrap();
         assert_eq!(map.base, FIRST);
     }
 
@@ -166,15 +221,15 @@ mod tests {
     #[test]
     fn ranges_run_out() {
         let everybody = format!("x:0:{}\n", u32::MAX);
-        assert!(matches!(allocate_from(&everybody, "", &[]), Err(Error::NoIds)));
+        assert!(matches!(allocate_from(&everybody, "", &[], COUNT), Err(Error::NoIds)));
     }
 
     proptest! {
         #[test]
-        fn never_overlaps(text in "((root|bob|0):[0-9]{1,10}:[0-9]{1,10}\n){0,4}", many in 1..20) {
+        fn never_overlaps(text in "((root|bob|0):[0-9]{1,10}:[0-9]{1,10}\n){0,4}", many in 1..20_u32) {
             let mut used: Vec<IdMap> = Vec::new();
             for _ in 0..many {
-                let Ok(map) = allocate_from(&text, &text, &used) else { break };
+                let Ok(map) = allocate_from(&text, &text, &used, COUNT + many) else { break };
                 prop_assert!(used.iter().all(|other| !map.overlaps(*other)));
                 prop_assert!(map.base.checked_add(map.count).is_some());
                 used.push(map);

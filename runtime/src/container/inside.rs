@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::channel::Channel;
 use super::config::{self, keys::is_true};
 use super::confine::{become_root, confine, die_with_parent};
+use super::devices::place::Placement;
 use super::supervise::Request;
 use super::template::Job;
 use super::{mounts, sys};
@@ -32,6 +33,14 @@ pub(crate) const NAMESPACES: libc::c_int = libc::CLONE_NEWUSER
 const INIT: &str = "/sbin/init";
 /// Address space while templates are rendered, in bytes.
 const TEMPLATE_MEMORY: u64 = 1 << 30;
+
+/// What it is told, with the root file system. A mount for each device follows.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Go {
+    /// Names of its interfaces.
+    pub interfaces: Vec<String>,
+    pub devices: Vec<Placement>,
+}
 
 /// What it tells the supervisor. Afterwards the channel closes, as init is executed.
 #[derive(Serialize, Deserialize)]
@@ -56,7 +65,7 @@ pub(crate) fn main(request: &Request, templates: &[Job], own_v2: Step<()>, super
 fn run(request: &Request, templates: &[Job], own_v2: Step<()>, supervisor: &Channel) -> Step<Infallible> {
     sys::reset_signals().map_err(|e| format!("signals: {e}"))?;
     die_with_parent()?;
-    let Ok(Some((interfaces, Some(root)))) = supervisor.receive::<Vec<String>>() else {
+    let Ok(Some((go, Some(root)))) = supervisor.receive::<Go>() else {
         // The supervisor died, or gave up.
         std::process::exit(1)
     };
@@ -64,7 +73,7 @@ fn run(request: &Request, templates: &[Job], own_v2: Step<()>, supervisor: &Chan
     die_with_parent()?;
     unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| format!("cgroup namespace: {e}"))?;
     nix::unistd::sethostname(&request.name).map_err(|e| format!("host name: {e}"))?;
-    for name in ["lo"].into_iter().chain(interfaces.iter().map(String::as_str)) {
+    for name in ["lo"].into_iter().chain(go.interfaces.iter().map(String::as_str)) {
         sys::interface_up(name).map_err(|e| format!("interface {name}: {e}"))?;
     }
     mounts::enter(&root, is_true(&request.settings, "security.nesting"))?;
@@ -72,6 +81,7 @@ fn run(request: &Request, templates: &[Job], own_v2: Step<()>, supervisor: &Chan
     let (master, slave) = console()?;
     mounts::console(&slave)?;
     render(request, templates)?;
+    attach(&go.devices, supervisor)?;
     if is_systemd()? {
         own_v2.map_err(|how| format!("systemd, its init, needs a control group of its own; {how}"))?;
     }
@@ -79,6 +89,15 @@ fn run(request: &Request, templates: &[Job], own_v2: Step<()>, supervisor: &Chan
     drop(master);
     drop(slave);
     execute(request)
+}
+
+/// After the templates, which write files of the container, not of the host.
+fn attach(devices: &[Placement], supervisor: &Channel) -> Step<()> {
+    for device in devices {
+        let Ok(Some(((), Some(tree)))) = supervisor.receive() else { std::process::exit(1) };
+        device.attach(&tree)?;
+    }
+    Ok(())
 }
 
 /// A terminal of the container's own, which the supervisor gets the other end of.

@@ -9,7 +9,11 @@ use std::time::{Duration, Instant};
 
 use millstream_image::metadata::Metadata;
 
+use super::config::devices::Devices;
 use super::config::keys::is_true;
+use super::config::{Configuration, PRIVILEGED, Settings};
+use super::devices::{self, Mount};
+use super::ids::Ids;
 use super::image::ImageFiles;
 use super::name::ContainerName;
 use super::process::Process;
@@ -17,8 +21,8 @@ use super::record::{Config, Exit, Running, State, now};
 use super::runtime::{CreateOptions, ImageUse, Runtime, Status};
 use super::supervise::{self, Report, Request};
 use super::template::{self, Variables};
-use super::{cgroup, console, process, shutdown};
-use crate::network::{Plan, Who};
+use super::{cgroup, console, hooks, process, shutdown};
+use crate::network::{Plan, Who, forget_guards};
 use crate::{Error, Result};
 
 /// Console lines shown when a container does not come up.
@@ -191,25 +195,48 @@ impl Runtime {
         "/proc/self/exe"
     }
 
+    /// For a container that reboots: with what was set since it started. None: as it was.
+    pub(super) fn renewed(old: &Request) -> Option<Request> {
+        let config = Config::read(&old.directory).ok()?;
+        let runtime = Self::of_container(&old.directory)?;
+        let new = runtime.request(&old.name.parse().ok()?, &old.directory, &config).ok()?;
+        let who = Who { name: &old.name, id: &config.id };
+        let network = Plan::again(&runtime, &who, &runtime.expand_devices(&config).ok()?);
+        Some(Request { network, owner: old.owner, ..new })
+    }
+
     fn request(&self, name: &ContainerName, directory: &Path, config: &Config) -> Result<Request> {
         let image = config.unpacked().directory(&self.images());
         let path = image.join("metadata.yaml");
         let metadata = Metadata::parse(&fs::read(&path).map_err(Error::io(&path))?)?;
         let settings = self.expand(config)?;
+        let devices = self.expand_devices(config)?;
+        let ids = self.ids(name, config, &settings)?;
+        let mut layers = self.layers(directory, config);
+        // An ordinary user's mounts cannot translate; files then show whose ids they have.
+        layers.ids =
+            Some(ids.clone()).filter(|ids| *ids != config.idmap.into() && config.image_ids.is_none());
         let triggers: Vec<_> = config.pending_templates.as_deref().into_iter().chain(["start"]).collect();
         Ok(Request {
             directory: directory.to_path_buf(),
             name: name.to_string(),
             cgroup: config.cgroup(name),
             machine_id: config.id.clone(),
-            idmap: config.idmap,
-            layers: self.layers(directory, config),
+            notes: notes_of(&settings, config, &devices, &ids),
+            ids,
+            layers,
+            devices: Mount::all(&devices),
             ephemeral: config.ephemeral,
             templates: template::jobs(&metadata, &image, &triggers)?,
             variables: Variables {
                 name: name.to_string(),
                 architecture: config.architecture.clone(),
-                config: settings.clone(),
+                // What the host runs is not for the image's templates to write down inside.
+                config: settings
+                    .clone()
+                    .into_iter()
+                    .filter(|(key, _)| !key.starts_with(hooks::PREFIX))
+                    .collect(),
             },
             settings,
             network: Plan::default(),
@@ -217,6 +244,20 @@ impl Runtime {
             halt_signal: shutdown::wanted(config),
         })
     }
+}
+
+/// What is to be said about settings and devices whenever the container starts.
+fn notes_of(settings: &Settings, config: &Config, devices: &Devices, ids: &Ids) -> Vec<String> {
+    let key = if is_true(settings, "security.privileged") { "security.privileged" } else { "raw.idmap" };
+    let privileged = config.image_ids.is_none() && ids.include_root();
+    let privileged = privileged.then(|| format!("{key}: {PRIVILEGED}"));
+    let unshifted = (settings.contains_key("raw.idmap") && config.image_ids.is_some()).then(|| {
+        "raw.idmap: files the container already has for these ids are nobody's, as only root can map mounts"
+            .to_owned()
+    });
+    let size = devices::root(devices).filter(|(_, device)| device.contains_key("size"));
+    let size = size.map(|(name, _)| format!("device {name}: size is not kept, as nothing here counts it"));
+    [privileged, unshifted, size].into_iter().flatten().collect()
 }
 
 /// Kills a running container and waits until all of it is gone. Needs its lock.
@@ -246,6 +287,7 @@ pub(super) fn settle(name: &ContainerName, directory: &Path) -> Result<Option<Ru
         }
         let config = Config::read(directory)?;
         running.groups(&config.cgroup(name))?.remove()?;
+        forget_guards(&config.id);
     }
     let mut state = State::read(directory)?;
     if state.running.take().is_some() {

@@ -33,9 +33,12 @@ mod channel;
 mod config;
 mod confine;
 mod console;
+mod devices;
 mod exec;
 mod files;
+mod hooks;
 mod idmap;
+mod ids;
 mod image;
 mod init;
 mod inside;
@@ -68,6 +71,7 @@ use std::path::Path;
 pub(crate) use cgroup::Controllers;
 pub use config::devices::{Device, Devices};
 pub(crate) use config::devices::{
+    flag as device_flag,
     nic::{is_interface, rate as nic_rate},
     of_type,
     proxy::address as proxy_address,
@@ -103,6 +107,8 @@ pub(crate) fn take_over(argument: &OsString, rest: &mut dyn Iterator<Item = OsSt
         supervise::main();
     } else if argument == probe::ARGUMENT {
         probe::main();
+    } else if argument == devices::live::ARGUMENT {
+        devices::live::main();
     } else if argument == visit::ARGUMENT {
         visit::main();
     } else if argument == attach::ARGUMENT

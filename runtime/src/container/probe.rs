@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::idmap::{self, IdMap};
+use super::ids::Ids;
 use super::rootfs::Layers;
 use super::runtime::Runtime;
 use super::sys::{self, SingleThread};
@@ -45,7 +46,7 @@ pub fn try_sharing(directory: &Path) -> Result<(), String> {
         Some(range) => (false, range),
         None => (true, IdMap { base: 1_000_000, count: idmap::COUNT }),
     };
-    can_share(&Layers { lower, map_ids, plain: false, between: Vec::new(), idmap, upper, work })
+    can_share(&Layers { lower, map_ids, plain: false, between: Vec::new(), idmap, ids: None, upper, work })
 }
 
 /// The process that tries.
@@ -67,6 +68,6 @@ fn attempt() -> Result<(), String> {
     io::stdin().read_to_end(&mut text).map_err(failed)?;
     let layers: Layers = serde_json::from_slice(&text).map_err(|e| failed(e.into()))?;
     let single = SingleThread::check().map_err(failed)?;
-    let namespace = user_namespace::make(&single, &layers.idmap.proc_text())?;
+    let namespace = user_namespace::make(&single, &Ids::from(layers.idmap).proc_texts())?;
     layers.mount(&single, namespace.as_fd()).map(drop)
 }

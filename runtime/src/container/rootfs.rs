@@ -1,8 +1,10 @@
 //! A container's root file system: an overlay over the image that all its containers share.
 
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -16,6 +18,7 @@ use rustix::mount::{
 use serde::{Deserialize, Serialize};
 
 use super::idmap::IdMap;
+use super::ids::Ids;
 use super::sys::{self, SingleThread};
 use super::user_namespace;
 use crate::mounting::{directory, log};
@@ -43,6 +46,9 @@ pub struct Layers {
     pub between: Vec<Layer>,
     /// The container's ids on the host.
     pub idmap: IdMap,
+    /// Those it has in this run instead, while its files keep those of `idmap`.
+    #[serde(default)]
+    pub ids: Option<Ids>,
     /// What the container changed.
     pub upper: PathBuf,
     /// The overlay's scratch space, on the same file system.
@@ -80,25 +86,25 @@ impl Layers {
         mount_change(root, MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
             .map_err(|e| step(root, e))?;
         if self.plain {
+            if let Some(ids) = &self.ids {
+                let namespace = user_namespace::make(single, &ids.over(self.idmap))?;
+                return map_ids(&self.lower, namespace.as_fd());
+            }
             let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
             return open_tree(CWD, &self.lower, flags).map_err(|e| step(&self.lower, e));
         }
         let mut lowers = Vec::new();
         for layer in &self.between {
-            lowers.push(match layer.ids.filter(|ids| *ids != self.idmap) {
-                None => directory(&layer.path)?,
-                Some(ids) => {
-                    let map = format!("{} {} {}\n", ids.base, self.idmap.base, ids.count);
-                    let namespace = user_namespace::make(single, &map)?;
-                    mapped(&layer.path, namespace.as_fd())?
-                }
-            });
+            lowers.push(self.layer(single, &layer.path, layer.ids.unwrap_or(self.idmap))?);
         }
         lowers.push(if self.map_ids {
             mapped(&self.lower, user_namespace)?
         } else {
-            directory(&self.lower)?
+            self.layer(single, &self.lower, self.idmap)?
         });
+        if let Some(ids) = &self.ids {
+            self.map_changes(single, ids)?;
+        }
         let (upper, work) = (directory(&self.upper)?, directory(&self.work)?);
         // By descriptor, as a path may hold characters that have a meaning to the overlay.
         let path = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
@@ -113,6 +119,33 @@ impl Layers {
             flags.push("userxattr");
         }
         overlay(&paths, &options, &flags, &self.lower)
+    }
+
+    /// Maps `upper` and `work` as one mount: the overlay wants both on the same one.
+    fn map_changes(&self, single: &SingleThread, ids: &Ids) -> Step<()> {
+        let Some(both) = self.upper.parent() else { return Err("nowhere to write changes".into()) };
+        let (maps, [uid, gid]) = ids.over_with_root(self.idmap);
+        // What the kernel left there may belong to an id that is not mapped now.
+        let fresh = match fs::remove_dir_all(&self.work) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => fs::create_dir(&self.work),
+        };
+        fresh
+            .and_then(|()| chown(&self.work, Some(uid), Some(gid)))
+            .map_err(|e| format!("{}: {e}", self.work.display()))?;
+        let changes = mapped(both, user_namespace::make(single, &maps)?.as_fd());
+        changes.map(drop).map_err(|e| format!("{e}; this file system keeps a container to its own ids"))
+    }
+
+    /// A layer whose files have the ids of `disk`.
+    fn layer(&self, single: &SingleThread, path: &Path, disk: IdMap) -> Step<OwnedFd> {
+        match &self.ids {
+            None if disk == self.idmap => directory(path),
+            ids => {
+                let ids = ids.clone().unwrap_or_else(|| self.idmap.into());
+                mapped(path, user_namespace::make(single, &ids.over(disk))?.as_fd())
+            }
+        }
     }
 }
 
@@ -167,7 +200,7 @@ fn overlay_of_old(
 pub fn map_ids(path: &Path, user_namespace: BorrowedFd<'_>) -> Step<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(CWD, path, flags).map_err(|e| format!("{}: {e}", path.display()))?;
-    sys::map_mount_ids(tree.as_fd(), user_namespace)
+    sys::set_mount(tree.as_fd(), 0, Some(user_namespace), false)
         .map_err(|e| format!("mapping the ids of {}: {e}", path.display()))?;
     Ok(tree)
 }

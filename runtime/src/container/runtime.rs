@@ -105,7 +105,8 @@ pub struct Info {
     /// What the user should know about this run, as that its limits are not kept.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// Its ids on the host, seen from where containers are made: an ordinary user's begin at 1.
+    /// Ids of its files on the host, and of its processes where settings choose no others; seen from
+    /// where containers are made: an ordinary user's begin at 1.
     pub idmap: IdMap,
     /// What its root file system rests on.
     pub base: Base,
@@ -154,7 +155,8 @@ impl Runtime {
         let unpacked = UnpackedImage::get(&self.images(), files, only)?;
         // Ids are chosen and the container appears under one lock, so that no two get the same.
         let all = DirLock::exclusive_patient(&self.dir)?;
-        let idmap = only.map_or_else(|| idmap::allocate(&self.idmaps()?), Ok)?;
+        let count = idmap::wanted(&self.expand_of(&configuration)?);
+        let idmap = only.map_or_else(|| idmap::allocate(&self.idmaps()?, count), Ok)?;
         let mut config = Config {
             image: files.fingerprint,
             image_ids: only,
@@ -299,8 +301,7 @@ impl Runtime {
     /// Removes a container that has just ended and does not stay, and its image too if no other uses
     /// that. A command that is at work on it does that itself.
     pub(super) fn delete_ended(directory: &Path, image: bool) {
-        let Some(dir) = directory.parent() else { return };
-        let runtime = Self { dir: dir.to_path_buf() };
+        let Some(runtime) = Self::of_container(directory) else { return };
         if let Ok(Some(_lock)) = DirLock::try_exclusive(directory)
             && let Ok(config) = Config::read(directory)
         {
@@ -309,6 +310,11 @@ impl Runtime {
                 let _ = runtime.remove_image(config.image);
             }
         }
+    }
+
+    /// Where a container with this directory is.
+    pub(super) fn of_container(directory: &Path) -> Option<Self> {
+        Some(Self { dir: directory.parent()?.to_path_buf() })
     }
 
     /// The directory of the containers.
@@ -373,6 +379,7 @@ impl Runtime {
             plain: matches!(config.base, Base::Plain { .. }),
             between,
             idmap: config.idmap,
+            ids: None,
             upper: directory.join("upper"),
             work: directory.join("work"),
         }
@@ -391,11 +398,6 @@ impl Runtime {
         }
         names.sort();
         Ok(names)
-    }
-
-    pub(super) fn idmaps(&self) -> Result<Vec<IdMap>> {
-        let read = |name: &ContainerName| Config::read(&self.dir.join(name.as_str())).map(|c| c.idmap);
-        self.names()?.iter().map(read).collect()
     }
 
     /// What identifies each of the containers there are.

@@ -124,7 +124,7 @@ impl Runtime {
         };
         let all = DirLock::exclusive_patient(self.dir())?;
         if config.base == Base::Shared && config.image_ids.is_none() {
-            config.idmap = idmap::allocate(&self.idmaps()?)?;
+            config.idmap = idmap::allocate(&self.idmaps()?, config.idmap.count)?;
         }
         config.id = new_id()?;
         config.created_at = now();

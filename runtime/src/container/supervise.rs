@@ -23,7 +23,10 @@ use super::cgroup::{Caller, Cgroups, Host};
 use super::channel::Channel;
 use super::config::Settings;
 use super::console::ConsoleLog;
-use super::idmap::IdMap;
+use super::devices::Mount;
+use super::devices::open::open as open_devices;
+use super::hooks::Occasion;
+use super::ids::Ids;
 use super::inside;
 use super::process::{self, Process, boot_id};
 use super::record::{Exit, Running, State, now};
@@ -52,8 +55,14 @@ pub(crate) struct Request {
     /// Name of its control groups.
     pub cgroup: String,
     pub machine_id: String,
-    pub idmap: IdMap,
+    pub ids: Ids,
     pub layers: Layers,
+    /// What of the host it has.
+    #[serde(default)]
+    pub devices: Vec<Mount>,
+    /// What the user should know from the start.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Whether the container is deleted when it has ended.
     pub ephemeral: bool,
     pub templates: Vec<Job>,
@@ -89,10 +98,21 @@ pub(crate) enum Report {
 
 type Step<T> = Result<T, String>;
 
+impl Request {
+    /// Starts it, with what the host does before; undone when that fails.
+    fn start(&self, templates: &[Job], single: &SingleThread) -> Step<Run> {
+        self.hook(Occasion::PreStart, None, single, &mut || {})?;
+        Run::start(self, templates, single).map_err(|reason| match self.stopped(single) {
+            None => reason,
+            Some(also) => format!("{reason}; {also}"),
+        })
+    }
+}
+
 /// Reads a [`Request`] from standard input, detaches, and writes a [`Report`] to standard output.
 pub(crate) fn main() -> ! {
     let code = match detach() {
-        Ok(Some((request, single))) => supervise(&request, &single),
+        Ok(Some((request, single))) => supervise(request, &single),
         Ok(None) => 0,
         Err(reason) => {
             report(&Report::Failed { reason, supervisor: None });
@@ -123,13 +143,14 @@ fn detach() -> Step<Option<(Request, SingleThread)>> {
     Ok(Some((request, single)))
 }
 
-fn supervise(request: &Request, single: &SingleThread) -> i32 {
+fn supervise(request: Request, single: &SingleThread) -> i32 {
     let title = std::ffi::CString::new(format!("ms:{}", request.name)).unwrap_or_default();
     let _ = nix::sys::prctl::set_name(&title);
     let mut templates = request.templates.clone();
+    let mut request = request;
     let mut starts: Vec<Instant> = Vec::new();
     loop {
-        let run = match Run::start(request, &templates, single) {
+        let run = match request.start(&templates, single) {
             Ok(run) => run,
             Err(reason) if starts.is_empty() => {
                 let supervisor = Process::of(std::process::id() as i32).ok();
@@ -137,7 +158,7 @@ fn supervise(request: &Request, single: &SingleThread) -> i32 {
                 return 1;
             }
             Err(reason) => {
-                ended(request, Exit { at: now(), code: 1, error: Some(reason) });
+                ended(&request, Exit { at: now(), code: 1, error: Some(reason) });
                 return 1;
             }
         };
@@ -149,12 +170,14 @@ fn supervise(request: &Request, single: &SingleThread) -> i32 {
         starts.push(Instant::now());
         // Other occasions than a start do not come again.
         templates.retain(|job| job.trigger == "start");
-        let end = run.watch(request);
+        let end = run.watch(&request);
+        let hook = request.stopped(single);
         if end.reboot && starts.len() < RESTARTS {
+            request = Runtime::renewed(&request).unwrap_or(request);
             continue;
         }
-        let error = end.reboot.then(|| "it rebooted again and again".to_owned());
-        ended(request, Exit { at: now(), code: end.code, error });
+        let error = end.reboot.then(|| "it rebooted again and again".to_owned()).or(hook);
+        ended(&request, Exit { at: now(), code: end.code, error });
         if request.ephemeral || end.abandoned {
             Runtime::delete_ended(&request.directory, end.abandoned);
         }
@@ -205,6 +228,7 @@ impl Run {
     fn start(request: &Request, templates: &[Job], single: &SingleThread) -> Step<Self> {
         let host = Host::discover(None).map_err(|e| e.to_string())?;
         host.leave_caller();
+
         let (caller, own_v2) = (host.caller().cloned(), host.own_v2());
         let cgroups = host.container(&request.cgroup);
         let log = ConsoleLog::begin(&request.directory).map_err(|e| format!("console log: {e}"))?;
@@ -216,8 +240,15 @@ impl Run {
         let supervisor = Process::of(std::process::id() as i32).map_err(|e| format!("supervisor: {e}"))?;
         let notes = std::mem::take(&mut starting.notes);
         let network = starting.network.take();
-        let run = Self { init, reaped: false, cgroups, console, log, supervisor, caller, notes, network };
+        let mut run = Self { init, reaped: false, cgroups, console, log, supervisor, caller, notes, network };
         run.record(request)?;
+        // With its console looked after, and its record written, as the command may ask for both.
+        rustix::io::ioctl_fionbio(&run.console, true).map_err(|e| format!("console: {e}"))?;
+        let hook = request.hook(Occasion::PostStart, Some(init), single, &mut || run.read_console());
+        if let Err(reason) = hook {
+            run.notes.push(reason);
+            run.record(request)?;
+        }
         Ok(run)
     }
 
@@ -270,7 +301,6 @@ impl Run {
         let signals = SignalFd::with_flags(&terminate, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         // A console nobody has open reports an end again and again; so we have it open too.
         let _slave = rustix::pty::ioctl_tiocgptpeer(&self.console, OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
-        rustix::io::ioctl_fionbio(&self.console, true)?;
         // An owner that is gone already is seen as one that goes now.
         let owner = request.owner.map(Process::open).transpose()?;
         if request.owner.is_some() && owner.as_ref().is_none_or(Option::is_none) {
@@ -346,8 +376,9 @@ impl Starting {
         single: &SingleThread,
     ) -> Step<OwnedFd> {
         let Some(cgroups) = &self.cgroups else { return Err("supervisor: no control groups".into()) };
-        cgroups.create(request.idmap.base).map_err(|e| e.to_string())?;
+        cgroups.create(request.ids.uid(0).unwrap_or(0)).map_err(|e| e.to_string())?;
         self.notes = cgroups.limit(&request.settings, None);
+        self.notes.extend(request.notes.iter().cloned());
         let (ours, theirs) = Channel::pair().map_err(|e| format!("socket: {e}"))?;
         let init =
             match sys::fork(single, inside::NAMESPACES).map_err(|e| format!("making namespaces: {e}"))? {
@@ -360,19 +391,24 @@ impl Starting {
         drop(theirs);
         self.init = Some(init);
         let proc = PathBuf::from(format!("/proc/{init}"));
-        for map in ["uid_map", "gid_map"] {
+        for (map, text) in ["uid_map", "gid_map"].into_iter().zip(request.ids.proc_texts()) {
             let file = proc.join(map);
-            fs::write(&file, request.idmap.proc_text()).map_err(|e| format!("{}: {e}", file.display()))?;
+            fs::write(&file, text).map_err(|e| format!("{}: {e}", file.display()))?;
         }
         cgroups.join(init.as_raw()).map_err(|e| e.to_string())?;
         let namespace = File::open(proc.join("ns/user")).map_err(|e| format!("user namespace: {e}"))?;
         let root = request.layers.mount(single, namespace.as_fd())?;
+        let devices = open_devices(&request.devices, &request.ids, namespace.as_fd(), single)?;
+        self.notes.extend(devices.notes);
         let network = Attached::new(&request.network, init.as_raw());
         self.notes.extend(network.notes.iter().cloned());
         let interfaces = network.names.clone();
         self.network = Some(network);
-        ours.send(&interfaces, Some(&root)).map_err(|e| format!("socket: {e}"))?;
-        drop(root);
+        let (devices, trees): (Vec<_>, Vec<_>) = devices.trees.into_iter().unzip();
+        let sent = ours.send(&inside::Go { interfaces, devices }, Some(&root));
+        let sent = sent.and_then(|()| trees.iter().try_for_each(|tree| ours.send(&(), Some(tree))));
+        sent.map_err(|e| format!("socket: {e}"))?;
+        drop((root, trees));
         let console = match receive(&ours)? {
             Some((inside::Message::Ready, Some(console))) => console,
             Some((inside::Message::Failed(reason), _)) => return Err(reason),

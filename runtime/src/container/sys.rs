@@ -60,14 +60,21 @@ pub fn outer_uid() -> u32 {
     map.lines().find_map(extent).unwrap_or(uid)
 }
 
-/// Gives a detached mount the id map of a user namespace.
-pub fn map_mount_ids(tree: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
+/// Gives a detached mount attributes (`MOUNT_ATTR_…`) and the id map of a user namespace; the mounts
+/// below it too, if `recursive`.
+pub fn set_mount(
+    tree: BorrowedFd<'_>,
+    attributes: u64,
+    user_namespace: Option<BorrowedFd<'_>>,
+    recursive: bool,
+) -> io::Result<()> {
     let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_set: attributes | user_namespace.map_or(0, |_| libc::MOUNT_ATTR_IDMAP),
         attr_clr: 0,
         propagation: 0,
-        userns_fd: user_namespace.as_raw_fd() as u64,
+        userns_fd: user_namespace.map_or(0, |namespace| namespace.as_raw_fd() as u64),
     };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a C string, the structure is valid for the size given, and both
     // descriptors are open for the call.
     let result = unsafe {
@@ -75,7 +82,7 @@ pub fn map_mount_ids(tree: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> io
             libc::SYS_mount_setattr,
             tree.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
+            flags,
             &raw const attributes,
             size_of_val(&attributes),
         )

@@ -11,8 +11,8 @@ use nix::sys::wait::waitpid;
 use super::confine::die_with_parent;
 use super::sys::{self, Fork, SingleThread};
 
-/// A user namespace with this map, as `uid_map` and `gid_map` in `/proc` want it, and no process.
-pub fn make(single: &SingleThread, map: &str) -> Result<OwnedFd, String> {
+/// A user namespace with these maps, as `uid_map` and `gid_map` in `/proc` want them, and no process.
+pub fn make(single: &SingleThread, maps: &[String; 2]) -> Result<OwnedFd, String> {
     let failed = |error: std::io::Error| format!("user namespace: {error}");
     let owner = match sys::fork(single, libc::CLONE_NEWUSER).map_err(failed)? {
         // Owns the namespace until it is killed, or its parent dies.
@@ -23,7 +23,7 @@ pub fn make(single: &SingleThread, map: &str) -> Result<OwnedFd, String> {
         Fork::Parent(owner) => owner,
     };
     let open = || {
-        for file in ["uid_map", "gid_map"] {
+        for (file, map) in ["uid_map", "gid_map"].into_iter().zip(maps) {
             fs::write(format!("/proc/{owner}/{file}"), map)?;
         }
         File::open(format!("/proc/{owner}/ns/user"))

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::confine::{become_root, die_with_parent};
 use super::files::{self, Work};
+use super::ids::Ids;
 use super::lock::DirLock;
 use super::name::ContainerName;
 use super::process::Process;
@@ -121,7 +122,7 @@ fn enter(request: &Request) -> std::result::Result<OwnedFd, String> {
     let (root, namespace) = if let Some(init) = request.init {
         of_running(init).map_err(|e| format!("its first process: {e}"))?
     } else {
-        let namespace = user_namespace::make(&single, &request.layers.idmap.proc_text())?;
+        let namespace = user_namespace::make(&single, &Ids::from(request.layers.idmap).proc_texts())?;
         (request.layers.mount(&single, namespace.as_fd())?, namespace)
     };
     setns(namespace, CloneFlags::CLONE_NEWUSER).map_err(|e| format!("its user namespace: {e}"))?;

@@ -9,6 +9,8 @@
 //! `nat-NAME` in the table `millstream`, a `dnsmasq`, and `/run/millstream/networks/NAME-ID`.
 
 mod bridge;
+mod guard;
+mod live;
 mod manage;
 mod nic;
 mod plan;
@@ -18,6 +20,8 @@ mod settings;
 pub(crate) mod tools;
 mod usage;
 
+pub(crate) use guard::forget as forget_guards;
+pub(crate) use live::{change as change_live, is_live};
 pub(crate) use manage::of_container;
 pub use manage::{DEFAULT, Network, programs};
 pub(crate) use plan::{Plan, Who};

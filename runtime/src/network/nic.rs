@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
+use super::guard::Guard;
 use super::tools::{self, exists, find, ip, run};
 
 /// An interface a container is to have.
@@ -27,6 +28,9 @@ pub struct Nic {
     pub ingress: Option<u64>,
     /// Bits a second from the container.
     pub egress: Option<u64>,
+    /// What it may send.
+    #[serde(default)]
+    pub guard: Guard,
 }
 
 /// What is at the other end.
@@ -66,6 +70,7 @@ impl Nic {
             Link::Physical(parent) => vec![format!("link set dev {parent} netns {pid} name {name}")],
             Link::User => return Ok(Vec::new()),
         };
+        self.guard.put(host, self.hwaddr.as_deref())?;
         ip(&lines).inspect_err(|_| self.clear())?;
         Ok(self.limit())
     }
@@ -108,6 +113,7 @@ impl Nic {
         if matches!(self.link, Link::Bridged(_) | Link::Macvlan(_)) && exists(&self.host_name) {
             let _ = ip(&[format!("link delete dev {}", self.host_name)]);
         }
+        self.guard.clear(&self.host_name);
     }
 
     /// Gives an interface of the host back to it. `namespace` was the container's.

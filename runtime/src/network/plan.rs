@@ -4,12 +4,13 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
+use super::guard::{self, Guard};
 use super::manage::Network;
 use super::nic::{Link, Nic, hwaddr};
 use super::proxy::Proxy;
 use super::{settings, tools};
 use crate::Runtime;
-use crate::container::{Device, Devices, nic_rate, of_type, proxy_address};
+use crate::container::{Device, Devices, device_flag, nic_rate, of_type, proxy_address};
 use crate::sandbox::userns;
 
 /// What a run of a container has of networking.
@@ -33,14 +34,24 @@ impl Plan {
     /// Brings the networks up that the devices name. What cannot be had is left out and said: a
     /// container starts without a network, too.
     pub fn of(runtime: &Runtime, who: &Who, devices: &Devices) -> Self {
+        Self::make(runtime, who, devices, true)
+    }
+
+    /// The same for a container that reboots: its supervisor starts no servers, and so takes networks
+    /// as they are.
+    pub fn again(runtime: &Runtime, who: &Who, devices: &Devices) -> Self {
+        Self::make(runtime, who, devices, false)
+    }
+
+    fn make(runtime: &Runtime, who: &Who, devices: &Devices, bring_up: bool) -> Self {
         let mut plan = Self::default();
-        for (number, (device, keys)) in of_type(devices, "nic").enumerate() {
-            let link = link(runtime, who, device, keys, &mut plan.notes);
+        for (device, keys) in of_type(devices, "nic") {
+            let link = link(runtime, who, device, keys, bring_up, &mut plan.notes);
             match link {
                 Ok(Link::User) if plan.nics.iter().any(|nic| matches!(nic.link, Link::User)) => {
                     plan.notes.push(format!("{device}: an ordinary user's container has one interface"));
                 }
-                Ok(link) => plan.nics.push(nic(who, number, device, keys, link)),
+                Ok(link) => plan.nics.push(nic(who, device, keys, link)),
                 Err(reason) => plan.notes.push(format!("no interface {device}: {reason}")),
             }
         }
@@ -59,21 +70,29 @@ impl Plan {
     }
 }
 
-fn nic(who: &Who, number: usize, device: &str, keys: &Device, link: Link) -> Nic {
+pub(super) fn nic(who: &Who, device: &str, keys: &Device, link: Link) -> Nic {
     let get = |key: &str| keys.get(key).cloned();
     let rate = |key: &str| keys.get(key).and_then(|text| nic_rate(text));
     let fixed = || Some(hwaddr(who.id, device)).filter(|_| !matches!(link, Link::Physical(_)));
     Nic {
         device: device.to_owned(),
         name: get("name").unwrap_or_else(|| device.chars().take(15).collect()),
-        host_name: format!("ms{:08x}{number:x}", tools::hash(who.id) as u32),
+        // The same for the same device, whatever others there are: at most fifteen bytes.
+        host_name: format!("{}{:06x}", guard::prefix(who.id), tools::hash(device) & 0xff_ffff),
         hwaddr: get("hwaddr").or_else(fixed),
         mtu: get("mtu"),
         ingress: rate("limits.ingress"),
         egress: rate("limits.egress"),
+        guard: guard_of(keys),
         link,
         bare: false,
     }
+}
+
+fn guard_of(keys: &Device) -> Guard {
+    let is = |key: &str| device_flag(keys, key) == Some(true);
+    let ipv4 = keys.get("ipv4.address").and_then(|text| text.parse().ok());
+    Guard { mac: is("security.mac_filtering"), ipv4: ipv4.filter(|_| is("security.ipv4_filtering")) }
 }
 
 fn link(
@@ -81,6 +100,7 @@ fn link(
     who: &Who,
     device: &str,
     keys: &Device,
+    bring_up: bool,
     notes: &mut Vec<String>,
 ) -> Result<Link, String> {
     let Some(network) = keys.get("network") else {
@@ -102,7 +122,12 @@ fn link(
     if userns::inside() {
         return tools::find("pasta").map(|_| Link::User);
     }
-    notes.extend(runtime.network_up(network, &known).map_err(|e| format!("network {network}: {e}"))?);
+    if !bring_up && !tools::exists(network) {
+        return Err(format!("network {network} is down until a container on it is started"));
+    }
+    if bring_up {
+        notes.extend(runtime.network_up(network, &known).map_err(|e| format!("network {network}: {e}"))?);
+    }
     reserve(runtime, who, device, keys, network, &known)?;
     Ok(Link::Bridged(network.clone()))
 }

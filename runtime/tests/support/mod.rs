@@ -202,6 +202,21 @@ impl Container<'_> {
         self.world.runtime.configure(&self.name, &new).unwrap()
     }
 
+    /// Gives it a device in place of what had that name; what the runtime says to that.
+    pub fn device(&self, device: &str, pairs: &[(&str, &str)]) -> Vec<String> {
+        let mut new = self.world.runtime.configuration(&self.name).unwrap();
+        let keys = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        new.devices.insert(device.to_owned(), keys);
+        self.world.runtime.configure(&self.name, &new).unwrap()
+    }
+
+    /// Takes one away.
+    pub fn no_device(&self, device: &str) -> Vec<String> {
+        let mut new = self.world.runtime.configuration(&self.name).unwrap();
+        new.devices.remove(device);
+        self.world.runtime.configure(&self.name, &new).unwrap()
+    }
+
     /// A file of its control groups, in whichever hierarchy has one of these.
     pub fn group_file(&self, names: &[&str]) -> String {
         let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();

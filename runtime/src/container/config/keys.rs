@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use super::super::ids::is_raw;
 use super::Settings;
 use crate::{Error, Result};
 
@@ -20,6 +21,15 @@ const KEYS: &[Key] = &[
     Key { name: "cloud-init.network-config", takes: "cloud-init's network-config", allows: is_any },
     Key { name: "cloud-init.user-data", takes: "cloud-init's user-data", allows: is_any },
     Key { name: "cloud-init.vendor-data", takes: "cloud-init's vendor-data", allows: is_any },
+    Key { name: "hooks.post-start", takes: HOOK, allows: is_hook },
+    Key { name: "hooks.post-stop", takes: HOOK, allows: is_hook },
+    Key { name: "hooks.pre-start", takes: HOOK, allows: is_hook },
+    Key {
+        name: "hooks.timeout",
+        // Less than a stop waits for the end.
+        takes: "seconds from 1 to 25",
+        allows: |value| value.parse::<u32>().is_ok_and(|seconds| (1..=25).contains(&seconds)),
+    },
     Key { name: "limits.cpu", takes: "a number of processors, or a set as in 0-1,3", allows: is_cpus },
     Key {
         name: "limits.cpu.allowance",
@@ -41,8 +51,33 @@ const KEYS: &[Key] = &[
         takes: "a number from 1",
         allows: |value| value.parse::<u32>().is_ok_and(|n| n > 0),
     },
+    Key {
+        name: "raw.idmap",
+        takes: "lines as in: both 1000 1000, or uid 50-60 500-510 (the host's ids, the container's)",
+        allows: is_raw,
+    },
+    Key {
+        name: "security.idmap.base",
+        takes: "the host's id of the container's root, from 65536",
+        allows: |value| value.parse::<u32>().is_ok_and(|base| base >= 65536),
+    },
+    Key { name: "security.idmap.isolated", takes: "true or false", allows: is_bool },
+    Key {
+        name: "security.idmap.size",
+        takes: "a number of ids from 1000 to 16777216",
+        allows: |value| value.parse::<u32>().is_ok_and(|size| (1000..=1 << 24).contains(&size)),
+    },
     Key { name: "security.nesting", takes: "true or false", allows: is_bool },
+    Key { name: "security.privileged", takes: "true or false", allows: is_bool },
 ];
+
+const HOOK: &str = "a command line of the host's /bin/sh, of at most 4096 bytes";
+
+/// What other programs have, and what there is instead.
+const ELSEWHERE: &[(&str, &str)] = &[("lxc.", OTHERS), ("raw.", OTHERS)];
+const OTHERS: &str = "settings of other runtimes are not read; there are devices for lxc.mount and lxc.net, hooks.* \
+    for lxc.hook, limits.* for lxc.cgroup, environment.* for lxc.environment, raw.idmap and security.privileged \
+    for lxc.idmap";
 
 /// Whose last part is free, and that has any value.
 const FREE: [&str; 2] = ["environment.", "user."];
@@ -61,6 +96,9 @@ pub fn check(key: &str, value: &str) -> Result<()> {
         return if good { Ok(()) } else { refused("what follows the first dot is no name".into()) };
     }
     let Some(known) = KEYS.iter().find(|known| known.name == key) else {
+        if let Some((_, instead)) = ELSEWHERE.iter().find(|(prefix, _)| key.starts_with(prefix)) {
+            return refused((*instead).to_owned());
+        }
         let names: Vec<_> = KEYS.iter().map(|known| known.name).collect();
         return refused(format!(
             "there is no such key; there are {}, environment.* and user.*",
@@ -79,12 +117,17 @@ pub fn is_true(settings: &Settings, key: &str) -> bool {
     settings.get(key).is_some_and(|value| matches!(value.as_str(), "true" | "1" | "yes" | "on"))
 }
 
-fn is_bool(value: &str) -> bool {
+/// Whether it is one of the words for true and false.
+pub fn is_bool(value: &str) -> bool {
     matches!(value, "true" | "1" | "yes" | "on" | "false" | "0" | "no" | "off")
 }
 
 fn is_any(_: &str) -> bool {
     true
+}
+
+fn is_hook(value: &str) -> bool {
+    !value.trim().is_empty() && value.len() <= 4096
 }
 
 fn is_number(value: &str) -> bool {
@@ -183,6 +226,12 @@ mod tests {
             ("limits.memory.enforce", "soft", "mild"),
             ("limits.processes", "100", "0"),
             ("user.any thing", "\n", "\0"),
+            ("hooks.pre-start", "true", " "),
+            ("hooks.timeout", "25", "26"),
+            ("raw.idmap", "both 1000 1000", "both 1000"),
+            ("security.idmap.base", "65536", "1000"),
+            ("security.idmap.size", "65536", "1"),
+            ("security.privileged", "false", "maybe"),
             ("environment.PATH", "/bin", "\0"),
             ("cloud-init.user-data", "#cloud-config\n{}\n", "\0"),
         ] {
@@ -192,6 +241,7 @@ mod tests {
         for key in ["limits.mem", "", "user.", "environment.A=B", "raw.lxc", "limits"] {
             assert!(check(key, "1").is_err(), "{key}");
         }
+        assert!(check("raw.lxc", "x").unwrap_err().to_string().contains("lxc.mount"));
         assert!(check("limits.mem", "1").unwrap_err().to_string().contains("limits.memory.swap"));
     }
 

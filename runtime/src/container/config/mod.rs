@@ -17,12 +17,14 @@ use millstream_image::atomic;
 use serde::{Deserialize, Serialize};
 
 use devices::Devices;
+use keys::is_true;
 
 use super::lock::DirLock;
 use super::name::ContainerName;
 use super::record::{Config, State};
 use super::runtime::Runtime;
-use crate::{Error, Result, network};
+use crate::network::{self, Who};
+use crate::{Error, Result};
 
 /// Keys and their values.
 pub type Settings = BTreeMap<String, String>;
@@ -33,6 +35,9 @@ const DIRECTORY: &str = ".profiles";
 const DEFAULT: &str = "default";
 /// What running containers follow at once.
 const LIVE: &str = "limits.";
+/// Said whenever somebody sets it, and whenever such a container starts.
+pub const PRIVILEGED: &str =
+    "the container's root has the id of the host's root; give it to nobody who may not be root here";
 /// What is looked up when it is needed, whether or not the container runs.
 const LOOKED_UP: [&str; 3] = ["user.", "boot.", "cloud-init."];
 
@@ -108,7 +113,12 @@ impl Runtime {
         config.devices.clone_from(&new.devices);
         config.profiles.clone_from(&new.profiles);
         config.write(&directory)?;
-        self.follow(name, &config, &before, &devices)
+        let mut notes = self.follow(name, &config, &before, &devices)?;
+        if is_true(&self.expand(&config)?, "security.privileged") && !is_true(&before, "security.privileged")
+        {
+            notes.push(format!("security.privileged: {PRIVILEGED}"));
+        }
+        Ok(notes)
     }
 
     /// Settings that can be a container's.
@@ -190,11 +200,20 @@ impl Runtime {
     }
 
     pub(super) fn expand(&self, config: &Config) -> Result<Settings> {
+        self.over_profiles(&config.profiles, &config.settings)
+    }
+
+    /// What a container to be made will have, profiles included.
+    pub(super) fn expand_of(&self, new: &Configuration) -> Result<Settings> {
+        self.over_profiles(&new.profiles, &new.config)
+    }
+
+    fn over_profiles(&self, profiles: &Profiles, own: &Settings) -> Result<Settings> {
         let mut settings = Settings::new();
-        for name in &config.profiles {
+        for name in profiles {
             settings.extend(self.profile(name)?.config);
         }
-        settings.extend(config.settings.clone());
+        settings.extend(own.clone());
         Ok(settings)
     }
 
@@ -228,9 +247,8 @@ impl Runtime {
             None => format!("{key} takes effect with the next start"),
         }));
         let after = self.expand_devices(config)?;
-        let names: BTreeSet<_> = devices.keys().chain(after.keys()).collect();
-        let changed = names.into_iter().filter(|name| devices.get(*name) != after.get(*name));
-        notes.extend(changed.map(|name| format!("device {name} changes with the next start")));
+        let who = Who { name: name.as_str(), id: &config.id };
+        notes.extend(self.follow_devices(&who, running.init, devices, &after));
         Ok(notes)
     }
 

@@ -4,10 +4,13 @@
 //! A type is one [`Kind`] in [`KINDS`], in a module of its own. A device of a later profile, or of
 //! the container, replaces the whole device of the same name; `type=none` takes it away.
 
+pub mod disk;
 pub mod nic;
 pub mod proxy;
+pub mod unix;
 
 use std::collections::BTreeMap;
+use std::path::{Component, Path};
 
 use crate::{Error, Result};
 
@@ -40,7 +43,14 @@ pub struct Key {
 }
 
 /// All there are.
-pub const KINDS: &[Kind] = &[nic::KIND, Kind { name: "none", keys: &[], check: |_| Ok(()) }, proxy::KIND];
+pub const KINDS: &[Kind] = &[
+    disk::KIND,
+    nic::KIND,
+    Kind { name: "none", keys: &[], check: |_| Ok(()) },
+    proxy::KIND,
+    unix::BLOCK,
+    unix::CHAR,
+];
 
 /// Accepts devices that may be set; the error names the device and says what would be right.
 pub fn check(devices: &Devices) -> Result<()> {
@@ -72,6 +82,21 @@ fn check_one(name: &str, device: &Device) -> Result<(), String> {
     (kind.check)(device)
 }
 
+pub use super::keys::is_bool;
+
+/// A path from the root on that means one place, whatever the links on it.
+fn is_path(text: &str) -> bool {
+    let path = Path::new(text);
+    let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+    // `components` leaves out a `.` in the middle, which does no harm.
+    text.len() < 4096 && !text.contains('\0') && path.is_absolute() && path.components().all(plain)
+}
+
+/// What a key that is true or false says.
+pub fn flag(device: &Device, key: &str) -> Option<bool> {
+    device.get(key).map(|value| matches!(value.as_str(), "true" | "1" | "yes" | "on"))
+}
+
 /// Lays devices over others; those of type `none` stay, so that they can be seen.
 pub fn merge(below: &mut Devices, above: &Devices) {
     below.extend(above.iter().map(|(name, device)| (name.clone(), device.clone())));
@@ -100,6 +125,10 @@ mod tests {
             &[("type", "nic"), ("nictype", "macvlan"), ("parent", "eth0"), ("mtu", "1400")],
             &[("type", "nic"), ("network", "n"), ("ipv4.address", "10.1.1.5"), ("limits.egress", "10Mbit")],
             &[("type", "proxy"), ("listen", "tcp:127.0.0.1:8080"), ("connect", "tcp:[::1]:80")],
+            &[("type", "disk"), ("source", "/srv/data"), ("path", "/mnt"), ("readonly", "true")],
+            &[("type", "disk"), ("path", "/"), ("size", "10GiB")],
+            &[("type", "unix-char"), ("source", "/dev/fuse")],
+            &[("type", "unix-block"), ("path", "/dev/x"), ("major", "7"), ("minor", "0"), ("mode", "0660")],
         ];
         for pairs in good {
             check_one("eth0", &device(pairs)).unwrap_or_else(|e| panic!("{pairs:?}: {e}"));
@@ -109,6 +138,7 @@ mod tests {
             (&[("type", "floppy")], "no type"),
             (&[("type", "none"), ("x", "1")], "no key"),
             (&[("type", "nic")], "network"),
+            (&[("type", "nic"), ("network", "n"), ("security.ipv4_filtering", "true")], "ipv4.address"),
             (&[("type", "nic"), ("nictype", "bridged")], "parent"),
             (&[("type", "nic"), ("network", "a"), ("parent", "b")], "network"),
             (&[("type", "nic"), ("network", "n"), ("hwaddr", "01:16:3e:01:02:03")], "hwaddr"),
@@ -118,6 +148,18 @@ mod tests {
             (&[("type", "proxy"), ("listen", "tcp:127.0.0.1:0")], "listen"),
             (&[("type", "proxy"), ("listen", "tcp:127.0.0.1:80")], "connect"),
             (&[("type", "proxy"), ("listen", "udp:1.1.1.1:1"), ("connect", "tcp:1.1.1.1:1")], "listen"),
+            (&[("type", "disk"), ("source", "/srv")], "path"),
+            (&[("type", "disk"), ("path", "/mnt")], "source"),
+            (&[("type", "disk"), ("source", "srv"), ("path", "/mnt")], "source"),
+            (&[("type", "disk"), ("source", "/srv/../etc"), ("path", "/mnt")], "source"),
+            (&[("type", "disk"), ("source", "/srv"), ("path", "../mnt")], "path"),
+            (&[("type", "disk"), ("source", "/srv"), ("path", "/")], "source"),
+            (&[("type", "disk"), ("source", "/srv"), ("path", "/a"), ("size", "1GiB")], "size"),
+            (&[("type", "disk"), ("source", "/srv"), ("path", "/a"), ("shift", "maybe")], "shift"),
+            (&[("type", "unix-char")], "path"),
+            (&[("type", "unix-char"), ("path", "/dev/x"), ("major", "1")], "minor"),
+            (&[("type", "unix-char"), ("path", "/dev/x"), ("mode", "1777")], "mode"),
+            (&[("type", "unix-block"), ("path", "dev/x")], "path"),
         ];
         for (pairs, says) in bad {
             let reason = check_one("eth0", &device(pairs)).unwrap_err();

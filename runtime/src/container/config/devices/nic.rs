@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Device, Key, Kind};
+use super::{Device, Key, Kind, flag, is_bool};
 
 /// Bytes of an interface's name, as the kernel has it.
 const LONGEST_NAME: usize = 15;
@@ -33,6 +33,8 @@ pub const KIND: Kind = Kind {
             takes: "an IPv4 address",
             allows: |text| text.parse::<Ipv4Addr>().is_ok(),
         },
+        Key { name: "security.mac_filtering", takes: "true or false", allows: is_bool },
+        Key { name: "security.ipv4_filtering", takes: "true or false", allows: is_bool },
         Key { name: "limits.ingress", takes: RATE, allows: |text| rate(text).is_some() },
         Key { name: "limits.egress", takes: RATE, allows: |text| rate(text).is_some() },
     ],
@@ -42,6 +44,13 @@ pub const KIND: Kind = Kind {
 const RATE: &str = "bits a second as in 10Mbit";
 
 fn check(device: &Device) -> Result<(), String> {
+    let on = |key: &str| flag(device, key) == Some(true);
+    if on("security.ipv4_filtering") && !device.contains_key("ipv4.address") {
+        return Err("security.ipv4_filtering needs an ipv4.address, the only one that passes".into());
+    }
+    if on("security.mac_filtering") && device.get("nictype").is_some_and(|kind| kind != "bridged") {
+        return Err("security.mac_filtering is for interfaces on a bridge".into());
+    }
     match (device.get("network"), device.get("nictype"), device.get("parent")) {
         (None, Some(_), Some(_)) if device.contains_key("ipv4.address") => {
             Err("ipv4.address is given out by a network of ours; set network".into())
