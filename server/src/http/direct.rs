@@ -91,6 +91,12 @@ fn version(text: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.ok()?, parts.next().and_then(Result::ok).unwrap_or(0)))
 }
 
+/// Reads what a request says, for fuzzing.
+#[cfg(fuzzing)]
+pub(super) fn read(headers: &HeaderMap) {
+    let _ = Asked::of(headers);
+}
+
 /// Answers for an alias, with the architecture at its end or without.
 pub(super) async fn answer(State(served): State<Arc<Served>>, request: Request) -> Response {
     if request.method() != Method::GET && request.method() != Method::HEAD {

@@ -14,6 +14,8 @@ mod clients;
 mod conditional;
 mod daily;
 mod direct;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gate;
 mod log;
 mod media;

@@ -21,7 +21,7 @@ pub(super) struct Offered {
     pub(super) aliases: Vec<String>,
     /// By which LXD and Incus know it.
     pub(super) fingerprint: Fingerprint,
-    /// `lxd.tar.xz`.
+    /// `lxd.tar.xz`, or `incus.tar.xz`.
     pub(super) metadata: Item,
     /// `rootfs.tar.xz`.
     pub(super) rootfs: Item,
@@ -143,7 +143,9 @@ fn offered(products: &Products) -> Vec<Offered> {
     let mut found = Vec::new();
     for (product, serial, entry, version) in images(products) {
         let item = |name: &str| version.items.get(name).cloned();
-        let (Some(metadata), Some(rootfs)) = (item("lxd.tar.xz"), item("root.tar.xz")) else { continue };
+        // What was mirrored from a server of Incus' may have that only; both clients read either.
+        let metadata = item("lxd.tar.xz").or_else(|| item("incus.tar.xz"));
+        let (Some(metadata), Some(rootfs)) = (metadata, item("root.tar.xz")) else { continue };
         let Some(fingerprint) = metadata.combined_sha256.map(Fingerprint::new) else { continue };
         let newest = entry.serials().max() == Some(serial);
         let aliases = entry.alias_list().filter(|_| newest).map(str::to_owned).collect();

@@ -61,7 +61,7 @@ pub(super) const DELTA: &str = "root.tar.xz.delta";
 pub(super) const VCDIFF: &str = "squashfs.vcdiff";
 /// Metadata and root file system in one archive, when there is one; how it is compressed does not matter to
 /// its readers.
-pub(super) const UNIFIED: [&str; 4] = ["unified.tar.xz", "unified.tar.zst", "unified.tar.gz", "unified.tar"];
+pub(crate) const UNIFIED: [&str; 4] = ["unified.tar.xz", "unified.tar.zst", "unified.tar.gz", "unified.tar"];
 /// Item types of it, for LXD and for Incus; clients tell the compression by the contents.
 pub(crate) const COMBINED: [&str; 2] = ["lxd_combined.tar.gz", "incus_combined.tar.gz"];
 /// LXC's metadata.

@@ -51,7 +51,7 @@ use place::{Artefacts, Staged};
 use staging::Claim;
 
 pub use deltas::{Deltas, Outcome};
-pub(crate) use layout::{COMBINED, IMAGES, MIRROR};
+pub(crate) use layout::{COMBINED, IMAGES, MIRROR, UNIFIED};
 pub(crate) use pages::daily as daily_page;
 pub use repair::Repaired;
 pub use retention::{GRACE, Pruned, Retention};
