@@ -50,6 +50,11 @@ impl Architecture {
         NAMES.iter().find(|(debian, _)| *debian == self.0).map_or(self.0, |(_, kernel)| kernel[0])
     }
 
+    /// Every name a kernel of it may have.
+    pub fn kernels(&self) -> &'static [&'static str] {
+        NAMES.iter().find(|(debian, _)| *debian == self.0).map_or(&[], |(_, kernels)| kernels)
+    }
+
     /// Every architecture known.
     pub fn all() -> impl Iterator<Item = Self> {
         NAMES.iter().map(|(debian, _)| Self(debian))

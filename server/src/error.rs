@@ -69,6 +69,14 @@ pub enum Error {
         /// Why not, and what to do.
         reason: String,
     },
+    /// A name or path cannot stand in a web server's configuration.
+    #[error("\"{}\": {reason}", value.escape_debug())]
+    Hosting {
+        /// As given.
+        value: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
     /// A filter's pattern cannot be used.
     #[error("pattern \"{}\": {reason}", pattern.escape_debug())]
     Pattern {

@@ -3,12 +3,13 @@
 //! [`stream`] keeps a tree of signed images that any static web server can serve; [`keys`] holds
 //! the keys that sign it; [`mirror`] fills it from another server,
 //! [`pull`] image by image as clients ask, [`push`] from builders elsewhere; [`http`] serves it, with a
-//! certificate from [`tls`]; [`config`] is what an operator writes down, and [`schedule`] does it at
+//! certificate from [`tls`], and [`hosting`] has other web servers do so; [`config`] is what an operator writes down, and [`schedule`] does it at
 //! its times: [`daily`] builds.
 
 pub mod config;
 pub mod daily;
 mod error;
+pub mod hosting;
 pub mod http;
 pub mod keys;
 pub mod mirror;

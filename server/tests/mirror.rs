@@ -107,6 +107,32 @@ fn a_stream_is_mirrored_by_filter_and_number_and_signed_anew() {
 }
 
 #[test]
+fn unified_archives_come_along_and_are_made_where_that_is_asked_for() {
+    let upstream = Fixture::new();
+    let brings = Image { unified: "unified.tar.zst", ..Image::new(BOOKWORM, "20260101_0000") };
+    upstream.add(&brings).unwrap();
+    upstream.add(&Image::new(SID, "20260101_0000")).unwrap();
+    let mut copy = Fixture::new();
+    copy.stream = copy.stream.with_unified(true);
+    let done = mirror(upstream.root(), &pinned(&upstream), &copy, &options()).unwrap();
+    assert_eq!((done.added.len(), done.failed.len()), (2, 0), "{done:?}");
+    let file = |release: &str, name: &str| {
+        copy.root().join(format!("images/debian/{release}/amd64/default/20260101_0000/unified.tar.{name}"))
+    };
+    assert!(
+        file("bookworm", "zst").exists() && !file("bookworm", "xz").exists() && file("sid", "xz").exists()
+    );
+    assert_eq!(copy.problems(), "");
+    let map = fs::read_to_string(copy.root().join(".documents/current/direct/debian.map")).unwrap();
+    assert!(map.contains("bookworm/x86_64 ") && map.contains("sid/x86_64 "), "{map}");
+    let only = Fixture::new();
+    mirror(upstream.root(), &pinned(&upstream), &only, &filtered(&[], &[], &["rootfs"])).unwrap();
+    let unified = file("bookworm", "zst").strip_prefix(copy.root()).unwrap().to_owned();
+    assert!(!only.root().join(unified).exists());
+    assert_eq!(only.problems(), "");
+}
+
+#[test]
 fn types_choose_the_root_file_systems() {
     let upstream = Fixture::new();
     let image = Image { squashfs: b"data".to_vec(), ..Image::new(BOOKWORM, "20260101_0000") };

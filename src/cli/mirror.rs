@@ -28,7 +28,7 @@ pub struct Mirror {
     /// Do now what [[mirror]] of this configuration asks for at its times, which `serve` keeps: all of
     /// it, or the one named
     #[arg(long, value_name = "FILE", conflicts_with_all = ["include", "exclude", "latest", "types", "key",
-        "ca", "insecure_no_signature", "sign_with", "jobs", "limit_rate", "grace", "dry_run", "format"])]
+        "ca", "insecure_no_signature", "sign_with", "unified", "jobs", "limit_rate", "grace", "dry_run", "format"])]
     pub config: Option<PathBuf>,
     /// Take only what one of these patterns matches
     #[arg(long, value_name = "PATTERN")]
@@ -56,6 +56,9 @@ pub struct Mirror {
     /// Name of the key that signs the copy [default: the one that signs ROOT, or `default`]
     #[arg(long, value_name = "NAME")]
     pub sign_with: Option<String>,
+    /// Make unified archives of what comes without, as `stream add --unified`
+    #[arg(long)]
+    pub unified: bool,
     /// Images fetched at once
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = value_parser!(u8).range(1..=32))]
     pub jobs: u8,

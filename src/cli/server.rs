@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::cli::Output;
 
@@ -57,6 +57,12 @@ Examples:
         /// squashfs images the tool xdelta3 makes deltas that LXD and Incus read.
         #[arg(long, value_name = "N", default_value_t = 3, conflicts_with = "to")]
         deltas: usize,
+        /// Make a unified archive of metadata and root file system, unless DIR brings one
+        ///
+        /// `lxc image import https://HOST/direct/ALIAS` and Incus' take nothing else. It is as large as the
+        /// root file system again and takes as long to compress; LXD and Incus then launch from it, too.
+        #[arg(long, conflicts_with = "unsigned")]
+        unified: bool,
         /// Leave signing to a machine that has the key
         ///
         /// The image is checked and waits in the tree, where readers do not see it, until `stream sign`
@@ -154,9 +160,54 @@ Examples:
         /// Make deltas from this many serials before for images that waited; 0 for none
         #[arg(long, value_name = "N", default_value_t = 3)]
         deltas: usize,
+        /// Make unified archives for images that waited, as `stream add --unified`
+        #[arg(long)]
+        unified: bool,
         #[command(flatten)]
         signing: Signing,
     },
+    /// Print a configuration by which another web server serves the stream
+    ///
+    /// Types, compression and caching are as `millstream serve` has them, and /direct/ALIAS says where LXD
+    /// and Incus find an image to import. The configuration's first lines say where it goes, and when to
+    /// load it again.
+    #[command(after_help = "\
+Examples:
+  millstream stream export-config nginx /srv/images --host images.example >/etc/nginx/conf.d/images.conf
+  millstream stream export-config caddy /srv/images --host images.example >>/etc/caddy/Caddyfile")]
+    ExportConfig(ExportConfig),
+}
+
+/// What `stream export-config` takes.
+#[derive(Args)]
+pub struct ExportConfig {
+    /// The web server
+    pub server: WebServer,
+    /// The stream
+    pub root: PathBuf,
+    /// Name by which clients call the server [default: what each request says]
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    /// Address and port to listen on [default: port 443]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Certificate chain, PEM [default: certbot's; Caddy gets its own]
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+}
+
+/// A web server that `stream export-config` knows.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum WebServer {
+    /// nginx
+    Nginx,
+    /// Apache's httpd
+    Apache,
+    /// Caddy
+    Caddy,
 }
 
 /// How long the files of retired images stay.

@@ -40,6 +40,7 @@ pub fn run(command: &Mirror, quiet: bool) -> anyhow::Result<()> {
     let server = server(&from, quiet)?;
     let signing = Signing { key: command.sign_with.clone(), valid: None };
     let (stream, key) = stream::open_or_init(root, &signing, quiet)?;
+    let stream = stream.with_unified(command.unified);
     let http = HttpOptions { rate: command.limit_rate, ..HttpOptions::default() };
     let state = Paths::from_env().data.join("mirror");
     let bar = Bar::new(quiet);

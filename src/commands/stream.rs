@@ -5,11 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::bail;
 use millstream_image::openpgp::SigningKey;
+use millstream_server::hosting;
 use millstream_server::keys::{self, KeyStore};
 use millstream_server::stream::{self, Deltas, Listed, Problem, Pruned, Report, Retention, Selector};
 
 use crate::cli::push::Destination;
-use crate::cli::server::{Grace, Signing, Stream};
+use crate::cli::server::{ExportConfig, Grace, Signing, Stream, WebServer};
 use crate::commands::key::default_user_id;
 use crate::commands::push;
 use crate::output::{self, Format, say};
@@ -30,8 +31,8 @@ pub fn run(command: &Stream, quiet: bool) -> anyhow::Result<()> {
         Stream::Add { root, images, unsigned: true, .. } => {
             images.iter().try_for_each(|dir| add_unsigned(root, dir, quiet))
         }
-        Stream::Add { root, images, deltas, signing, .. } => {
-            let stream = stream::Stream::open(root)?;
+        Stream::Add { root, images, deltas, unified, signing, .. } => {
+            let stream = stream::Stream::open(root)?.with_unified(*unified);
             let key = key(&stream, signing)?;
             let deltas = Deltas { last: *deltas, ..Deltas::default() };
             images.iter().try_for_each(|dir| add(&stream, dir, &options(signing, &key), &deltas, quiet))
@@ -75,11 +76,23 @@ pub fn run(command: &Stream, quiet: bool) -> anyhow::Result<()> {
             }
             verify(&stream::Stream::open(root)?.verify(SystemTime::now())?, output.format, quiet)
         }
-        Stream::Sign { root, if_due, deltas, signing } => {
+        Stream::Sign { root, if_due, deltas, unified, signing } => {
             let deltas = Deltas { last: *deltas, ..Deltas::default() };
-            sign(&stream::Stream::open(root)?, *if_due, &deltas, signing, quiet)
+            sign(&stream::Stream::open(root)?.with_unified(*unified), *if_due, &deltas, signing, quiet)
         }
+        Stream::ExportConfig(config) => export_config(config),
     }
+}
+
+fn export_config(config: &ExportConfig) -> anyhow::Result<()> {
+    let server = match config.server {
+        WebServer::Nginx => hosting::Server::Nginx,
+        WebServer::Apache => hosting::Server::Apache,
+        WebServer::Caddy => hosting::Server::Caddy,
+    };
+    let tls = config.tls_cert.clone().zip(config.tls_key.clone());
+    let site = hosting::Site { host: config.host.clone(), listen: config.listen.clone(), tls };
+    output::print(&stream::Stream::open(&config.root)?.export_config(server, &site)?)
 }
 
 /// Signs anew when it is time to, as `stream sign --if-due`.

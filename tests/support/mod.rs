@@ -4,6 +4,7 @@
 pub mod lxd;
 pub mod nginx;
 pub mod user;
+pub mod web;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};

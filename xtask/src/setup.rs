@@ -33,6 +33,8 @@ pub const TESTS: &[Need] = &[
     ("/usr/bin/lxd", "lxd", "launches containers from our tree"),
     ("/usr/bin/lxc", "lxd-client", "talks to LXD"),
     ("/usr/sbin/nginx", "nginx-light", "serves our tree instead of us"),
+    ("/usr/sbin/apache2", "apache2-bin", "serves our tree instead of us"),
+    ("/usr/bin/caddy", "caddy", "serves our tree instead of us"),
     ("/usr/bin/tinyproxy", "tinyproxy-bin", "is the proxy our client goes through"),
     ("/usr/bin/openssl", "openssl", "makes certificates that are not ours"),
     ("/usr/bin/mmdebstrap", "mmdebstrap", "builds the root file system ours is compared with"),

@@ -21,6 +21,7 @@ mod small;
 mod sparse;
 mod survey;
 mod tree;
+mod unify;
 mod write;
 mod writeback;
 mod xz;
@@ -35,6 +36,7 @@ pub use layer::extract_layer;
 pub use pack::{FileGroup, Layout, PackOptions, Packed, Sink, pack, pack_each, pack_members};
 pub use reader::{Entry, Kind, Reader};
 pub use small::{Member, read_small};
+pub use unify::unify;
 pub use xz::{Bcj, Blocks, Watch, XzOptions, XzWriter};
 
 /// How an archive is compressed.

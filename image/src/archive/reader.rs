@@ -164,6 +164,20 @@ impl<R: Read> Reader<R> {
         std::mem::take(&mut self.hole)
     }
 
+    /// Where the present entry's data lies, if it is a file with holes; before any of it is read.
+    pub(super) fn map(&self) -> Option<sparse::Map> {
+        let mut end = 0;
+        let extents = self.parts.iter().rev().map(|&(hole, size)| {
+            let offset = end + hole;
+            end = offset + size;
+            sparse::Extent { offset, size }
+        });
+        let mut extents: Vec<_> = extents.collect();
+        // The last says where the file ends.
+        extents.pop_if(|last| last.size == 0 && self.parts[0].0 == 0);
+        (!self.parts.is_empty()).then_some(sparse::Map { extents })
+    }
+
     fn next_part(&mut self) {
         while self.hole == 0 && self.left == 0 {
             let Some(part) = self.parts.pop() else { return };

@@ -39,6 +39,9 @@ pub struct Mirror {
     pub insecure_no_signature: bool,
     /// Name of the key that signs the copy.
     pub sign_with: Option<String>,
+    /// Make unified archives of what comes without.
+    #[serde(default)]
+    pub unified: bool,
     /// Images fetched at once; four without it.
     pub jobs: Option<u8>,
     /// Bytes a second: a number, or text as `"10MB"`.
@@ -96,6 +99,9 @@ impl Mirror {
         }
         if self.insecure_no_signature {
             arguments.push("--insecure-no-signature".into());
+        }
+        if self.unified {
+            arguments.push("--unified".into());
         }
         arguments.extend(["--".into(), self.url.clone(), self.root.display().to_string()]);
         arguments

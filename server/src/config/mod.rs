@@ -168,9 +168,9 @@ mod tests {
     #[test]
     fn a_mirror_is_what_the_command_line_says() {
         let text = "[[mirror]]\nname = \"m\"\nschedule = \"0 4 * * *\"\nurl = \"https://a.example\"\n\
-            root = \"/srv/m\"\ninclude = [\"debian\", \"-x\"]\nlatest = 2\nlimit_rate = \"1MB\"\n";
+            root = \"/srv/m\"\ninclude = [\"debian\", \"-x\"]\nlatest = 2\nlimit_rate = \"1MB\"\nunified = true\n";
         let config = Config::parse(text).unwrap();
-        let expected = "mirror --include=debian --include=-x --latest=2 --limit-rate=1000000 -- https://a.example /srv/m";
+        let expected = "mirror --include=debian --include=-x --latest=2 --limit-rate=1000000 --unified -- https://a.example /srv/m";
         assert_eq!(config.mirror[0].arguments().join(" "), expected);
         for (more, reason) in [
             ("types = [\"vm\"]", "root file system"),

@@ -22,7 +22,7 @@ use super::range::{self, Part};
 use super::site::{Opened, Served};
 
 /// The page shows what is in the tree and nothing from elsewhere.
-pub(super) const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+pub(crate) const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Answers with a file of the site.
 pub(super) async fn answer(State(served): State<Arc<Served>>, request: Request) -> Response {

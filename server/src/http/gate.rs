@@ -52,7 +52,8 @@ pub(super) async fn guard(State(served): State<Arc<Served>>, request: Request, n
     };
     let pushes = push::is_push(request.uri().path());
     if path == OPEN || pushes || !served.areas.private(&path) {
-        let restricted = served.areas.restrict() && path.starts_with("1.0");
+        // What these answer depends on who asks.
+        let restricted = served.areas.restrict() && ["1.0", "direct"].iter().any(|at| path.starts_with(at));
         let mut response = next.run(request).await;
         if restricted {
             keep_private(&mut response);

@@ -2,7 +2,7 @@
 //!
 //! Files: [`path`] turns a request's path into a file below the root, [`conditional`] and [`range`] decide
 //! what of it is wanted, [`answer`] puts the response together. Images: [`offer`] knows what the tree
-//! offers, [`api`] speaks LXD's and Incus' API. [`gate`] stands before all of it: [`access`] knows who
+//! offers, [`api`] speaks LXD's and Incus' API, [`direct`] says where an import finds one. [`gate`] stands before all of it: [`access`] knows who
 //! may what, [`rates`] how much. [`metrics`] counts; [`daily`] and [`status`] tell what only a running
 //! server knows; [`Server`] looks after connections.
 
@@ -13,6 +13,9 @@ mod body;
 mod clients;
 mod conditional;
 mod daily;
+mod direct;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gate;
 mod log;
 mod media;
@@ -28,6 +31,7 @@ mod site;
 mod stall;
 mod status;
 
+pub(crate) use answer::POLICY;
 pub(crate) use clients::AnyClient;
 pub use gate::Gate;
 pub use log::{Access, AccessLog};

@@ -9,7 +9,7 @@ use millstream_image::simplestreams::{INDEX_PATH, Index, Item, MAX_SIZE, Product
 use millstream_image::{Architecture, Fingerprint, Product, Serial};
 
 use super::site::Site;
-use crate::stream::images;
+use crate::stream::{COMBINED, images};
 
 /// One image.
 #[derive(Clone, Debug)]
@@ -21,10 +21,12 @@ pub(super) struct Offered {
     pub(super) aliases: Vec<String>,
     /// By which LXD and Incus know it.
     pub(super) fingerprint: Fingerprint,
-    /// `lxd.tar.xz`.
+    /// `lxd.tar.xz`, or `incus.tar.xz`.
     pub(super) metadata: Item,
     /// `rootfs.tar.xz`.
     pub(super) rootfs: Item,
+    /// Both in one archive, where there is one.
+    pub(super) unified: Option<Item>,
 }
 
 impl Offered {
@@ -85,16 +87,21 @@ impl Offer {
     /// The image of an alias, with an architecture at its end or not; without, the first of
     /// `preferred` that there is, else any.
     pub(super) fn alias(&self, name: &str, preferred: &[Architecture]) -> Option<&Offered> {
-        let (alias, asked) = match name.rsplit_once('/').map(|(alias, last)| (alias, last.parse())) {
-            Some((alias, Ok(architecture))) => (alias, Some(architecture)),
-            _ => (name, None),
-        };
-        let named: Vec<_> = self.images().filter(|image| image.aliases.iter().any(|a| a == alias)).collect();
+        let (named, asked) = self.named(name);
         let of = |architecture| named.iter().copied().find(|i| i.product.architecture() == architecture);
         match asked {
             Some(architecture) => of(architecture),
             None => preferred.iter().find_map(|a| of(*a)).or_else(|| named.first().copied()),
         }
+    }
+
+    /// The images of an alias, and the architecture at its end, if one is there.
+    pub(super) fn named(&self, name: &str) -> (Vec<&Offered>, Option<Architecture>) {
+        let (alias, asked) = match name.rsplit_once('/').map(|(alias, last)| (alias, last.parse())) {
+            Some((alias, Ok(architecture))) => (alias, Some(architecture)),
+            _ => (name, None),
+        };
+        (self.images().filter(|image| image.aliases.iter().any(|a| a == alias)).collect(), asked)
     }
 
     /// Every alias: by itself for the image it leads to here, and with each architecture.
@@ -136,11 +143,14 @@ fn offered(products: &Products) -> Vec<Offered> {
     let mut found = Vec::new();
     for (product, serial, entry, version) in images(products) {
         let item = |name: &str| version.items.get(name).cloned();
-        let (Some(metadata), Some(rootfs)) = (item("lxd.tar.xz"), item("root.tar.xz")) else { continue };
+        // What was mirrored from a server of Incus' may have that only; both clients read either.
+        let metadata = item("lxd.tar.xz").or_else(|| item("incus.tar.xz"));
+        let (Some(metadata), Some(rootfs)) = (metadata, item("root.tar.xz")) else { continue };
         let Some(fingerprint) = metadata.combined_sha256.map(Fingerprint::new) else { continue };
         let newest = entry.serials().max() == Some(serial);
         let aliases = entry.alias_list().filter(|_| newest).map(str::to_owned).collect();
-        found.push(Offered { product, serial, os: entry.os.clone(), aliases, fingerprint, metadata, rootfs });
+        let (os, unified) = (entry.os.clone(), COMBINED.iter().find_map(|ftype| item(ftype)));
+        found.push(Offered { product, serial, os, aliases, fingerprint, metadata, rootfs, unified });
     }
     found
 }

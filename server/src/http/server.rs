@@ -30,6 +30,7 @@ use super::answer::answer;
 use super::api;
 use super::clients;
 use super::daily;
+use super::direct;
 use super::gate::{self, Gate, Peer};
 use super::log::{AccessLog, Pending};
 use super::metrics::{self, Connected, Metrics};
@@ -148,9 +149,11 @@ impl Server {
         let address = listener.local_addr().map_err(|error| unavailable(listen, &error))?;
         let tls = certificate(&options.tls, address, served.areas.want_certificates())?;
         let api = get(api::answer).fallback(api::answer);
+        let direct = get(direct::answer).fallback(direct::answer);
         let app = Router::new()
             .route(api::ROOT, api.clone())
             .route(&format!("{}/{{*rest}}", api::ROOT), api)
+            .route(&format!("{}/{{*alias}}", direct::ROOT), direct)
             .route("/daily", get(daily::page))
             .route("/daily.json", get(daily::json))
             .route("/healthz", get(metrics::health))

@@ -3,6 +3,7 @@
 use globset::{GlobBuilder, GlobMatcher};
 use millstream_image::Product;
 
+use crate::stream::UNIFIED;
 use crate::{Error, Result};
 
 /// Kinds of root file system, as `--type` names them, with their files.
@@ -44,7 +45,7 @@ impl Filter {
 
     /// Whether a file of an image is taken: metadata always is.
     pub(super) fn takes_file(&self, name: &str) -> bool {
-        let root = TYPES.iter().any(|(_, file)| *file == name);
+        let root = TYPES.iter().any(|(_, file)| *file == name) || UNIFIED.contains(&name);
         !root || self.types.is_empty() || self.types.contains(&name)
     }
 }

@@ -17,7 +17,7 @@ use millstream_image::simplestreams::{
 };
 use millstream_image::{Alias, Fingerprint, Product, Serial, Sha256Digest, lxc_index};
 
-use super::layout::{CURRENT, META, METADATA, ROOTFS, SQUASHFS};
+use super::layout::{COMBINED, CURRENT, META, METADATA, ROOTFS, SQUASHFS};
 use crate::{Error, Result};
 
 /// The last publication, and what the next one changes.
@@ -207,8 +207,7 @@ impl Catalogue {
 
 fn insert(products: &mut Products, listing: Listing) -> Result<Vec<(Alias, String)>, String> {
     let Listing { manifest, items } = listing;
-    let fingerprints: Vec<_> =
-        METADATA.iter().filter_map(|name| items.get(*name).and_then(identity)).collect();
+    let fingerprints: Vec<_> = items.values().filter_map(identity).collect();
     for (product, serial, _, version) in images(products) {
         let same = |item: &Item| identity(item).is_some_and(|f| fingerprints.contains(&f));
         if version.items.values().any(same) {
@@ -279,9 +278,11 @@ pub(super) fn combined(items: &BTreeMap<String, Item>) -> Option<Fingerprint> {
     METADATA.iter().find_map(|name| identity(items.get(*name)?)).map(Fingerprint::new)
 }
 
-/// What a metadata item and its root file system make together; of two, the archive comes first.
+/// What a metadata item and its root file system make together, of two the archive first; or what holds
+/// both.
 fn identity(item: &Item) -> Option<Sha256Digest> {
-    item.combined_sha256.or(item.combined_squashfs_sha256)
+    let unified = item.sha256.filter(|_| COMBINED.contains(&item.ftype.as_str()));
+    item.combined_sha256.or(item.combined_squashfs_sha256).or(unified)
 }
 
 /// Bytes of an image's root file system as it is downloaded.

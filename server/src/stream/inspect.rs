@@ -15,8 +15,9 @@ use millstream_image::squashfs::Superblock;
 use millstream_image::sums::Sums;
 use millstream_image::{Architecture, Sha256Digest};
 
-use super::layout::{MANIFEST, META, METADATA, ROOTFS, SQUASHFS, SUMS};
+use super::layout::{COMBINED, MANIFEST, META, METADATA, ROOTFS, SQUASHFS, SUMS, UNIFIED};
 use super::place::refused;
+use super::unified;
 use crate::{Error, Result};
 
 /// What `SHA256SUMS` of a published image says: the manifest's files, and the manifest, so that one
@@ -64,11 +65,16 @@ pub(super) fn metadata(source: &Path, dir: &Path, architecture: Architecture) ->
             return Err(refused(source, reason));
         }
     }
-    for name in METADATA.into_iter().filter(|name| dir.join(name).exists()) {
-        let Some(yaml) = members(name)?.remove(Path::new("metadata.yaml")) else {
+    for name in METADATA.into_iter().chain(UNIFIED).filter(|name| dir.join(name).exists()) {
+        let yaml = if METADATA.contains(&name) {
+            members(name)?.remove(Path::new("metadata.yaml")).map(|member| member.data)
+        } else {
+            unified::yaml(&dir.join(name)).map_err(Error::image(source.join(name)))?
+        };
+        let Some(yaml) = yaml else {
             return Err(refused(source, format!("{name} holds no metadata.yaml")));
         };
-        let metadata = Metadata::parse(&yaml.data).map_err(Error::image(source.join(name)))?;
+        let metadata = Metadata::parse(&yaml).map_err(Error::image(source.join(name)))?;
         if metadata.architecture.parse::<Architecture>().ok() != Some(architecture) {
             return Err(refused(
                 source,
@@ -111,23 +117,19 @@ pub(super) fn items(source: &Path, dir: &Path, manifest: &Manifest) -> Result<BT
             ));
         }
         roots.insert(name, combined);
-        let ftype = match name.as_str() {
-            ROOTFS => "root.tar.xz",
-            SQUASHFS => "squashfs",
-            other if METADATA.contains(&other) => other,
-            _ => continue, // LXC's own, or of no client yet.
-        };
-        items.insert(
-            ftype.to_owned(),
-            Item {
-                ftype: ftype.to_owned(),
-                path: base.join(name).display().to_string(),
-                size,
-                sha256: Some(sha256),
-                sha256_uncompressed: promised.sha256_uncompressed.filter(|_| name == ROOTFS),
-                ..Item::default()
-            },
-        );
+        for ftype in item_types(name) {
+            items.insert(
+                ftype.to_owned(),
+                Item {
+                    ftype: ftype.to_owned(),
+                    path: base.join(name).display().to_string(),
+                    size,
+                    sha256: Some(sha256),
+                    sha256_uncompressed: promised.sha256_uncompressed.filter(|_| name == ROOTFS),
+                    ..Item::default()
+                },
+            );
+        }
     }
     for (at, name) in present.iter().enumerate() {
         let combined = |root: &str| roots.get(root).and_then(|digests| digests.get(at).copied());
@@ -142,6 +144,17 @@ pub(super) fn items(source: &Path, dir: &Path, manifest: &Manifest) -> Result<BT
     let item = Item { ftype: MANIFEST.into(), path, size, sha256: Some(sha256), ..Item::default() };
     items.insert(MANIFEST.into(), item);
     Ok(items)
+}
+
+/// The types of item by which documents list a file; none for what is LXC's own, or of no client.
+fn item_types(name: &str) -> Vec<&str> {
+    match name {
+        ROOTFS => vec!["root.tar.xz"],
+        SQUASHFS => vec!["squashfs"],
+        _ if METADATA.contains(&name) => vec![name],
+        _ if UNIFIED.contains(&name) => COMBINED.to_vec(),
+        _ => Vec::new(),
+    }
 }
 
 /// Digest and size of a file, and its digests with each of `prefixes` before it, all at once.

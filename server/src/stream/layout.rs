@@ -62,6 +62,11 @@ pub(super) const SQUASHFS: &str = "rootfs.squashfs";
 pub(super) const DELTA: &str = "root.tar.xz.delta";
 /// Item type of a delta from an earlier [`SQUASHFS`].
 pub(super) const VCDIFF: &str = "squashfs.vcdiff";
+/// Metadata and root file system in one archive, when there is one; how it is compressed does not matter to
+/// its readers.
+pub(crate) const UNIFIED: [&str; 4] = ["unified.tar.xz", "unified.tar.zst", "unified.tar.gz", "unified.tar"];
+/// Item types of it, for LXD and for Incus; clients tell the compression by the contents.
+pub(crate) const COMBINED: [&str; 2] = ["lxd_combined.tar.gz", "incus_combined.tar.gz"];
 /// LXC's metadata.
 pub(super) const META: &str = "meta.tar.xz";
 /// Digests of an image's files.

@@ -6,6 +6,7 @@
 
 mod catalogue;
 mod deltas;
+mod direct;
 mod documents;
 mod generation;
 mod inspect;
@@ -21,6 +22,7 @@ mod select;
 mod show;
 mod sign;
 mod staging;
+mod unified;
 mod unsigned;
 mod upstream;
 mod vcdiff;
@@ -51,7 +53,7 @@ use staging::Claim;
 
 pub use deltas::{Deltas, Outcome};
 pub(crate) use inspect::hash;
-pub(crate) use layout::{IMAGES, MIRROR, PUSH};
+pub(crate) use layout::{COMBINED, IMAGES, MIRROR, PUSH, UNIFIED};
 pub(crate) use pages::daily as daily_page;
 pub(crate) use pushed::{BESIDE, artefacts, is_artefact};
 pub use repair::Repaired;
@@ -80,6 +82,8 @@ pub struct Signing<'a> {
 #[derive(Clone, Debug)]
 pub struct Stream {
     root: PathBuf,
+    /// Whether images that are added get a unified archive when they bring none.
+    unified: bool,
 }
 
 /// What became of an image that was to be added.
@@ -128,7 +132,7 @@ impl Stream {
     /// [`Error::Tree`] for a directory that holds anything else, belongs to somebody else or has
     /// another key.
     pub fn init(root: &Path, signing: &Signing<'_>) -> Result<(Self, bool)> {
-        let stream = Self { root: root.to_path_buf() };
+        let stream = Self::at(root);
         prepare(root)?;
         let lock = Lock::exclusive(root)?;
         let new = generation::current(root)?.is_none();
@@ -152,7 +156,18 @@ impl Stream {
             let reason = format!("not a stream; make it one with: millstream stream init {}", root.display());
             return Err(Error::tree(root, reason));
         }
-        Ok(Self { root: root.to_path_buf() })
+        Ok(Self::at(root))
+    }
+
+    fn at(root: &Path) -> Self {
+        Self { root: root.to_path_buf(), unified: false }
+    }
+
+    /// The same stream; what is added to it gets a unified archive, made of metadata and root file system,
+    /// unless it brings one: that is what LXD and Incus import from an address.
+    #[must_use]
+    pub fn with_unified(self, unified: bool) -> Self {
+        Self { unified, ..self }
     }
 
     /// Whether `root` can become a stream, or is one: what [`Stream::init`] checks first, for
@@ -219,6 +234,9 @@ impl Stream {
         };
         let (staged, mut listing) = Staged::take(claim, dir, (manifest, terms.artefacts), Some(signing))?;
         added.deltas = deltas::make(&self.root, staged.path(), &catalogue, &mut listing, deltas)?;
+        if self.unified {
+            unified::make(staged.path(), &mut listing)?;
+        }
         let _lock = self.write_again(&mut catalogue, signing)?;
         if Self::has(&mut catalogue, dir, &listing.manifest, &mut added)? {
             return Ok(added); // Somebody else was quicker.
@@ -374,6 +392,7 @@ impl Stream {
 
     fn publish(&self, catalogue: &mut Catalogue, freshness: &Freshness, signing: &Signing<'_>) -> Result<()> {
         let mut documents = Documents::render(catalogue, freshness, signing)?;
+        direct::render(catalogue, &mut documents);
         pages::render(catalogue, freshness, &signing.key.fingerprints(), &mut documents)?;
         generation::publish(&self.root, freshness.generation, &documents, signing.now)?;
         generation::collect(&self.root, freshness.generation)

@@ -14,7 +14,9 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use millstream_image::Sha256Digest;
-use millstream_image::archive::{Member, PackOptions, Packed, pack, pack_members};
+use millstream_image::archive::{
+    Compression, Layout, Member, PackOptions, Packed, Sink, pack, pack_each, pack_members,
+};
 use millstream_image::manifest::{self, Manifest};
 use millstream_image::openpgp::{Algorithm, SigningKey};
 use millstream_image::sums::Sums;
@@ -32,6 +34,8 @@ pub struct Image {
     pub data: Vec<u8>,
     /// Contents of a file in `rootfs.squashfs`; no squashfs when empty.
     pub squashfs: Vec<u8>,
+    /// Name of an archive that holds metadata and root file system; none when empty.
+    pub unified: &'static str,
     /// What `metadata.yaml` says; the product's when empty.
     pub kernel_architecture: String,
     /// Contents of LXC's `config`.
@@ -49,6 +53,7 @@ impl Image {
             content: format!("{product} {serial}"),
             data: Vec::new(),
             squashfs: Vec::new(),
+            unified: "",
             kernel_architecture: String::new(),
             config: "lxc.arch = linux64\n".into(),
             packages: Vec::new(),
@@ -86,6 +91,17 @@ impl Image {
             ("incus.tar.xz", member("metadata.yaml", &yaml)),
         ] {
             files.insert(name.to_owned(), listed(&pack_members(&members, out(name), &options).unwrap().1));
+        }
+        if !self.unified.is_empty() {
+            let sink = Sink {
+                out: out(self.unified),
+                compression: if self.unified.ends_with("xz") { Compression::Xz } else { Compression::Zstd },
+                level: 1,
+                layout: Layout::Rootfs,
+                lead: member("metadata.yaml", &yaml),
+            };
+            let packed = pack_each(&root, vec![sink], &options).unwrap();
+            files.insert(self.unified.to_owned(), listed(&packed[0].1));
         }
         fs::remove_dir_all(&root).unwrap();
         if !self.squashfs.is_empty() {

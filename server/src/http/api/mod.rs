@@ -55,6 +55,13 @@ impl Call {
     }
 }
 
+/// Reads what a request says, for fuzzing.
+#[cfg(fuzzing)]
+pub(super) fn read(target: &str) {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let _ = (Call::parse(path), filter::parse(query));
+}
+
 /// Answers a call of the API.
 pub(super) async fn answer(State(served): State<Arc<Served>>, request: Request) -> Response {
     if request.method() != Method::GET && request.method() != Method::HEAD {

@@ -11,8 +11,9 @@ use millstream_image::simplestreams::{INDEX_PATH, Index, IndexEntry, Products, s
 
 use super::Check;
 use crate::stream::catalogue::{document_path, lxc_index};
+use crate::stream::direct;
 use crate::stream::documents::lxc_names;
-use crate::stream::layout::{BY_HASH, KEY, LINKS};
+use crate::stream::layout::{BY_HASH, CURRENT, KEY, LINKS};
 
 impl Check<'_> {
     pub(super) fn links(&self) {
@@ -95,7 +96,17 @@ impl Check<'_> {
         if !products.products.keys().eq(&entry.products) {
             self.problem(INDEX_PATH, format!("it lists other products than {path} holds"));
         }
+        self.direct(name.strip_prefix("images:").unwrap_or(name), &products);
         Some(products)
+    }
+
+    /// What other web servers read; trees of older versions have none, and nothing to say there.
+    fn direct(&self, distribution: &str, products: &Products) {
+        let path = Path::new(CURRENT).join(direct::path(distribution));
+        let found = fs::read_to_string(self.root.join(&path)).unwrap_or_default();
+        if found != direct::map(products) {
+            self.problem(path, "it does not name the newest images; run: millstream stream sign");
+        }
     }
 
     /// Every document named by its hash has that hash, and the present ones are among them.
