@@ -118,6 +118,14 @@ pub enum Error {
         /// Which step failed and why.
         reason: String,
     },
+    /// A terminal could not be connected to a container's console.
+    #[error("the console of {name}: {reason}")]
+    Console {
+        /// The container.
+        name: String,
+        /// What the system said.
+        reason: String,
+    },
     /// A file could not be copied into a container or out of it.
     #[error("files of {name}: {reason}")]
     Files {

@@ -68,6 +68,11 @@ pub enum Instance {
     File(super::files::File),
     /// Show what came on a container's console
     Logs(Logs),
+    /// Connect the terminal to a container's console
+    ///
+    /// Ctrl-a q disconnects, Ctrl-a twice is one Ctrl-a for the container. Several terminals may be
+    /// connected; all see the same, and the console has the size of the one that changed last.
+    Console(Console),
     /// Show, set and unset what a container may use and how it runs
     #[command(subcommand, after_help = super::settings::KEYS)]
     Config(super::settings::Config),
@@ -147,6 +152,15 @@ pub struct Logs {
     /// Of the run before this one
     #[arg(long)]
     pub previous: bool,
+}
+
+#[derive(Args)]
+pub struct Console {
+    /// Container
+    pub name: String,
+    /// Print what came on it so far instead, as `logs` does
+    #[arg(long)]
+    pub show_log: bool,
 }
 
 #[derive(Args)]

@@ -6,6 +6,7 @@
 mod support;
 
 mod comfort;
+mod console;
 mod images;
 mod import;
 mod instances;

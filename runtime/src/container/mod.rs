@@ -13,6 +13,7 @@
 //! | `NAME/snapshots/SNAPSHOT.json` | what it was at one time | commands |
 //! | `.layers/ID/` | changes that containers and snapshots share, never written to | once |
 //! | `NAME/console.log`, `.old` | its console, this run and before | its supervisor |
+//! | `NAME/console.socket` | where terminals connect to its console | its supervisor |
 //! | `.profiles/NAME.json` | settings that containers share | commands |
 //! | `.networks/NAME.json` | networks | commands |
 //! | `.commands.json` | commands of an ordinary user at work (see `owner`) | commands |
@@ -71,6 +72,7 @@ pub(crate) use config::devices::{
 };
 pub use config::{Configuration, Profile, Settings};
 pub(crate) use confine::{become_root as become_container_root, die_with_parent};
+pub use console::Detached;
 pub use exec::ExecOptions;
 pub use files::{Pulled, PushOptions};
 pub use idmap::IdMap;

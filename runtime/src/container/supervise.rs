@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::cgroup::{Caller, Cgroups, Host};
 use super::channel::Channel;
 use super::config::Settings;
-use super::console::ConsoleLog;
+use super::console::{ConsoleLog, Screen};
 use super::idmap::IdMap;
 use super::inside;
 use super::process::{self, Process, boot_id};
@@ -124,6 +124,7 @@ fn supervise(request: &Request, single: &SingleThread) -> i32 {
     let _ = nix::sys::prctl::set_name(&title);
     let mut templates = request.templates.clone();
     let mut starts: Vec<Instant> = Vec::new();
+    let mut screen = Screen::open(&request.directory);
     loop {
         let run = match Run::start(request, &templates, single) {
             Ok(run) => run,
@@ -145,7 +146,7 @@ fn supervise(request: &Request, single: &SingleThread) -> i32 {
         starts.push(Instant::now());
         // Other occasions than a start do not come again.
         templates.retain(|job| job.trigger == "start");
-        let end = run.watch(request.owner);
+        let end = run.watch(request.owner, &mut screen);
         if end.reboot && starts.len() < RESTARTS {
             continue;
         }
@@ -244,14 +245,14 @@ impl Run {
     }
 
     /// Keeps the console until init has ended.
-    fn watch(mut self, owner: Option<Process>) -> End {
-        let watched = self.watch_init(owner);
+    fn watch(mut self, owner: Option<Process>, screen: &mut Screen) -> End {
+        let watched = self.watch_init(owner, screen);
         if watched.is_err() {
             let _ = nix::sys::signal::kill(self.init, Signal::SIGKILL);
         }
         let status = reap(self.init);
         self.reaped = true;
-        self.read_console();
+        self.read_console(screen);
         match status {
             // How the kernel tells that a container called reboot(2): restart, or halt.
             Some(WaitStatus::Signaled(_, Signal::SIGHUP, _)) => End { code: 0, reboot: true },
@@ -262,7 +263,7 @@ impl Run {
         }
     }
 
-    fn watch_init(&mut self, owner: Option<Process>) -> io::Result<()> {
+    fn watch_init(&mut self, owner: Option<Process>, screen: &mut Screen) -> io::Result<()> {
         let pid = rustix::process::Pid::from_raw(self.init.as_raw()).ok_or(io::ErrorKind::NotFound)?;
         let init = pidfd_open(pid, PidfdFlags::empty())?;
         let mut terminate = SigSet::empty();
@@ -279,23 +280,28 @@ impl Run {
         }
         let owner = owner.flatten();
         loop {
+            let room = if screen.waits_for_room() { PollFlags::OUT } else { PollFlags::empty() };
             let mut fds = vec![
                 PollFd::new(&init, PollFlags::IN),
-                PollFd::new(&self.console, PollFlags::IN),
+                PollFd::new(&self.console, PollFlags::IN | room),
                 PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
             ];
             fds.extend(owner.as_ref().map(|owner| PollFd::new(owner, PollFlags::IN)));
+            fds.extend(screen.waits_for());
             match poll(&mut fds, None) {
                 Err(rustix::io::Errno::INTR) => continue,
                 other => other?,
             };
             let ready: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
             drop(fds);
-            if ready.get(3) == Some(&true) {
+            if owner.is_some() && ready[3] {
                 return Err(io::ErrorKind::NotFound.into());
             }
             if ready[1] {
-                self.read_console();
+                self.read_console(screen);
+            }
+            if screen.waits_for_room() || ready[3..].contains(&true) {
+                screen.serve(&self.console);
             }
             if ready[2] && matches!(signals.read_signal(), Ok(Some(_))) {
                 // The host is going down: as a stop by command.
@@ -307,13 +313,14 @@ impl Run {
         }
     }
 
-    fn read_console(&mut self) {
+    fn read_console(&mut self, screen: &mut Screen) {
         let mut buffer = [0; 8 << 10];
         // Bounded, so that a container that never stops writing does not keep us from its end.
         for _ in 0..16 {
             let Ok(count @ 1..) = rustix::io::read(&self.console, &mut buffer) else { return };
             // A full disk costs the log, not the container.
             let _ = self.log.write(&buffer[..count]);
+            screen.show(&buffer[..count]);
         }
     }
 }
