@@ -94,6 +94,14 @@ pub enum Error {
         /// The container.
         name: String,
     },
+    /// Not all processes of a container could be made to stand still.
+    #[error("{name} did not stand still within {seconds} seconds, so that nothing was copied; stop it first")]
+    NotFrozen {
+        /// The container.
+        name: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// The container is not running.
     #[error("{name} is not running; start it first")]
     NotRunning {

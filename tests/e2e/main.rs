@@ -10,6 +10,7 @@ mod console;
 mod images;
 mod import;
 mod instances;
+mod listing;
 mod lxc;
 mod lxc_template;
 mod lxd;

@@ -11,6 +11,7 @@
 //! | `NAME/upper/`, `NAME/work/` | what it changed, over the image | the container |
 //! | `NAME/rootfs/` | its own copy of the image, where ids cannot be mapped | once |
 //! | `NAME/snapshots/SNAPSHOT.json` | what it was at one time | commands |
+//! | `NAME/snapshots/.scheduled` | seconds since 1970 when one was last taken by schedule | commands |
 //! | `.layers/ID/` | changes that containers and snapshots share, never written to | once |
 //! | `NAME/console.log`, `.old` | its console, this run and before | its supervisor |
 //! | `NAME/console.socket` | where terminals connect to its console | its supervisor |
@@ -34,8 +35,10 @@ mod channel;
 mod config;
 mod confine;
 mod console;
+mod disk;
 mod exec;
 mod files;
+mod frozen;
 mod idmap;
 mod image;
 mod inside;
@@ -57,6 +60,8 @@ mod storage;
 mod supervise;
 mod sys;
 mod template;
+mod tending;
+mod tree_copy;
 mod user_namespace;
 mod visit;
 
@@ -87,6 +92,7 @@ pub(crate) use record::new_id;
 pub use record::{Base, Exit};
 pub use runtime::{CreateOptions, ImageUse, Info, Runtime, Status};
 pub use storage::Snapshot;
+pub use tending::Tended;
 
 /// What a process of ours does first when a supervisor starts it. It has a single thread.
 pub(crate) fn prepare_helper() -> std::io::Result<()> {
@@ -103,6 +109,8 @@ pub(crate) fn take_over(argument: &OsString, rest: &mut dyn Iterator<Item = OsSt
         probe::main();
     } else if argument == visit::ARGUMENT {
         visit::main();
+    } else if argument == frozen::ARGUMENT {
+        frozen::main();
     } else if argument == attach::ARGUMENT
         && let Some(file) = rest.next()
     {

@@ -266,5 +266,5 @@ const APPLETS: &[&str] = &[
     "find", "grep", "halt", "head", "hostname", "id", "ip", "kill", "ls", "ln", "mkdir", "mkfifo", "mknod",
     "mount", "mv", "ps", "poweroff", "readlink", "reboot", "rm", "rmdir", "sed", "sh", "sleep", "sort",
     "stat", "stty", "sync", "sysctl", "tail", "test", "touch", "tr", "true", "tty", "umount", "uname", "wc",
-    "yes", "unshare", "httpd", "nslookup", "ping", "udhcpc", "wget",
+    "yes", "printf", "seq", "unshare", "httpd", "nslookup", "ping", "udhcpc", "wget",
 ];

@@ -1,11 +1,13 @@
 //! Containers.
 
 mod check;
+mod columns;
 mod console;
 mod create;
 mod devices;
 mod exec;
 mod files;
+mod filter;
 mod list;
 mod publish;
 pub mod settings;

@@ -4,6 +4,7 @@
 use std::fs;
 
 use super::Settings;
+use crate::container::tending;
 use crate::{Error, Result};
 
 /// A key, what it takes, and whether a value is that.
@@ -39,6 +40,22 @@ const KEYS: &[Key] = &[
         allows: |value| value.parse::<u32>().is_ok_and(|n| n > 0),
     },
     Key { name: "security.nesting", takes: "true or false", allows: is_bool },
+    Key {
+        name: "snapshots.expiry",
+        takes: "a time as in 2H, 7d, 4w or 1m 12H (M minutes, H hours, d days, w weeks, m months, y years)",
+        allows: |value| tending::lifetime(value).is_some(),
+    },
+    Key {
+        name: "snapshots.pattern",
+        takes: "a name, with %d where a number goes",
+        allows: |value| tending::is_pattern(value),
+    },
+    Key {
+        name: "snapshots.schedule",
+        takes: "MINUTE HOUR DAY MONTH WEEKDAY in UTC, or one of @hourly, @daily, @weekly, @monthly",
+        allows: |value| tending::schedule(value).is_ok(),
+    },
+    Key { name: "snapshots.schedule.stopped", takes: "true or false", allows: is_bool },
 ];
 
 /// Whose last part is free, and that has any value.
@@ -175,6 +192,10 @@ mod tests {
             ("limits.memory", "99999999", "99999999999TiB"),
             ("limits.memory.enforce", "soft", "mild"),
             ("limits.processes", "100", "0"),
+            ("snapshots.expiry", "1m 2H", "7 days"),
+            ("snapshots.pattern", "nightly-%d", "%d%d"),
+            ("snapshots.schedule", "30 3 * * *", "every day"),
+            ("snapshots.schedule.stopped", "true", "maybe"),
             ("user.any thing", "\n", "\0"),
             ("environment.PATH", "/bin", "\0"),
         ] {

@@ -34,7 +34,7 @@ const DEFAULT: &str = "default";
 /// What running containers follow at once.
 const LIVE: &str = "limits.";
 /// What is looked up when it is needed, whether or not the container runs.
-const LOOKED_UP: [&str; 2] = ["user.", "boot."];
+const LOOKED_UP: [&str; 3] = ["user.", "boot.", "snapshots."];
 
 /// Settings that containers share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
