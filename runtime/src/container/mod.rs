@@ -44,6 +44,7 @@ mod image;
 mod inside;
 mod lifecycle;
 mod lock;
+mod lxcfs;
 mod mounts;
 mod name;
 mod owner;
