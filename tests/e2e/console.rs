@@ -102,3 +102,21 @@ fn a_console_takes_and_gives_streams() {
     assert!(output.status.success());
     assert!(String::from_utf8_lossy(&output.stdout).contains("hello q\x01q"));
 }
+
+/// Who has a terminal in hand can type on it for others.
+#[test]
+fn no_terminal_of_the_host_and_no_false_one_is_used() {
+    let asking = Asking::launch("false");
+    let script = "n=0; for fd in 0 1 2; do test -t $fd && n=$((n+1)); done; echo terminals: $n.";
+    let args = ["exec", "-T", &asking.name, "--", "sh", "-c", script];
+    let mut terminal = OnTerminal::run(asking.home.path(), &args, 24, 80);
+    terminal.expect("terminals: 0.");
+    assert!(terminal.child.wait().unwrap().success());
+    let script = "busybox umount /dev/pts && touch /dev/pts/ptmx";
+    asking.home.run(&["exec", &asking.name, "--", "sh", "-c", script]);
+    let args = ["exec", "-t", &asking.name, "--", "true"];
+    let mut terminal = OnTerminal::run(asking.home.path(), &args, 24, 80);
+    terminal.expect("is not a file system of terminals");
+    assert_eq!(terminal.child.wait().unwrap().code(), Some(1));
+    assert!(terminal.modes().local_modes.contains(rustix::termios::LocalModes::ICANON), "as before");
+}

@@ -64,6 +64,7 @@ pub const TESTS: &[Need] = &[
     ("/usr/bin/pasta", "passt", "connects containers of ordinary users"),
     ("/usr/bin/unshare", "util-linux", "gives a test a mount namespace of its own"),
     ("/usr/bin/qemu-aarch64-static", "qemu-user-static", "runs programs of other processors in a build"),
+    ("/usr/bin/strace", "strace", "kills processes of a start in any system call"),
     ("/usr/bin/setpriv", "util-linux", "runs a test as an ordinary user"),
     ("/usr/bin/systemd-analyze", "systemd", "judges how hardened our units are"),
 ];

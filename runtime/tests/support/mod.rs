@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use millstream_image::archive::{Compression, Member, PackOptions, pack, pack_members};
-use millstream_runtime::container::{ExecOptions, ImageUse, Info};
+use millstream_runtime::container::{ExecOptions, ImageUse, Info, PushOptions};
 use millstream_runtime::{ContainerName, ImageFiles, Runtime};
 use tempfile::TempDir;
 
@@ -171,6 +171,21 @@ impl Container<'_> {
     pub fn exec(&self, argv: &[&str]) -> i32 {
         let argv = argv.iter().map(ToString::to_string).collect();
         self.world.runtime.exec(&self.name, &ExecOptions { argv, ..ExecOptions::default() }).unwrap()
+    }
+
+    /// Compiles a program of `tests/probe` and puts it into the container as `/bin/probe`. Needs the
+    /// Debian packages gcc and libc6-dev.
+    pub fn push_probe(&self, name: &str) {
+        let program = self.world.dir.path().join(name);
+        let source = format!("{}/tests/probe/{name}.c", env!("CARGO_MANIFEST_DIR"));
+        let compiled = std::process::Command::new("gcc")
+            .args(["-static", &source, "-o"])
+            .arg(&program)
+            .output()
+            .unwrap();
+        assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+        let options = PushOptions::default();
+        self.world.runtime.push(&self.name, &program, Path::new("/bin/probe"), &options).unwrap();
     }
 
     /// What a shell command prints, on both streams.
