@@ -30,6 +30,7 @@ pub const TESTS: &[Need] = &[
     ("/bin/busybox", "busybox-static", "is the smallest container there is"),
     ("/usr/bin/lxc-create", "lxc", "creates containers from our tree"),
     ("/usr/share/lxc/templates/lxc-busybox", "lxc-templates", "comes with LXC's templates"),
+    ("/usr/sbin/apparmor_parser", "apparmor", "reads the profile of containers"),
     ("/usr/bin/lxcfs", "lxcfs", "shows containers their own limits"),
     ("/usr/bin/lxd", "lxd", "launches containers from our tree"),
     ("/usr/bin/lxc", "lxd-client", "talks to LXD"),

@@ -17,7 +17,7 @@ use super::record::{Config, Exit, Running, State, now};
 use super::runtime::{CreateOptions, ImageUse, Runtime, Status};
 use super::supervise::{self, Report, Request};
 use super::template::{self, Variables};
-use super::{cgroup, console, process};
+use super::{cgroup, console, label, process};
 use crate::network::{Plan, Who};
 use crate::{Error, Result};
 
@@ -199,6 +199,7 @@ impl Runtime {
         let path = image.join("metadata.yaml");
         let metadata = Metadata::parse(&fs::read(&path).map_err(Error::io(&path))?)?;
         let settings = self.expand(config)?;
+        let (label, note) = label::Host::real().choose(&settings);
         let triggers: Vec<_> = config.pending_templates.as_deref().into_iter().chain(["start"]).collect();
         Ok(Request {
             directory: directory.to_path_buf(),
@@ -216,6 +217,8 @@ impl Runtime {
             },
             settings,
             network: Plan::default(),
+            label,
+            notes: note.into_iter().collect(),
             owner: None,
         })
     }

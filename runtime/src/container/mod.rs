@@ -42,6 +42,7 @@ mod frozen;
 mod idmap;
 mod image;
 mod inside;
+mod label;
 mod lifecycle;
 mod lock;
 mod lxcfs;

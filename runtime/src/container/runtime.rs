@@ -254,8 +254,10 @@ impl Runtime {
         let (config, state) =
             read().map_err(|error| if directory.exists() { error } else { not_found(name) })?;
         let running = state.running.as_ref().filter(|running| running.is_alive());
+        let mut last_exit = state.last_exit.clone();
         if running.is_none() && state.running.is_some() {
             self.clear_after_crash(name)?;
+            last_exit = State::read(&directory)?.last_exit;
         }
         let usage = match running {
             Some(running) if everything => running.groups(&config.cgroup(name))?.usage(),
@@ -289,7 +291,7 @@ impl Runtime {
             notes: running.map(|r| r.notes.clone()).unwrap_or_default(),
             idmap: config.idmap,
             base: config.base,
-            last_exit: state.last_exit,
+            last_exit,
             directory,
         })
     }

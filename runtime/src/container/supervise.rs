@@ -25,6 +25,7 @@ use super::config::Settings;
 use super::console::{ConsoleLog, Screen};
 use super::idmap::IdMap;
 use super::inside;
+use super::label::Label;
 use super::process::{self, Process, boot_id};
 use super::record::{Exit, Running, State, now};
 use super::rootfs::Layers;
@@ -62,6 +63,12 @@ pub(crate) struct Request {
     /// Its interfaces and forwarded ports.
     #[serde(default)]
     pub network: Plan,
+    /// The security module's label of its programs.
+    #[serde(default)]
+    pub label: Option<Label>,
+    /// What the user should know about this run already.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// A process the container must not outlive: it is killed when that one ends, however it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Process>,
@@ -355,6 +362,7 @@ impl Starting {
         let Some(cgroups) = &self.cgroups else { return Err("supervisor: no control groups".into()) };
         cgroups.create(request.idmap.base).map_err(|e| e.to_string())?;
         self.notes = cgroups.limit(&request.settings, None);
+        self.notes.extend(request.notes.iter().cloned());
         let (ours, theirs) = Channel::pair().map_err(|e| format!("socket: {e}"))?;
         let init =
             match sys::fork(single, inside::NAMESPACES).map_err(|e| format!("making namespaces: {e}"))? {

@@ -4,7 +4,7 @@
 use std::fs;
 
 use super::Settings;
-use crate::container::tending;
+use crate::container::{label, tending};
 use crate::{Error, Result};
 
 /// A key, what it takes, and whether a value is that.
@@ -39,7 +39,17 @@ const KEYS: &[Key] = &[
         takes: "a number from 1",
         allows: |value| value.parse::<u32>().is_ok_and(|n| n > 0),
     },
+    Key {
+        name: "security.apparmor.profile",
+        takes: "the name of a loaded profile, or unconfined",
+        allows: |value| label::is_label(value),
+    },
     Key { name: "security.nesting", takes: "true or false", allows: is_bool },
+    Key {
+        name: "security.selinux.context",
+        takes: "a security context of the host's policy",
+        allows: |value| label::is_label(value),
+    },
     Key {
         name: "snapshots.expiry",
         takes: "a time as in 2H, 7d, 4w or 1m 12H (M minutes, H hours, d days, w weeks, m months, y years)",
@@ -192,6 +202,8 @@ mod tests {
             ("limits.memory", "99999999", "99999999999TiB"),
             ("limits.memory.enforce", "soft", "mild"),
             ("limits.processes", "100", "0"),
+            ("security.apparmor.profile", "unconfined", "two words"),
+            ("security.selinux.context", "system_u:system_r:container_t:s0:c1,c2", ""),
             ("snapshots.expiry", "1m 2H", "7 days"),
             ("snapshots.pattern", "nightly-%d", "%d%d"),
             ("snapshots.schedule", "30 3 * * *", "every day"),
