@@ -94,6 +94,14 @@ pub enum Error {
         /// The container.
         name: String,
     },
+    /// Not all processes of a container could be made to stand still.
+    #[error("{name} did not stand still within {seconds} seconds, so that nothing was copied; stop it first")]
+    NotFrozen {
+        /// The container.
+        name: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// The container is not running.
     #[error("{name} is not running; start it first")]
     NotRunning {
@@ -116,6 +124,14 @@ pub enum Error {
         /// The container.
         name: String,
         /// Which step failed and why.
+        reason: String,
+    },
+    /// A terminal could not be connected to a container's console.
+    #[error("the console of {name}: {reason}")]
+    Console {
+        /// The container.
+        name: String,
+        /// What the system said.
         reason: String,
     },
     /// A file could not be copied into a container or out of it.

@@ -11,10 +11,12 @@ mod error;
 mod mounting;
 pub mod network;
 pub mod sandbox;
+mod schedule;
 
 pub use cancel::CancelToken;
 pub use container::{ContainerName, ImageFiles, Runtime};
 pub use error::{Error, Result};
+pub use schedule::Cron;
 
 /// Takes over when this process was started as the inside of a sandbox or a part of a container,
 /// and then does not return. Otherwise returns at once. Must run before any thread is started.

@@ -28,6 +28,37 @@ fn a_killed_supervisor_takes_the_container_along() {
     assert_eq!(container.sh("true"), 0);
 }
 
+/// What was written down before a power failure, or whose process ids others have now.
+#[test]
+fn a_record_of_processes_that_are_no_more_is_seen_through() {
+    let world = World::new();
+    let container = world.launch("record");
+    let file = container.dir().join("state.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    world.runtime.stop(&container.name, Duration::ZERO).unwrap();
+    let us = std::process::id();
+    let start_of_another = 1;
+    for boot in [true, false] {
+        if boot {
+            record["running"]["boot_id"] = "a boot before".into();
+        } else {
+            record["running"]["boot_id"] =
+                std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().into();
+        }
+        for process in ["init", "supervisor"] {
+            record["running"][process] = serde_json::json!({ "pid": us, "start": start_of_another });
+        }
+        std::fs::write(&file, record.to_string()).unwrap();
+        let info = container.info();
+        assert_eq!(info.status, Status::Stopped);
+        assert_eq!(info.last_exit.unwrap().code, 128 + libc::SIGKILL);
+        assert_eq!(world.runtime.list_fast().unwrap()[0].status, Status::Stopped);
+        world.runtime.start(&container.name).unwrap();
+        assert_eq!(container.sh("true"), 0);
+        world.runtime.stop(&container.name, Duration::ZERO).unwrap();
+    }
+}
+
 #[test]
 fn a_killed_init_is_recorded() {
     let world = World::new();

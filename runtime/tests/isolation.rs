@@ -46,6 +46,19 @@ fn init_and_commands_are_confined_alike() {
     }
 }
 
+/// None, where the kernel runs without AppArmor.
+#[test]
+fn init_and_commands_have_apparmors_profile() {
+    let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled").unwrap_or_default();
+    let expected = if enabled.trim() == "Y" { "millstream-1 (enforce)" } else { "" };
+    let world = World::new();
+    let container = world.launch("label");
+    assert_eq!(container.info().notes, Vec::<String>::new());
+    for process in ["1", "self"] {
+        assert_eq!(container.output(&format!("cat /proc/{process}/attr/current 2>/dev/null")), expected);
+    }
+}
+
 #[test]
 fn files_that_tell_about_the_host_yield_nothing() {
     let world = World::new();

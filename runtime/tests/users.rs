@@ -179,6 +179,17 @@ fn life_cycle_with_groups() {
     assert_eq!(container.sh("mkdir /sys/fs/cgroup/sub && echo $$ > /sys/fs/cgroup/sub/cgroup.procs"), 0);
     assert_eq!(container.output("grep 0:: /proc/self/cgroup"), "0::/.exec");
     assert!(container.info().processes.unwrap() >= 1);
+    // While it runs, with whiteouts and files of other ids.
+    assert_eq!(container.sh("rm /etc/inittab; echo one > /file; chown 1000:1000 /file"), 0);
+    let snapshot = world.runtime.snapshot(&container.name, None, None).unwrap();
+    assert_eq!(container.sh("rm /file"), 0);
+    let copy = support::Container { world: &world, name: support::name("groups-copy") };
+    world.runtime.copy(&container.name, Some(&snapshot), &copy.name).unwrap();
+    world.runtime.start(&copy.name).unwrap();
+    assert_eq!(
+        copy.output("cat /file; stat -c %u:%g /file; test -e /etc/inittab || echo gone"),
+        "one\n1000:1000\ngone"
+    );
 }
 
 /// `cargo xtask vm-test` runs it in a session of systemd's, which delegates controllers.
@@ -204,6 +215,10 @@ fn limits_hold_in_a_session() {
 fn life_cycle_without_groups() {
     let world = World::new();
     life_cycle(&world);
+    let container = world.launch("alone");
+    let refused = world.runtime.snapshot(&container.name, None, None);
+    assert!(matches!(refused, Err(Error::NoControlGroup { .. })), "{refused:?}");
+    assert_eq!(container.sh("true"), 0);
     let image = world.image(&Recipe { links: &[("sbin/init", "systemd")], ..Recipe::default() });
     let container = world.create("systemd", &image);
     match world.runtime.start(&container.name) {

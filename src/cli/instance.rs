@@ -45,7 +45,7 @@ pub enum Instance {
     Exec(Exec),
     /// Keep what a container is now, to go back to or to copy from
     ///
-    /// Takes the same time whatever the size. Prints the snapshot's name.
+    /// Takes the same time whatever the size, unless the container runs. Prints the snapshot's name.
     Snapshot(super::storage::TakeSnapshot),
     /// Make a container what it was when a snapshot was taken
     Restore(super::storage::Restore),
@@ -68,6 +68,11 @@ pub enum Instance {
     File(super::files::File),
     /// Show what came on a container's console
     Logs(Logs),
+    /// Connect the terminal to a container's console
+    ///
+    /// Ctrl-a q disconnects, Ctrl-a twice is one Ctrl-a for the container. Several terminals may be
+    /// connected; all see the same, and the console has the size of the one that changed last.
+    Console(Console),
     /// Show, set and unset what a container may use and how it runs
     #[command(subcommand, after_help = super::settings::KEYS)]
     Config(super::settings::Config),
@@ -150,6 +155,15 @@ pub struct Logs {
 }
 
 #[derive(Args)]
+pub struct Console {
+    /// Container
+    pub name: String,
+    /// Print what came on it so far instead, as `logs` does
+    #[arg(long)]
+    pub show_log: bool,
+}
+
+#[derive(Args)]
 pub struct Stop {
     /// Containers
     #[arg(required_unless_present = "all", value_name = "NAME")]
@@ -177,16 +191,23 @@ pub struct Delete {
 
 #[derive(Args)]
 pub struct List {
-    /// Show only these: words that occur in the name, or key=value as in status=running
+    /// Show only these: how a name begins, a pattern as in 'web*', or key=value as in status=running
     ///
-    /// Besides name, status, architecture and image, a key may be one of the configuration.
+    /// Of several names any fits; every key must. Keys are name, status (or state), type,
+    /// architecture, image, ipv4, ipv6 and those of the configuration, which may be shortened:
+    /// user.colour=red, u.c=r*, boot.autostart=true. Values may be patterns.
     #[arg(value_name = "FILTER")]
     pub filters: Vec<String>,
-    /// Columns of the table, by letter: n name, s status, p process id, P profiles, c created, m memory,
-    /// N processes, S snapshots, i image,
-    /// a architecture, 4 and 6 addresses
+    /// Columns of the table: letters, and keys of the configuration as KEY[:HEADING[:WIDTH]], after a comma
+    ///
+    /// 4 and 6 addresses, a architecture, c created, d description, D disk usage, f and F fingerprint of
+    /// the image, i image, l last used, m memory, n name, N processes, p process id, P profiles,
+    /// s status, S snapshots, t type, u processor time in seconds. As in: nsm,user.owner:OWNER:12
     #[arg(short, long, default_value = "ns46pci")]
     pub columns: String,
+    /// Ask running containers for nothing: the columns nsacPt
+    #[arg(long, conflicts_with = "columns")]
+    pub fast: bool,
     #[command(flatten)]
     pub output: Output,
 }

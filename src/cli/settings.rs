@@ -19,6 +19,12 @@ Keys:
   boot.autostart.priority      higher starts earlier
   boot.autostart.delay         seconds to wait after it
   security.nesting             true: containers can run inside
+  security.apparmor.profile    a loaded profile instead of our own, or unconfined
+  security.selinux.context     the context of its programs; no other is set
+  snapshots.expiry             a time as in 2H, 7d, 4w, 1m: deletes snapshots that are older
+  snapshots.pattern            a name, as in nightly-%d
+  snapshots.schedule           30 3 * * * in UTC, or @hourly, @daily, @weekly, @monthly
+  snapshots.schedule.stopped   true: also while it is stopped
   environment.NAME             a variable of its init and of commands
   user.NAME                    anything; image templates can read it
 

@@ -4,13 +4,19 @@ use clap::Args;
 
 #[derive(Args)]
 pub struct TakeSnapshot {
-    /// Container, stopped
-    pub name: String,
-    /// Name of the snapshot [default: snap0, snap1, …]
+    /// Container; one that runs stands still while what it has changed is copied
+    #[arg(required_unless_present = "scheduled")]
+    pub name: Option<String>,
+    /// Name of the snapshot [default: as snapshots.pattern says; snap0, snap1, …]
     pub snapshot: Option<String>,
-    /// Delete it by itself after this time, with a later snapshot: a number and m, h, d or w
+    /// Delete it by itself after this time: a number and m, h, d or w [default: snapshots.expiry]
     #[arg(long, value_name = "TIME", value_parser = lifetime)]
     pub expiry: Option<u32>,
+    /// Of all containers: delete snapshots that have expired, take those due by snapshots.schedule
+    ///
+    /// For a timer; systemd/millstream-snapshots.timer does it every five minutes.
+    #[arg(long, conflicts_with_all = ["name", "snapshot", "expiry"])]
+    pub scheduled: bool,
 }
 
 #[derive(Args)]

@@ -1,16 +1,13 @@
 //! Debian system containers run from images built here, through the command line.
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::fs;
+use std::io::Write;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
 use tempfile::TempDir;
 
+use crate::support::terminal::OnTerminal;
 use crate::support::{PROGRAM, image_of};
 
 /// A container of one release, deleted at the end.
@@ -171,73 +168,13 @@ fn an_interrupted_exec_takes_its_command_along() {
     wait_for(|| count() == "0");
 }
 
-/// A command run on a terminal of the test's own.
-struct OnTerminal {
-    child: Child,
-    master: OwnedFd,
-    seen: String,
-}
-
-impl OnTerminal {
-    fn run(container: &Container, args: &[&str], rows: u16, columns: u16) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        let mut terminal = Self { child: Command::new("true").spawn().unwrap(), master, seen: String::new() };
-        terminal.resize(rows, columns);
-        terminal.child.wait().unwrap();
-        terminal.child = Command::new("setsid")
-            .args(["--wait", "--ctty", PROGRAM])
-            .args(args)
-            .env("MILLSTREAM_DIR", container.dir.path())
-            .stdin(slave.try_clone().unwrap())
-            .stdout(slave.try_clone().unwrap())
-            .stderr(slave)
-            .spawn()
-            .unwrap();
-        terminal
-    }
-
-    fn resize(&self, ws_row: u16, ws_col: u16) {
-        tcsetwinsize(&self.master, Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
-    }
-
-    fn type_in(&self, keys: &str) {
-        File::from(self.master.try_clone().unwrap()).write_all(keys.as_bytes()).unwrap();
-    }
-
-    fn expect(&mut self, what: &str) {
-        let mut master = File::from(self.master.try_clone().unwrap());
-        let limit = Timespec { tv_sec: 60, tv_nsec: 0 };
-        loop {
-            if let Some(at) = self.seen.find(what) {
-                self.seen.drain(..at + what.len());
-                return;
-            }
-            let ready = poll(&mut [PollFd::new(&self.master, PollFlags::IN)], Some(&limit)).unwrap();
-            assert_eq!(ready, 1, "no {what:?} in {:?}", self.seen);
-            let mut buffer = [0; 4096];
-            match master.read(&mut buffer) {
-                Ok(count) => self.seen += &String::from_utf8_lossy(&buffer[..count]),
-                Err(error) => panic!("no {what:?} in {:?}: {error}", self.seen),
-            }
-        }
-    }
-
-    /// As when a window is closed.
-    fn hang_up(self) -> Child {
-        self.child
-    }
-}
-
 #[test]
 fn exec_on_a_terminal_gives_the_command_one() {
     let container = Container::launch("bookworm", "terminal");
     let script = "tty; stty size; trap 'echo interrupted; stty size; exit 9' INT; \
         trap 'echo resized' WINCH; echo ready; while :; do sleep 0.1; done";
     let args = ["exec", container.name.as_str(), "--", "bash", "-c", script];
-    let mut terminal = OnTerminal::run(&container, &args, 33, 77);
+    let mut terminal = OnTerminal::run(container.dir.path(), &args, 33, 77);
     terminal.expect("/dev/pts/");
     terminal.expect("33 77");
     terminal.expect("ready");
@@ -253,7 +190,7 @@ fn exec_on_a_terminal_gives_the_command_one() {
 fn a_closed_terminal_ends_the_command() {
     let container = Container::launch("bookworm", "hangup");
     let args = ["exec", container.name.as_str(), "--", "sh", "-c", "echo ready; sleep 4711"];
-    let mut terminal = OnTerminal::run(&container, &args, 24, 80);
+    let mut terminal = OnTerminal::run(container.dir.path(), &args, 24, 80);
     terminal.expect("ready");
     let mut child = terminal.hang_up();
     assert_eq!(child.wait().unwrap().code(), Some(128 + 1), "SIGHUP");
@@ -262,7 +199,7 @@ fn a_closed_terminal_ends_the_command() {
 #[test]
 fn shell_is_a_login_shell() {
     let container = Container::launch("bookworm", "shell");
-    let mut terminal = OnTerminal::run(&container, &["shell", &container.name], 24, 80);
+    let mut terminal = OnTerminal::run(container.dir.path(), &["shell", &container.name], 24, 80);
     terminal.type_in("echo $0-$USER-$HOME; exit 5\n");
     terminal.expect("-bash-root-/root");
     assert_eq!(terminal.child.wait().unwrap().code(), Some(5));

@@ -6,10 +6,12 @@
 mod support;
 
 mod comfort;
+mod console;
 mod hosting;
 mod images;
 mod import;
 mod instances;
+mod listing;
 mod lxc;
 mod lxc_template;
 mod lxd;

@@ -3,6 +3,7 @@
 
 pub mod lxd;
 pub mod nginx;
+pub mod terminal;
 pub mod user;
 pub mod web;
 
@@ -142,6 +143,26 @@ pub fn image_of(release: &str) -> PathBuf {
         home.run(&[&["build", recipe][..], &options].concat());
     });
     dir.join("image")
+}
+
+/// The directory of an image of busybox whose init is this script; the fastest container there is.
+pub fn busybox_image(home: &Home, init: &str) -> PathBuf {
+    let root = tempfile::tempdir_in(home.path()).unwrap();
+    for dir in ["bin", "sbin", "dev", "etc", "proc", "run", "sys", "tmp"] {
+        fs::create_dir(root.path().join(dir)).unwrap();
+    }
+    fs::copy("/bin/busybox", root.path().join("bin/busybox")).unwrap();
+    for applet in ["sh", "cat", "sleep", "stty", "kill", "echo", "hostname", "touch"] {
+        std::os::unix::fs::symlink("busybox", root.path().join("bin").join(applet)).unwrap();
+    }
+    let file = root.path().join("sbin/init");
+    fs::write(&file, init).unwrap();
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let out = home.path().join("busybox");
+    let (root, out) = (root.path().to_str().unwrap(), out.to_str().unwrap());
+    let what = ["-o", "image.distribution=busybox", "-o", "image.release=1"];
+    home.run(&[&["pack", root, "--out", out][..], &what].concat());
+    out.into()
 }
 
 /// A published stream with that image, and the home whose key signs it.

@@ -30,6 +30,8 @@ pub const TESTS: &[Need] = &[
     ("/bin/busybox", "busybox-static", "is the smallest container there is"),
     ("/usr/bin/lxc-create", "lxc", "creates containers from our tree"),
     ("/usr/share/lxc/templates/lxc-busybox", "lxc-templates", "comes with LXC's templates"),
+    ("/usr/sbin/apparmor_parser", "apparmor", "reads the profile of containers"),
+    ("/usr/bin/lxcfs", "lxcfs", "shows containers their own limits"),
     ("/usr/bin/lxd", "lxd", "launches containers from our tree"),
     ("/usr/bin/lxc", "lxd-client", "talks to LXD"),
     ("/usr/sbin/nginx", "nginx-light", "serves our tree instead of us"),
@@ -66,6 +68,7 @@ pub const TESTS: &[Need] = &[
     ("/usr/bin/pasta", "passt", "connects containers of ordinary users"),
     ("/usr/bin/unshare", "util-linux", "gives a test a mount namespace of its own"),
     ("/usr/bin/qemu-aarch64-static", "qemu-user-static", "runs programs of other processors in a build"),
+    ("/usr/bin/strace", "strace", "kills processes of a start in any system call"),
     ("/usr/bin/setpriv", "util-linux", "runs a test as an ordinary user"),
     ("/usr/bin/systemd-analyze", "systemd", "judges how hardened our units are"),
 ];

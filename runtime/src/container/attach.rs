@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cgroup::{self, Caller, Host};
 use super::confine::{become_root, become_user, confine, die_with_parent};
+use super::label::{self, Label};
 use super::process::Process;
 use super::relay::{self, Flow};
 use super::sys::{self, Fork, SingleThread};
@@ -73,6 +74,9 @@ fn serve(file: &mut File) -> Step<i32> {
     let host = Host::discover(request.caller.as_ref());
     let groups = host.and_then(|host| host.container(&request.cgroup).open_for_exec());
     let mut groups = groups.map_err(|e| e.to_string())?;
+    let label = label::Host::real().of(request.init.pid);
+    let proc = label.map(|label| label::host_proc().map(|proc| (label, proc))).transpose();
+    let proc = proc.map_err(|e| format!("/proc: {e}"))?;
     enter(request.init)?;
     let mut stdio = Stdio::prepare(request.terminal)?;
     let signals = relay::signals().map_err(|e| format!("signals: {e}"))?;
@@ -80,13 +84,13 @@ fn serve(file: &mut File) -> Step<i32> {
     let command = match sys::fork(&single, 0).map_err(|e| format!("fork: {e}"))? {
         Fork::Child => {
             drop((go, groups, signals));
-            let (code, reason) = run(&request, stdio, wait);
+            let (code, reason) = run(&request, stdio, wait, proc);
             eprintln!("{reason}");
             std::process::exit(code)
         }
         Fork::Parent(command) => command,
     };
-    drop(wait);
+    drop((wait, proc));
     // Before either becomes somebody else: an ordinary user may move only own processes.
     cgroup::enter(&mut groups, command.as_raw()).map_err(|e| format!("control groups: {e}"))?;
     drop(groups);
@@ -227,8 +231,14 @@ fn open_terminal() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// In the new process: becomes the command. Returns only to say why it could not, with the exit
 /// code that says so to shells.
-fn run(request: &Request, stdio: Stdio, wait: io::PipeReader) -> (i32, String) {
-    let prepared = prepare(request, stdio, wait).and_then(|()| command(request));
+fn run(
+    request: &Request,
+    stdio: Stdio,
+    wait: io::PipeReader,
+    label: Option<(Label, OwnedFd)>,
+) -> (i32, String) {
+    let label = |()| label.map_or(Ok(()), |(label, proc)| label.write(proc.as_fd()));
+    let prepared = prepare(request, stdio, wait).and_then(label).and_then(|()| command(request));
     match prepared {
         Ok((argv, env)) => {
             let (code, error) = execute(&argv, &env);

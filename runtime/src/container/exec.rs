@@ -235,10 +235,10 @@ fn request_file(request: &attach::Request) -> io::Result<File> {
 }
 
 /// The caller's terminal in raw mode; dropping it restores what was.
-struct RawTerminal(Termios);
+pub(super) struct RawTerminal(Termios);
 
 impl RawTerminal {
-    fn enter() -> io::Result<Self> {
+    pub(super) fn enter() -> io::Result<Self> {
         let before = tcgetattr(io::stdin())?;
         let mut raw = before.clone();
         raw.make_raw();

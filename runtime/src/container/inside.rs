@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
@@ -19,7 +19,7 @@ use super::confine::{become_root, confine, die_with_parent};
 use super::devices::place::Placement;
 use super::supervise::Request;
 use super::template::Job;
-use super::{mounts, sys};
+use super::{label, mounts, sys};
 
 /// The namespaces it is born in. That of the control groups comes later, as its root is where the
 /// process is when it is made.
@@ -63,6 +63,8 @@ pub(crate) fn main(request: &Request, templates: &[Job], own_v2: Step<()>, super
 }
 
 fn run(request: &Request, templates: &[Job], own_v2: Step<()>, supervisor: &Channel) -> Step<Infallible> {
+    let proc =
+        request.label.as_ref().map(|_| label::host_proc().map_err(|e| format!("/proc: {e}"))).transpose()?;
     sys::reset_signals().map_err(|e| format!("signals: {e}"))?;
     die_with_parent()?;
     let Ok(Some((go, Some(root)))) = supervisor.receive::<Go>() else {
@@ -88,7 +90,7 @@ fn run(request: &Request, templates: &[Job], own_v2: Step<()>, supervisor: &Chan
     supervisor.send(&Message::Ready, Some(&master)).map_err(|e| format!("socket: {e}"))?;
     drop(master);
     drop(slave);
-    execute(request)
+    execute(request, proc)
 }
 
 /// After the templates, which write files of the container, not of the host.
@@ -124,7 +126,7 @@ fn is_systemd() -> Step<bool> {
     Ok(init.file_name().is_some_and(|name| name == "systemd"))
 }
 
-fn execute(request: &Request) -> Step<Infallible> {
+fn execute(request: &Request, proc: Option<OwnedFd>) -> Step<Infallible> {
     confine()?;
     let failed = |error: rustix::io::Errno| format!("console: {error}");
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -145,6 +147,9 @@ fn execute(request: &Request) -> Step<Infallible> {
     environment.extend(config::environment(&request.settings));
     let pairs = environment.iter().map(|(key, value)| text(&format!("{key}={value}")));
     let environment = pairs.collect::<Step<Vec<_>>>()?;
+    if let (Some(label), Some(proc)) = (&request.label, proc) {
+        label.write(proc.as_fd())?;
+    }
     let Err(error) = nix::unistd::execve(&text(INIT)?, &[text(INIT)?], &environment);
     let hint = match error {
         nix::errno::Errno::ENOENT => " (the program it names as its interpreter or loader is missing)",

@@ -21,7 +21,7 @@ use super::record::{Config, Exit, Running, State, now};
 use super::runtime::{CreateOptions, ImageUse, Runtime, Status};
 use super::supervise::{self, Report, Request};
 use super::template::{self, Variables};
-use super::{cgroup, console, hooks, process, shutdown};
+use super::{cgroup, console, hooks, label, process, shutdown};
 use crate::network::{Plan, Who, forget_guards};
 use crate::{Error, Result};
 
@@ -216,13 +216,14 @@ impl Runtime {
         // An ordinary user's mounts cannot translate; files then show whose ids they have.
         layers.ids =
             Some(ids.clone()).filter(|ids| *ids != config.idmap.into() && config.image_ids.is_none());
+        let (label, note) = label::Host::real().choose(&settings);
         let triggers: Vec<_> = config.pending_templates.as_deref().into_iter().chain(["start"]).collect();
         Ok(Request {
             directory: directory.to_path_buf(),
             name: name.to_string(),
             cgroup: config.cgroup(name),
             machine_id: config.id.clone(),
-            notes: notes_of(&settings, config, &devices, &ids),
+            notes: notes_of(&settings, config, &devices, &ids).into_iter().chain(note).collect(),
             ids,
             layers,
             devices: Mount::all(&devices),
@@ -240,6 +241,7 @@ impl Runtime {
             },
             settings,
             network: Plan::default(),
+            label,
             owner: None,
             halt_signal: shutdown::wanted(config),
         })

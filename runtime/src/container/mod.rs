@@ -11,8 +11,10 @@
 //! | `NAME/upper/`, `NAME/work/` | what it changed, over the image | the container |
 //! | `NAME/rootfs/` | its own copy of the image, where ids cannot be mapped | once |
 //! | `NAME/snapshots/SNAPSHOT.json` | what it was at one time | commands |
+//! | `NAME/snapshots/.scheduled` | seconds since 1970 when one was last taken by schedule | commands |
 //! | `.layers/ID/` | changes that containers and snapshots share, never written to | once |
 //! | `NAME/console.log`, `.old` | its console, this run and before | its supervisor |
+//! | `NAME/console.socket` | where terminals connect to its console | its supervisor |
 //! | `.profiles/NAME.json` | settings that containers share | commands |
 //! | `.networks/NAME.json` | networks | commands |
 //! | `.commands.json` | commands of an ordinary user at work (see `owner`) | commands |
@@ -34,16 +36,20 @@ mod config;
 mod confine;
 mod console;
 mod devices;
+mod disk;
 mod exec;
 mod files;
+mod frozen;
 mod hooks;
 mod idmap;
 mod ids;
 mod image;
 mod init;
 mod inside;
+mod label;
 mod lifecycle;
 mod lock;
+mod lxcfs;
 mod mounts;
 mod name;
 mod owned;
@@ -62,6 +68,8 @@ mod storage;
 mod supervise;
 mod sys;
 mod template;
+mod tending;
+mod tree_copy;
 mod user_namespace;
 mod visit;
 
@@ -78,6 +86,7 @@ pub(crate) use config::devices::{
 };
 pub use config::{Configuration, Profile, Settings};
 pub(crate) use confine::{become_root as become_container_root, die_with_parent};
+pub use console::Detached;
 pub use exec::ExecOptions;
 pub use files::{Pulled, PushOptions};
 pub use idmap::IdMap;
@@ -93,6 +102,7 @@ pub(crate) use record::new_id;
 pub use record::{Base, Exit};
 pub use runtime::{CreateOptions, ImageUse, Info, Runtime, Status};
 pub use storage::Snapshot;
+pub use tending::Tended;
 
 /// What a process of ours does first when a supervisor starts it. It has a single thread.
 pub(crate) fn prepare_helper() -> std::io::Result<()> {
@@ -111,6 +121,8 @@ pub(crate) fn take_over(argument: &OsString, rest: &mut dyn Iterator<Item = OsSt
         devices::live::main();
     } else if argument == visit::ARGUMENT {
         visit::main();
+    } else if argument == frozen::ARGUMENT {
+        frozen::main();
     } else if argument == attach::ARGUMENT
         && let Some(file) = rest.next()
     {

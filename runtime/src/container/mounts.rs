@@ -11,6 +11,8 @@ use nix::unistd::{chdir, pivot_root};
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
+use super::lxcfs::Lxcfs;
+
 const NONE: Option<&str> = None;
 /// Device nodes every program may expect; the host's, as a user namespace cannot make any.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -29,6 +31,7 @@ pub(crate) fn enter(root: &OwnedFd, nesting: bool) -> Step<()> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     step("private mounts", mount(NONE, "/", NONE, private, NONE))?;
     let devices = DEVICES.map(|name| (name, open_device(name)));
+    let lxcfs = (!nesting).then(Lxcfs::of_host);
     // A mount point that is there on every host; it is left again at once.
     move_mount(root, "", CWD, "/proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(|e| format!("attaching the root file system: {e}"))?;
@@ -57,7 +60,8 @@ pub(crate) fn enter(root: &OwnedFd, nesting: bool) -> Step<()> {
     tmpfs("/dev/shm", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=1777")?;
     step("/dev/mqueue", mount(Some("mqueue"), "/dev/mqueue", Some("mqueue"), plain, NONE))?;
     tmpfs("/run", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=755")?;
-    if !nesting {
+    if let Some(lxcfs) = lxcfs {
+        lxcfs.show();
         hide(plain)?;
     }
     // As an init finds them on a machine of its own. Nothing is shared with the host.

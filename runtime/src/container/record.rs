@@ -195,11 +195,30 @@ impl State {
         }
     }
 
-    /// Replaces a container's. Not synced: what it tells about does not survive a power failure.
+    /// Replaces a container's. Not synced: what it tells about does not survive a power failure. On a
+    /// full disk, what has ended is forgotten rather than remembered as running.
     pub fn write(&self, container: &Path) -> Result<()> {
+        match self.replace(container) {
+            Err(Error::Io { source, .. })
+                if source.kind() == io::ErrorKind::StorageFull && self.running.is_none() =>
+            {
+                let path = container.join("state.json");
+                fs::remove_file(&path).map_err(Error::io(&path))?;
+                // What the old one took may suffice.
+                let _ = self.replace(container);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn replace(&self, container: &Path) -> Result<()> {
         let path = container.join("state.json");
         let temp = container.join(".state.json");
-        fs::write(&temp, text(self, &path)?).map_err(Error::io(&temp))?;
+        if let Err(error) = fs::write(&temp, text(self, &path)?) {
+            let _ = fs::remove_file(&temp);
+            return Err(Error::io(&temp)(error));
+        }
         fs::rename(&temp, &path).map_err(Error::io(&path))
     }
 }

@@ -67,6 +67,13 @@ pub enum Status {
     Stopped,
 }
 
+/// How much is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Detail {
+    Everything,
+    Record,
+}
+
 /// What there is to know about a container.
 #[derive(Clone, Debug, Serialize)]
 pub struct Info {
@@ -216,9 +223,19 @@ impl Runtime {
 
     /// All containers, by name.
     pub fn list(&self) -> Result<Vec<Info>> {
+        self.list_with(Detail::Everything)
+    }
+
+    /// All containers, by name, without what takes time to ask for: `processes`, `memory`,
+    /// `memory_peak`, `cpu_seconds`, `network` and `snapshots` are left empty.
+    pub fn list_fast(&self) -> Result<Vec<Info>> {
+        self.list_with(Detail::Record)
+    }
+
+    fn list_with(&self, detail: Detail) -> Result<Vec<Info>> {
         let mut found = Vec::new();
         for name in self.names()? {
-            match self.info(&name) {
+            match self.look(&name, detail) {
                 Ok(info) => found.push(info),
                 // Deleted since we looked.
                 Err(Error::NotFound { .. }) => {}
@@ -230,16 +247,26 @@ impl Runtime {
 
     /// One container.
     pub fn info(&self, name: &ContainerName) -> Result<Info> {
+        self.look(name, Detail::Everything)
+    }
+
+    fn look(&self, name: &ContainerName, detail: Detail) -> Result<Info> {
+        let everything = detail == Detail::Everything;
         let directory = self.existing(name)?;
         let read = || Ok((Config::read(&directory)?, State::read(&directory)?));
         let (config, state) =
             read().map_err(|error| if directory.exists() { error } else { not_found(name) })?;
         let running = state.running.as_ref().filter(|running| running.is_alive());
+        let mut last_exit = state.last_exit.clone();
         if running.is_none() && state.running.is_some() {
             self.clear_after_crash(name)?;
+            last_exit = State::read(&directory)?.last_exit;
         }
         let usage = match running {
-            Some(running) => running.groups(&config.cgroup(name))?.usage(),
+            Some(running) if everything => running.groups(&config.cgroup(name))?.usage(),
+            Some(running) => {
+                Usage { frozen: running.groups(&config.cgroup(name))?.is_frozen(), ..Usage::default() }
+            }
             None => Usage::default(),
         };
         let status = match running {
@@ -260,14 +287,14 @@ impl Runtime {
             memory: usage.memory,
             memory_peak: usage.memory_peak,
             cpu_seconds: usage.cpu.map(|cpu| cpu.as_secs_f64()),
-            network: running.map(|r| Interfaces::of(r.init.pid)),
-            snapshots: self.snapshots(name)?.into_iter().map(|(snapshot, _)| snapshot).collect(),
+            network: running.filter(|_| everything).map(|r| Interfaces::of(r.init.pid)),
+            snapshots: if everything { self.snapshot_names(name)? } else { Vec::new() },
             ephemeral: config.ephemeral,
             profiles: config.profiles,
             notes: running.map(|r| r.notes.clone()).unwrap_or_default(),
             idmap: config.idmap,
             base: config.base,
-            last_exit: state.last_exit,
+            last_exit,
             directory,
         })
     }

@@ -20,10 +20,11 @@ use super::name::ContainerName;
 use super::record::{Base, Config, LayerRef, PendingLayers, new_id, now};
 use super::rootfs::Layer;
 use super::runtime::{DELETED, Runtime, STAGING};
+use super::tending;
 use crate::{Error, Result};
 
 const LAYERS: &str = ".layers";
-const SNAPSHOTS: &str = "snapshots";
+pub(super) const SNAPSHOTS: &str = "snapshots";
 
 /// A container as it was at one time.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,21 +36,32 @@ pub struct Snapshot {
     config: Config,
 }
 
+impl Snapshot {
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+}
+
 impl Runtime {
-    /// Keeps what a stopped container is now, under the name given or `snapN`, for `lifetime` seconds or
-    /// for ever. Returns the name. Snapshots that have expired are deleted.
+    /// Keeps what a container is now, under the name given or one that `snapshots.pattern` makes, for
+    /// `lifetime` seconds or what `snapshots.expiry` says. Returns the name. Snapshots that have expired
+    /// are deleted. A container that runs stands still while what it has changed is copied.
     pub fn snapshot(
         &self,
         name: &ContainerName,
         snapshot: Option<&ContainerName>,
         lifetime: Option<u32>,
     ) -> Result<ContainerName> {
-        let (directory, _lock, mut config) = self.stopped(name)?;
-        let taken = snapshots_of(&directory)?;
-        for (old, _) in taken.iter().filter(|(_, s)| s.expires_at.is_some_and(|end| end <= now())) {
-            let path = snapshot_path(&directory, old);
-            fs::remove_file(&path).map_err(Error::io(&path))?;
+        let directory = self.existing(name)?;
+        let _lock = self.lock(name)?;
+        let running = settle(name, &directory)?;
+        let mut config = Config::read(&directory)?;
+        if running.is_none() {
+            self.complete_layers(&directory, &mut config)?;
         }
+        let settings = self.expand(&config)?;
+        expire(&directory)?;
+        let taken = snapshots_of(&directory)?;
         let free = |name: &ContainerName| !taken.iter().any(|(other, _)| other == name);
         let chosen = match snapshot {
             Some(chosen) if free(chosen) => chosen.clone(),
@@ -58,17 +70,25 @@ impl Runtime {
             }
             None => {
                 // One more than there are: one of these is free.
-                let numbered = (0..=taken.len()).map(|n| format!("snap{n}").parse());
-                let free = numbered.filter_map(Result::ok).find(free);
-                free.ok_or_else(|| Error::Busy { name: name.to_string() })?
+                let mut candidates = tending::names(&settings, taken.len() + 1);
+                candidates.find(free).ok_or_else(|| Error::Busy { name: name.to_string() })?
             }
         };
-        self.keep_changes(&directory, &mut config)?;
+        let copied = match running {
+            None => self.keep_changes(&directory, &mut config).map(|()| None)?,
+            Some(running) => self.copy_changes(name, &directory, &mut config, &running)?,
+        };
         let parent = directory.join(SNAPSHOTS);
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&parent);
         made.map_err(Error::io(&parent))?;
-        let expires_at = lifetime.map(|seconds| now() + i64::from(seconds));
+        let lifetime = lifetime.map(i64::from).or_else(|| tending::configured_lifetime(&settings));
+        let expires_at = lifetime.map(|seconds| now() + seconds);
         let path = snapshot_path(&directory, &chosen);
+        // Until it is named, a layer may be collected by others.
+        let _all = copied.is_some().then(|| DirLock::exclusive_patient(self.dir())).transpose()?;
+        if let Some(copied) = copied {
+            atomic::rename(&copied.changes(), &self.layer(copied.id()))?;
+        }
         let text = serde_json::to_vec_pretty(&Snapshot { created_at: now(), expires_at, config });
         atomic::write_with_mode(&path, &text.map_err(|e| Error::io(&path)(e.into()))?, 0o600)?;
         Ok(chosen)
@@ -77,6 +97,10 @@ impl Runtime {
     /// A container's snapshots, the oldest first.
     pub fn snapshots(&self, name: &ContainerName) -> Result<Vec<(ContainerName, Snapshot)>> {
         snapshots_of(&self.existing(name)?)
+    }
+
+    pub(super) fn snapshot_names(&self, name: &ContainerName) -> Result<Vec<ContainerName>> {
+        Ok(self.snapshots(name)?.into_iter().map(|(snapshot, _)| snapshot).collect())
     }
 
     /// Makes a stopped container what it was; what has changed since is gone. Its name and ids stay.
@@ -181,12 +205,25 @@ impl Runtime {
         config.layers.iter().map(layer).collect()
     }
 
-    fn layer(&self, id: &str) -> PathBuf {
+    pub(super) fn layer(&self, id: &str) -> PathBuf {
         self.dir().join(LAYERS).join(id)
     }
 
     /// Makes a layer of what a container has changed, if anything.
     fn keep_changes(&self, directory: &Path, config: &mut Config) -> Result<()> {
+        self.keep_image(directory, config)?;
+        let upper = directory.join("upper");
+        let changed = fs::read_dir(&upper).map_err(Error::io(&upper))?.next().is_some();
+        if changed {
+            config.pending_layers = Some(PendingLayers::Keep(new_id()?));
+            config.write(directory)?;
+            self.complete_layers(directory, config)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a layer of a container's own copy of the image, if it has one.
+    pub(super) fn keep_image(&self, directory: &Path, config: &mut Config) -> Result<()> {
         if let Base::Plain { reason } = &config.base {
             return Err(Error::NoLayers { reason: reason.clone() });
         }
@@ -200,13 +237,6 @@ impl Runtime {
             config.layers.push(LayerRef { id: id.clone(), idmap: config.idmap });
             config.write(directory)?;
             atomic::rename(&rootfs, &self.layer(&id))?;
-        }
-        let upper = directory.join("upper");
-        let changed = fs::read_dir(&upper).map_err(Error::io(&upper))?.next().is_some();
-        if changed {
-            config.pending_layers = Some(PendingLayers::Keep(new_id()?));
-            config.write(directory)?;
-            self.complete_layers(directory, config)?;
         }
         Ok(())
     }
@@ -289,6 +319,18 @@ impl Runtime {
         }
         Ok(())
     }
+}
+
+/// Deletes the snapshots that have expired, and returns their names. Needs the lock.
+pub(super) fn expire(directory: &Path) -> Result<Vec<ContainerName>> {
+    let over = |snapshot: &Snapshot| snapshot.expires_at.is_some_and(|end| end <= now());
+    let mut gone = Vec::new();
+    for (name, _) in snapshots_of(directory)?.into_iter().filter(|(_, snapshot)| over(snapshot)) {
+        let path = snapshot_path(directory, &name);
+        fs::remove_file(&path).map_err(Error::io(&path))?;
+        gone.push(name);
+    }
+    Ok(gone)
 }
 
 fn snapshot_path(directory: &Path, snapshot: &ContainerName) -> PathBuf {

@@ -22,12 +22,13 @@ use serde::{Deserialize, Serialize};
 use super::cgroup::{Caller, Cgroups, Host};
 use super::channel::Channel;
 use super::config::Settings;
-use super::console::ConsoleLog;
+use super::console::{ConsoleLog, Screen};
 use super::devices::Mount;
 use super::devices::open::open as open_devices;
 use super::hooks::Occasion;
 use super::ids::Ids;
 use super::inside;
+use super::label::Label;
 use super::process::{self, Process, boot_id};
 use super::record::{Exit, Running, State, now};
 use super::rootfs::Layers;
@@ -72,6 +73,12 @@ pub(crate) struct Request {
     /// Its interfaces and forwarded ports.
     #[serde(default)]
     pub network: Plan,
+    /// The security module's label of its programs.
+    #[serde(default)]
+    pub label: Option<Label>,
+    /// What the user should know about this run already.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// A process the container must not outlive: it is killed when that one ends, however it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Process>,
@@ -100,9 +107,9 @@ type Step<T> = Result<T, String>;
 
 impl Request {
     /// Starts it, with what the host does before; undone when that fails.
-    fn start(&self, templates: &[Job], single: &SingleThread) -> Step<Run> {
+    fn start(&self, templates: &[Job], single: &SingleThread, screen: &mut Screen) -> Step<Run> {
         self.hook(Occasion::PreStart, None, single, &mut || {})?;
-        Run::start(self, templates, single).map_err(|reason| match self.stopped(single) {
+        Run::start(self, templates, single, screen).map_err(|reason| match self.stopped(single) {
             None => reason,
             Some(also) => format!("{reason}; {also}"),
         })
@@ -149,8 +156,9 @@ fn supervise(request: Request, single: &SingleThread) -> i32 {
     let mut templates = request.templates.clone();
     let mut request = request;
     let mut starts: Vec<Instant> = Vec::new();
+    let mut screen = Screen::open(&request.directory);
     loop {
-        let run = match request.start(&templates, single) {
+        let run = match request.start(&templates, single, &mut screen) {
             Ok(run) => run,
             Err(reason) if starts.is_empty() => {
                 let supervisor = Process::of(std::process::id() as i32).ok();
@@ -170,7 +178,7 @@ fn supervise(request: Request, single: &SingleThread) -> i32 {
         starts.push(Instant::now());
         // Other occasions than a start do not come again.
         templates.retain(|job| job.trigger == "start");
-        let end = run.watch(&request);
+        let end = run.watch(&request, &mut screen);
         let hook = request.stopped(single);
         if end.reboot && starts.len() < RESTARTS {
             request = Runtime::renewed(&request).unwrap_or(request);
@@ -225,7 +233,12 @@ struct End {
 }
 
 impl Run {
-    fn start(request: &Request, templates: &[Job], single: &SingleThread) -> Step<Self> {
+    fn start(
+        request: &Request,
+        templates: &[Job],
+        single: &SingleThread,
+        screen: &mut Screen,
+    ) -> Step<Self> {
         let host = Host::discover(None).map_err(|e| e.to_string())?;
         host.leave_caller();
 
@@ -244,7 +257,7 @@ impl Run {
         run.record(request)?;
         // With its console looked after, and its record written, as the command may ask for both.
         rustix::io::ioctl_fionbio(&run.console, true).map_err(|e| format!("console: {e}"))?;
-        let hook = request.hook(Occasion::PostStart, Some(init), single, &mut || run.read_console());
+        let hook = request.hook(Occasion::PostStart, Some(init), single, &mut || run.read_console(screen));
         if let Err(reason) = hook {
             run.notes.push(reason);
             run.record(request)?;
@@ -272,15 +285,15 @@ impl Run {
     }
 
     /// Keeps the console until init has ended.
-    fn watch(mut self, request: &Request) -> End {
-        let watched = self.watch_init(request);
+    fn watch(mut self, request: &Request, screen: &mut Screen) -> End {
+        let watched = self.watch_init(request, screen);
         let abandoned = matches!(watched, Ok(true));
         if !matches!(watched, Ok(false)) {
             let _ = nix::sys::signal::kill(self.init, Signal::SIGKILL);
         }
         let status = reap(self.init);
         self.reaped = true;
-        self.read_console();
+        self.read_console(screen);
         let (code, reboot) = match status {
             // How the kernel tells that a container called reboot(2): restart, or halt.
             Some(WaitStatus::Signaled(_, Signal::SIGHUP, _)) => (0, true),
@@ -293,7 +306,7 @@ impl Run {
     }
 
     /// True when the container's owner is gone while init is there.
-    fn watch_init(&mut self, request: &Request) -> io::Result<bool> {
+    fn watch_init(&mut self, request: &Request, screen: &mut Screen) -> io::Result<bool> {
         let pid = rustix::process::Pid::from_raw(self.init.as_raw()).ok_or(io::ErrorKind::NotFound)?;
         let init = pidfd_open(pid, PidfdFlags::empty())?;
         let mut terminate = SigSet::empty();
@@ -308,23 +321,28 @@ impl Run {
         }
         let owner = owner.flatten();
         loop {
+            let room = if screen.waits_for_room() { PollFlags::OUT } else { PollFlags::empty() };
             let mut fds = vec![
                 PollFd::new(&init, PollFlags::IN),
-                PollFd::new(&self.console, PollFlags::IN),
+                PollFd::new(&self.console, PollFlags::IN | room),
                 PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
             ];
             fds.extend(owner.as_ref().map(|owner| PollFd::new(owner, PollFlags::IN)));
+            fds.extend(screen.waits_for());
             match poll(&mut fds, None) {
                 Err(rustix::io::Errno::INTR) => continue,
                 other => other?,
             };
             let ready: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
             drop(fds);
-            if ready.get(3) == Some(&true) {
+            if owner.is_some() && ready[3] {
                 return Ok(true);
             }
             if ready[1] {
-                self.read_console();
+                self.read_console(screen);
+            }
+            if screen.waits_for_room() || ready[3..].contains(&true) {
+                screen.serve(&self.console);
             }
             if ready[2] && matches!(signals.read_signal(), Ok(Some(_))) {
                 // The host is going down: as a stop by command.
@@ -337,13 +355,14 @@ impl Run {
         }
     }
 
-    fn read_console(&mut self) {
+    fn read_console(&mut self, screen: &mut Screen) {
         let mut buffer = [0; 8 << 10];
         // Bounded, so that a container that never stops writing does not keep us from its end.
         for _ in 0..16 {
             let Ok(count @ 1..) = rustix::io::read(&self.console, &mut buffer) else { return };
             // A full disk costs the log, not the container.
             let _ = self.log.write(&buffer[..count]);
+            screen.show(&buffer[..count]);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use millstream_image::archive::{Compression, Member, PackOptions, pack, pack_members};
-use millstream_runtime::container::{ExecOptions, ImageUse, Info};
+use millstream_runtime::container::{ExecOptions, ImageUse, Info, PushOptions};
 use millstream_runtime::{ContainerName, ImageFiles, Runtime};
 use tempfile::TempDir;
 
@@ -178,6 +178,27 @@ impl Container<'_> {
         self.world.runtime.exec(&self.name, &ExecOptions { argv, ..ExecOptions::default() }).unwrap()
     }
 
+    /// Compiles a program of `tests/probe` and puts it into the container as `/bin/probe`. Needs the
+    /// Debian packages gcc and libc6-dev.
+    pub fn push_probe(&self, name: &str) {
+        let program = self.world.dir.path().join(name);
+        let source = match name {
+            "bomb" => include_str!("../probe/bomb.c"),
+            "calls" => include_str!("../probe/calls.c"),
+            other => panic!("{other}"),
+        };
+        let file = program.with_extension("c");
+        fs::write(&file, source).unwrap();
+        let compiled = std::process::Command::new("gcc")
+            .args(["-static", "-o"])
+            .args([&program, &file])
+            .output()
+            .unwrap();
+        assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+        let options = PushOptions::default();
+        self.world.runtime.push(&self.name, &program, Path::new("/bin/probe"), &options).unwrap();
+    }
+
     /// What a shell command prints, on both streams.
     pub fn output(&self, script: &str) -> String {
         self.sh(&format!("( {script} ) > /tmp/output 2>&1 < /dev/null"));
@@ -286,5 +307,5 @@ const APPLETS: &[&str] = &[
     "find", "grep", "halt", "head", "hostname", "id", "ip", "kill", "ls", "ln", "mkdir", "mkfifo", "mknod",
     "mount", "mv", "ps", "poweroff", "readlink", "reboot", "rm", "rmdir", "sed", "sh", "sleep", "sort",
     "stat", "stty", "sync", "sysctl", "tail", "test", "touch", "tr", "true", "tty", "umount", "uname", "wc",
-    "yes", "unshare", "httpd", "nslookup", "ping", "udhcpc", "wget",
+    "yes", "printf", "seq", "unshare", "httpd", "nslookup", "ping", "udhcpc", "wget",
 ];

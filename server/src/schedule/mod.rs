@@ -5,7 +5,6 @@
 //! scheduler is there again, however many slots went by. A job does not run twice at the same time,
 //! also with two schedulers on one directory.
 
-mod cron;
 mod slots;
 
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use chrono::{DateTime, Utc};
 use millstream_runtime::CancelToken;
 use tokio::task::JoinSet;
 
-pub use self::cron::Cron;
+pub use millstream_runtime::Cron;
 pub use slots::Slots;
 
 use crate::Result;

@@ -51,7 +51,7 @@ pub(super) fn remotes(typed: &OsStr) -> Vec<CompletionCandidate> {
 
 /// Names of containers.
 pub(super) fn containers(typed: &OsStr) -> Vec<CompletionCandidate> {
-    let found = Runtime::open(&Paths::from_env().containers()).and_then(|runtime| runtime.list());
+    let found = Runtime::open(&Paths::from_env().containers()).and_then(|runtime| runtime.list_fast());
     let names = found.unwrap_or_default().into_iter().map(|info| (info.name.to_string(), String::new()));
     candidates(names.collect(), &typed.to_string_lossy())
 }

@@ -1,16 +1,18 @@
 //! Containers.
 
 mod check;
+mod columns;
+mod console;
 mod create;
 mod devices;
 mod exec;
 mod files;
+mod filter;
 mod list;
 mod publish;
 pub mod settings;
 mod storage;
 
-use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -19,7 +21,7 @@ use anyhow::bail;
 use millstream_runtime::container::{Status, Stopped, become_root};
 use millstream_runtime::{ContainerName, Runtime};
 
-use crate::cli::instance::{Delete, Instance, Logs, Start, Stop};
+use crate::cli::instance::{Delete, Instance, Start, Stop};
 use crate::output;
 use crate::paths::Paths;
 
@@ -50,7 +52,8 @@ pub fn run(command: &Instance, quiet: bool) -> anyhow::Result<ExitCode> {
         Instance::Publish(args) => publish::run(&runtime, args, quiet)?,
         Instance::Rename(args) => storage::rename(&runtime, args)?,
         Instance::File(args) => files::run(&runtime, args)?,
-        Instance::Logs(args) => logs(&runtime, args)?,
+        Instance::Logs(args) => console::logs(&runtime, &args.name, args.previous)?,
+        Instance::Console(args) => console::connect(&runtime, args, quiet)?,
         Instance::Config(args) => settings::config(&runtime, args, quiet)?,
         Instance::Profile(args) => settings::profile(&runtime, args, quiet)?,
         Instance::Network(args) => crate::commands::network::run(&runtime, args, quiet)?,
@@ -126,16 +129,6 @@ fn say_notes(runtime: &Runtime, name: &ContainerName, quiet: bool) -> anyhow::Re
         output::say(quiet, &format!("{name}: {note}"));
     }
     Ok(())
-}
-
-fn logs(runtime: &Runtime, args: &Logs) -> anyhow::Result<()> {
-    let log = runtime.console_log(&args.name.parse()?, args.previous)?;
-    if !std::io::stdout().is_terminal() {
-        return Ok(std::io::stdout().write_all(&log)?);
-    }
-    // Nothing in it steers the terminal.
-    let plain = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
-    output::print(&String::from_utf8_lossy(&log).chars().filter(plain).collect::<String>())
 }
 
 /// Lets the user change a file.

@@ -1,14 +1,35 @@
 //! `snapshot`, `restore`, `copy`, `rename`, and snapshots in `delete`.
 
+use anyhow::bail;
+use millstream_runtime::container::Tended;
 use millstream_runtime::{ContainerName, Runtime};
 
 use crate::cli::storage::{Copy, Rename, Restore, TakeSnapshot};
 use crate::output;
 
 pub fn snapshot(runtime: &Runtime, args: &TakeSnapshot) -> anyhow::Result<()> {
+    let Some(name) = &args.name else { return scheduled(runtime) };
     let snapshot = args.snapshot.as_deref().map(str::parse).transpose()?;
-    let made = runtime.snapshot(&args.name.parse()?, snapshot.as_ref(), args.expiry)?;
+    let made = runtime.snapshot(&name.parse()?, snapshot.as_ref(), args.expiry)?;
     output::print(&format!("{made}\n"))
+}
+
+/// One that fails does not keep the others from theirs.
+fn scheduled(runtime: &Runtime) -> anyhow::Result<()> {
+    let mut failed = None;
+    for tended in runtime.tend_snapshots()? {
+        match tended {
+            Tended::Taken { name, snapshot } => output::print(&format!("{name}/{snapshot} taken\n"))?,
+            Tended::Expired { name, snapshot } => output::print(&format!("{name}/{snapshot} deleted\n"))?,
+            Tended::Failed { name, error } => {
+                output::say(false, &format!("millstream: {name}: {error}"));
+                failed = Some(name);
+            }
+        }
+    }
+    failed.map_or(Ok(()), |name| {
+        bail!("snapshots of {name} and what is said above failed; the next run tries again")
+    })
 }
 
 pub fn restore(runtime: &Runtime, args: &Restore) -> anyhow::Result<()> {

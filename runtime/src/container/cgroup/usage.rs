@@ -42,8 +42,14 @@ impl Cgroups {
             memory: first(&["memory.usage_in_bytes", "memory.current"]),
             memory_peak: first(&["memory.max_usage_in_bytes", "memory.peak"]),
             cpu: nanoseconds.or_else(stat),
-            frozen: read("cgroup.events").is_some_and(|text| field(&text, "frozen ") == Some(1)),
+            frozen: self.is_frozen(),
         }
+    }
+
+    /// Whether all processes are frozen.
+    pub fn is_frozen(&self) -> bool {
+        let events = self.v2().ok().and_then(|dir| fs::read_to_string(dir.join("cgroup.events")).ok());
+        events.is_some_and(|text| text.lines().any(|line| line == "frozen 1"))
     }
 
     /// Freezes or thaws all processes, which the v2 hierarchy can do whatever controllers it has.

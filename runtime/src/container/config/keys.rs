@@ -5,6 +5,7 @@ use std::fs;
 
 use super::super::ids::is_raw;
 use super::Settings;
+use crate::container::{label, tending};
 use crate::{Error, Result};
 
 /// A key, what it takes, and whether a value is that.
@@ -57,6 +58,11 @@ const KEYS: &[Key] = &[
         allows: is_raw,
     },
     Key {
+        name: "security.apparmor.profile",
+        takes: "the name of a loaded profile, or unconfined",
+        allows: |value| label::is_label(value),
+    },
+    Key {
         name: "security.idmap.base",
         takes: "the host's id of the container's root, from 65536",
         allows: |value| value.parse::<u32>().is_ok_and(|base| base >= 65536),
@@ -69,6 +75,27 @@ const KEYS: &[Key] = &[
     },
     Key { name: "security.nesting", takes: "true or false", allows: is_bool },
     Key { name: "security.privileged", takes: "true or false", allows: is_bool },
+    Key {
+        name: "security.selinux.context",
+        takes: "a security context of the host's policy",
+        allows: |value| label::is_label(value),
+    },
+    Key {
+        name: "snapshots.expiry",
+        takes: "a time as in 2H, 7d, 4w or 1m 12H (M minutes, H hours, d days, w weeks, m months, y years)",
+        allows: |value| tending::lifetime(value).is_some(),
+    },
+    Key {
+        name: "snapshots.pattern",
+        takes: "a name, with %d where a number goes",
+        allows: |value| tending::is_pattern(value),
+    },
+    Key {
+        name: "snapshots.schedule",
+        takes: "MINUTE HOUR DAY MONTH WEEKDAY in UTC, or one of @hourly, @daily, @weekly, @monthly",
+        allows: |value| tending::schedule(value).is_ok(),
+    },
+    Key { name: "snapshots.schedule.stopped", takes: "true or false", allows: is_bool },
 ];
 
 const HOOK: &str = "a command line of the host's /bin/sh, of at most 4096 bytes";
@@ -225,6 +252,12 @@ mod tests {
             ("limits.memory", "99999999", "99999999999TiB"),
             ("limits.memory.enforce", "soft", "mild"),
             ("limits.processes", "100", "0"),
+            ("security.apparmor.profile", "unconfined", "two words"),
+            ("security.selinux.context", "system_u:system_r:container_t:s0:c1,c2", ""),
+            ("snapshots.expiry", "1m 2H", "7 days"),
+            ("snapshots.pattern", "nightly-%d", "%d%d"),
+            ("snapshots.schedule", "30 3 * * *", "every day"),
+            ("snapshots.schedule.stopped", "true", "maybe"),
             ("user.any thing", "\n", "\0"),
             ("hooks.pre-start", "true", " "),
             ("hooks.timeout", "25", "26"),

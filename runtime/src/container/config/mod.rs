@@ -39,7 +39,7 @@ const LIVE: &str = "limits.";
 pub const PRIVILEGED: &str =
     "the container's root has the id of the host's root; give it to nobody who may not be root here";
 /// What is looked up when it is needed, whether or not the container runs.
-const LOOKED_UP: [&str; 3] = ["user.", "boot.", "cloud-init."];
+const LOOKED_UP: [&str; 4] = ["user.", "boot.", "cloud-init.", "snapshots."];
 
 /// Settings that containers share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

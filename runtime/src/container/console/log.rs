@@ -1,4 +1,4 @@
-//! A container's console, kept in a file of bounded size.
+//! What came on a console, kept in a file of bounded size.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};

@@ -16,7 +16,7 @@ const DAYS: [&str; 8] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"]
 #[serde(try_from = "String")]
 pub struct Cron {
     text: String,
-    schedule: cron::Schedule,
+    schedule: ::cron::Schedule,
 }
 
 impl Cron {
@@ -40,7 +40,7 @@ impl FromStr for Cron {
             let text = text.escape_debug();
             format!("{text}: {reason}; a schedule is MINUTE HOUR DAY MONTH WEEKDAY in UTC, as 30 3 * * *")
         };
-        let schedule = cron::Schedule::from_str(&fields(text).map_err(wrong)?)
+        let schedule = ::cron::Schedule::from_str(&fields(text).map_err(wrong)?)
             .map_err(|error| wrong(error.to_string().trim_end().to_owned()))?;
         if schedule.after(&DateTime::<Utc>::UNIX_EPOCH).next().is_none() {
             return Err(wrong("there is no such day".into()));
