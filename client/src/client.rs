@@ -70,8 +70,8 @@ pub enum Resolved {
 /// side, in one process or in many.
 #[derive(Debug)]
 pub struct Client {
-    config: ClientConfig,
-    store: Mutex<Option<Arc<Store>>>,
+    pub(crate) config: ClientConfig,
+    pub(crate) store: Mutex<Option<Arc<Store>>>,
 }
 
 impl Client {

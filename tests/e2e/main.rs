@@ -19,5 +19,6 @@ mod signatures;
 mod signing;
 mod simplestreams;
 mod static_host;
+mod store;
 mod usage;
 mod users;

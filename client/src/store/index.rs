@@ -14,7 +14,7 @@ use super::Record;
 use crate::{Error, Result};
 
 /// How long a process waits for another one's write.
-const BUSY: Duration = Duration::from_secs(10);
+pub(super) const BUSY: Duration = Duration::from_secs(10);
 const BUSY_POLL: Duration = Duration::from_millis(20);
 
 /// One step a version; `user_version` counts the steps done.
@@ -33,6 +33,9 @@ const MIGRATIONS: &[&str] = &["
     ) STRICT;
     CREATE INDEX aliases_of ON aliases (fingerprint);
 "];
+
+/// The version of what is written here.
+pub(super) const VERSION: usize = MIGRATIONS.len();
 
 const COLUMNS: &str = "SELECT fingerprint, record, last_used, cached, auto_update FROM images";
 
@@ -75,11 +78,13 @@ impl Index {
             transaction.commit()?;
             Ok(done as usize)
         })?;
-        if done > MIGRATIONS.len() {
-            let reason = format!("its format {done} is newer than this Millstream knows; update it");
-            return Err(Error::Store { path: self.path.clone(), reason });
-        }
-        Ok(())
+        if done > VERSION { Err(too_new(&self.path, done)) } else { Ok(()) }
+    }
+
+    /// Closes it as one file, with no log beside it.
+    pub(super) fn close(self) -> Result<()> {
+        self.run(|db| db.pragma_update(None, "journal_mode", "DELETE"))?;
+        self.db.close().map_err(|(_, e)| fault(&self.path, &e))
     }
 
     /// Every image, the newest arrival first.
@@ -205,7 +210,7 @@ impl Index {
 
     /// Waits for other processes also where SQLite itself does not: while one of them recovers
     /// the log of a killed process, or is the last to close.
-    fn run<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+    pub(super) fn run<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T> {
         let began = Instant::now();
         loop {
             match work(&self.db) {
@@ -218,6 +223,22 @@ impl Index {
 
 fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+/// Asks for one row of each table.
+pub(super) fn probe(db: &Connection) -> rusqlite::Result<()> {
+    db.prepare(COLUMNS)?.exists([])?;
+    db.prepare("SELECT name, fingerprint FROM aliases")?.exists([]).map(drop)
+}
+
+/// All rows with what is wrong with each that means nothing.
+pub(super) fn records(db: &Connection) -> rusqlite::Result<Vec<(String, Result<Record, String>)>> {
+    let mut statement = db.prepare(COLUMNS)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, image(row))))?;
+    let told = |(text, found): (String, rusqlite::Result<(Record, State)>)| {
+        (text, found.map(|(record, _)| record).map_err(|error| error.to_string()))
+    };
+    rows.map(|row| row.map(told)).collect()
 }
 
 fn image(row: &Row<'_>) -> rusqlite::Result<(Record, State)> {
@@ -246,6 +267,18 @@ where
     text.parse().map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(e)))
 }
 
-fn fault(path: &Path, error: &rusqlite::Error) -> Error {
-    Error::Store { path: path.to_owned(), reason: error.to_string() }
+pub(super) fn fault(path: &Path, error: &rusqlite::Error) -> Error {
+    let damaged = match error {
+        rusqlite::Error::FromSqlConversionFailure(..) => true,
+        other => {
+            matches!(other.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+        }
+    };
+    let hint = if damaged { "; millstream store check --repair heals it" } else { "" };
+    Error::Store { path: path.to_owned(), reason: format!("{error}{hint}") }
+}
+
+pub(super) fn too_new(path: &Path, version: usize) -> Error {
+    let reason = format!("its format {version} is newer than this Millstream knows; update it");
+    Error::Store { path: path.to_owned(), reason }
 }

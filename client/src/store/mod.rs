@@ -4,7 +4,9 @@
 //! STORE/FINGERPRINT/metadata.tar.xz   rootfs.tar.xz   image.json
 //! STORE/.staging/FINGERPRINT/         what is being fetched; locked by whoever fetches
 //! STORE/.trash/                       what is being deleted
+//! STORE/lost+found/                   what a repair took out of sight, each with a note
 //! STORE/images.db                     the index, with aliases and what changes over time
+//! STORE/.lock                         shared by all who have it open; a repair of the index takes it alone
 //! ```
 //!
 //! An image appears by one rename and then gets its row; it leaves by one rename and then loses
@@ -12,10 +14,13 @@
 //! was cut off, and a row without a directory a departure: [`Store::open`] completes both. Locks
 //! are on directories and die with their process.
 
+pub mod check;
 mod compressed;
 mod export;
 mod heal;
 mod index;
+mod lock;
+mod lost;
 mod staging;
 
 use std::collections::BTreeMap;
@@ -33,11 +38,18 @@ use crate::{Error, Result, suggest};
 
 pub(crate) use self::compressed::{BASE, DELTA, UNCOMPRESSED};
 use self::index::Index;
+use self::lock::{LockKind, lock_store};
+pub use self::lost::{LOST, take_away};
+pub(crate) use self::staging::Locked;
 pub use self::staging::Staging;
 
 const STAGING: &str = ".staging";
 const TRASH: &str = ".trash";
 const RECORD: &str = "image.json";
+const DATABASE: &str = "images.db";
+const LOCK: &str = ".lock";
+/// LXC's metadata beside an image.
+pub(crate) const ATTACHED: &str = "lxc.tar.xz";
 
 /// Where an image came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,19 +148,25 @@ impl StoredImage {
 pub struct Store {
     dir: PathBuf,
     index: Mutex<Index>,
+    _lock: File,
 }
 
 impl Store {
     /// Opens the store in `dir`, making it if need be, and completes what a killed process left
     /// half done.
     pub fn open(dir: &Path) -> Result<Self> {
+        let store = Self::open_as_it_is(dir)?;
+        store.heal()?;
+        Ok(store)
+    }
+
+    fn open_as_it_is(dir: &Path) -> Result<Self> {
         for dir in [dir, &dir.join(STAGING), &dir.join(TRASH)] {
             fs::create_dir_all(dir).map_err(Error::io(dir))?;
         }
-        let index = Index::open(&dir.join("images.db"))?;
-        let store = Self { dir: dir.to_owned(), index: Mutex::new(index) };
-        store.heal()?;
-        Ok(store)
+        let lock = lock_store(dir, LockKind::WithOthers)?;
+        let index = Index::open(&dir.join(DATABASE))?;
+        Ok(Self { dir: dir.to_owned(), index: Mutex::new(index), _lock: lock })
     }
 
     /// Its directory.
@@ -224,6 +242,7 @@ impl Store {
     /// Keeps a small file beside an image, which its fingerprint does not cover; it goes with the
     /// image. The caller has checked it. Returns where it is.
     pub fn attach(&self, fingerprint: Fingerprint, name: &str, contents: &[u8]) -> Result<PathBuf> {
+        let _lock = self.lock(fingerprint)?;
         let path = self.path(fingerprint).join(name);
         atomic::write(&path, contents)?;
         Ok(path)
@@ -237,14 +256,15 @@ impl Store {
     /// Removes an image and its aliases.
     pub fn delete(&self, fingerprint: Fingerprint) -> Result<()> {
         let dir = self.path(fingerprint);
-        let trash = tempfile::Builder::new().prefix("image-").tempdir_in(self.dir.join(TRASH));
-        let trash = trash.map_err(Error::io(self.dir.join(TRASH)))?;
+        let trash = Locked::new_in(&self.dir.join(TRASH), "image-")?;
         match fs::rename(&dir, trash.path().join("image")) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&dir)(error)),
             _ => atomic::sync_dir(&self.dir)?,
         }
         self.index().remove(fingerprint)?;
-        trash.close().map_err(Error::io(&dir))
+        // What cannot be removed now goes later.
+        drop(trash);
+        Ok(())
     }
 
     /// Gives an image a name; a name that means another image is an error unless `replace`.
@@ -322,9 +342,8 @@ impl Store {
     }
 
     /// A directory of the store's own for files whose fingerprint nobody knows yet.
-    pub(crate) fn new_incoming(&self) -> Result<tempfile::TempDir> {
-        let dir = self.dir.join(STAGING);
-        tempfile::Builder::new().prefix("import-").tempdir_in(&dir).map_err(Error::io(&dir))
+    pub(crate) fn new_incoming(&self) -> Result<Locked> {
+        Locked::new_in(&self.dir.join(STAGING), "import-")
     }
 
     /// Changes what is recorded of an image, which the caller has locked.
@@ -336,8 +355,7 @@ impl Store {
         let row = self.index().get(fingerprint)?;
         let (mut record, _) = row.ok_or_else(|| absent(fingerprint))?;
         change(&mut record)?;
-        let text = serde_json::to_vec_pretty(&record).map_err(|e| Error::document(RECORD, e))?;
-        atomic::write(&self.path(fingerprint).join(RECORD), &text)?;
+        put_record(&self.path(fingerprint), &record)?;
         self.index().update(&record)
     }
 
@@ -419,6 +437,12 @@ impl Store {
             uncompressed: record.uncompressed,
         }
     }
+}
+
+/// Writes an image's `image.json`.
+fn put_record(dir: &Path, record: &Record) -> Result<()> {
+    let text = serde_json::to_vec_pretty(record).map_err(|e| Error::document(RECORD, e))?;
+    Ok(atomic::write(&dir.join(RECORD), &text)?)
 }
 
 fn absent(fingerprint: Fingerprint) -> Error {

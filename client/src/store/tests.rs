@@ -4,7 +4,7 @@ use millstream_image::Sha256Digest;
 
 use super::*;
 
-fn record(text: &str) -> Record {
+pub(super) fn record(text: &str) -> Record {
     let fingerprint = Fingerprint::of_split(&b"meta"[..], text.as_bytes()).unwrap();
     Record {
         fingerprint,
@@ -22,16 +22,16 @@ fn record(text: &str) -> Record {
     }
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-fn fill(staging: &Staging, text: &str) {
+pub(super) fn fill(staging: &Staging, text: &str) {
     fs::write(staging.dir().join("metadata.tar.xz"), "meta").unwrap();
     fs::write(staging.dir().join("rootfs.tar.xz"), text).unwrap();
 }
 
-fn add(store: &Store, text: &str) -> StoredImage {
+pub(super) fn add(store: &Store, text: &str) -> StoredImage {
     let record = record(text);
     let staging = block_on(store.stage(record.fingerprint)).unwrap().unwrap();
     fill(&staging, text);
@@ -39,7 +39,7 @@ fn add(store: &Store, text: &str) -> StoredImage {
     store.commit(staging, &record).unwrap()
 }
 
-fn open() -> (tempfile::TempDir, Store) {
+pub(super) fn open() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("images")).unwrap();
     (dir, store)
@@ -198,7 +198,11 @@ fn damage_is_found_and_foreign_records_are_not_believed() {
     let dir = store.path(Fingerprint::new(Sha256Digest::of(b"x")));
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join(RECORD), serde_json::to_vec(&record("root")).unwrap()).unwrap();
-    assert!(Store::open(store.dir()).unwrap_err().to_string().contains("does not describe"));
+    let fingerprint = Fingerprint::new(Sha256Digest::of(b"x"));
+    let again = Store::open(store.dir()).unwrap();
+    assert_eq!(again.list().unwrap().len(), 1, "the others can be used");
+    let error = block_on(again.stage(fingerprint)).unwrap_err().to_string();
+    assert!(error.contains("does not describe") && error.contains("store check --repair"), "{error}");
 }
 
 #[test]

@@ -37,6 +37,7 @@ mod exec;
 mod files;
 mod idmap;
 mod image;
+mod image_check;
 mod inside;
 mod lifecycle;
 mod lock;
