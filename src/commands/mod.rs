@@ -15,6 +15,7 @@ pub mod pack;
 pub mod recipe;
 pub mod remote;
 pub mod serve;
+pub mod settings;
 pub mod store;
 pub mod stream;
 pub mod token;

@@ -3,14 +3,12 @@
 use std::process::ExitCode;
 
 use millstream_client::Mender;
-use millstream_runtime::container::become_root;
-use millstream_runtime::{ImageFiles, Runtime};
+use millstream_runtime::ImageFiles;
 
 use crate::cli::Output;
 use crate::cli::store::Store;
 use crate::commands::client;
 use crate::output;
-use crate::paths::Paths;
 
 pub fn run(command: &Store, quiet: bool) -> anyhow::Result<ExitCode> {
     match command {
@@ -19,20 +17,17 @@ pub fn run(command: &Store, quiet: bool) -> anyhow::Result<ExitCode> {
 }
 
 fn check(repair: bool, output: Output, quiet: bool) -> anyhow::Result<ExitCode> {
-    let containers = Paths::from_env().containers();
-    if containers.exists() {
-        become_root(&containers)?;
-    }
+    let containers = client::containers()?;
     let client = client::open();
     let mut mender = Mender::new(repair);
     client.check(&mut mender)?;
-    if containers.exists() {
+    if let Some(runtime) = containers {
         let store = client.store().ok();
         let stored = |fingerprint| {
             let image = store.as_ref()?.get(fingerprint).ok().flatten()?;
             Some(ImageFiles { fingerprint, metadata: image.metadata, rootfs: image.rootfs })
         };
-        Runtime::open(&containers)?.check_images(stored, &mut mender)?;
+        runtime.check_images(stored, &mut mender)?;
     }
     let found = mender.report;
     if !found.problems.is_empty() || output.format != output::Format::Table {

@@ -39,6 +39,7 @@ impl Store {
                 self.index().remove(*left)?;
             }
         }
+        self.tell_names()?;
         sweep(&self.dir.join(STAGING))?;
         sweep(&self.dir.join(TRASH))
     }

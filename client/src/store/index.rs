@@ -1,6 +1,8 @@
 //! The store's index in SQLite.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +20,8 @@ pub(super) const BUSY: Duration = Duration::from_secs(10);
 const BUSY_POLL: Duration = Duration::from_millis(20);
 
 /// One step a version; `user_version` counts the steps done.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE images (
         fingerprint TEXT PRIMARY KEY NOT NULL,
         record      TEXT NOT NULL, -- as image.json; cached and auto_update are the columns'
@@ -32,18 +35,23 @@ const MIGRATIONS: &[&str] = &["
         fingerprint TEXT NOT NULL REFERENCES images (fingerprint) ON DELETE CASCADE
     ) STRICT;
     CREATE INDEX aliases_of ON aliases (fingerprint);
-"];
+",
+    "
+    ALTER TABLE images ADD COLUMN looked INTEGER; -- when a newer one was last looked for
+",
+];
 
 /// The version of what is written here.
 pub(super) const VERSION: usize = MIGRATIONS.len();
 
-const COLUMNS: &str = "SELECT fingerprint, record, last_used, cached, auto_update FROM images";
+const COLUMNS: &str = "SELECT fingerprint, record, last_used, cached, auto_update, looked FROM images";
 
 /// What changes while an image is here.
 #[derive(Debug)]
 pub(super) struct State {
     pub aliases: Vec<Alias>,
     pub last_used: Option<DateTime<Utc>>,
+    pub looked: Option<DateTime<Utc>>,
 }
 
 #[derive(Debug)]
@@ -54,6 +62,10 @@ pub(super) struct Index {
 
 impl Index {
     pub(super) fn open(path: &Path) -> Result<Self> {
+        // Whoever can read it can lock it.
+        let mut options = fs::OpenOptions::new();
+        options.create(true).truncate(false).write(true).mode(0o600);
+        drop(options.open(path).map_err(Error::io(path))?);
         let db = Connection::open(path).map_err(|e| fault(path, &e))?;
         let index = Self { path: path.to_owned(), db };
         index.run(|db| {
@@ -203,6 +215,11 @@ impl Index {
         self.run(|db| db.execute(query, params![fingerprint.to_string(), now.timestamp()])).map(drop)
     }
 
+    pub(super) fn note_look(&self, fingerprint: Fingerprint, now: DateTime<Utc>) -> Result<()> {
+        let query = "UPDATE images SET looked = ?2 WHERE fingerprint = ?1";
+        self.run(|db| db.execute(query, params![fingerprint.to_string(), now.timestamp()])).map(drop)
+    }
+
     pub(super) fn set_flags(&self, fingerprint: Fingerprint, cached: bool, auto_update: bool) -> Result<()> {
         let query = "UPDATE images SET cached = ?2, auto_update = ?3 WHERE fingerprint = ?1";
         self.run(|db| db.execute(query, params![fingerprint.to_string(), cached, auto_update])).map(drop)
@@ -248,8 +265,11 @@ fn image(row: &Row<'_>) -> rusqlite::Result<(Record, State)> {
     record.fingerprint = parsed(row, 0)?;
     record.cached = row.get(3)?;
     record.auto_update = row.get(4)?;
-    let last_used = row.get::<_, Option<i64>>(2)?.and_then(|seconds| DateTime::from_timestamp(seconds, 0));
-    Ok((record, State { aliases: Vec::new(), last_used }))
+    let time = |column: usize| -> rusqlite::Result<_> {
+        let seconds: Option<i64> = row.get(column)?;
+        Ok(seconds.and_then(|seconds| DateTime::from_timestamp(seconds, 0)))
+    };
+    Ok((record, State { aliases: Vec::new(), last_used: time(2)?, looked: time(5)? }))
 }
 
 fn aliases(db: &Connection) -> rusqlite::Result<Vec<(Alias, Fingerprint)>> {

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use millstream_client::store::{LOST, take_away};
 use millstream_client::{Kind, Mender};
@@ -14,6 +15,7 @@ use millstream_image::{Fingerprint, atomic};
 use super::idmap;
 use super::image::{ImageFiles, Unpacked, unpack_once};
 use super::lock::DirLock;
+use super::name::ContainerName;
 use super::record::{Base, Config, State};
 use super::runtime::Runtime;
 use crate::{Error, Result};
@@ -30,14 +32,31 @@ struct Users {
 }
 
 impl Runtime {
-    /// Images that the containers below `dir` were made from. Reads only; no directory, no images.
-    pub fn images_in_use(dir: &Path) -> Result<BTreeSet<Fingerprint>> {
-        if !dir.exists() {
-            return Ok(BTreeSet::new());
+    /// Images that containers were made from.
+    pub fn images_in_use(&self) -> Result<BTreeSet<Fingerprint>> {
+        let image = |name: &ContainerName| match Config::read(&self.dir().join(name.as_str())) {
+            Ok(config) => Some(Ok(config.image)),
+            // Deleted since we looked.
+            Err(_) if self.existing(name).is_err() => None,
+            Err(error) => Some(Err(error)),
+        };
+        self.names()?.iter().filter_map(image).collect()
+    }
+
+    /// Removes unpacked images that no container rests on, that are not among those `stored`, and that
+    /// were unpacked so long ago.
+    pub fn remove_unneeded_images(&self, stored: &BTreeSet<Fingerprint>, age: Duration) -> Result<()> {
+        let images = self.images();
+        for entry in fs::read_dir(&images).map_err(Error::io(&images))?.flatten() {
+            let name = entry.file_name();
+            let Some(image) = name.to_str().and_then(Unpacked::parse) else { continue };
+            let unpacked = entry.metadata().and_then(|meta| meta.modified());
+            let old = unpacked.is_ok_and(|time| time.elapsed().is_ok_and(|elapsed| elapsed > age));
+            if old && !stored.contains(&image.fingerprint) {
+                self.remove_unused(image)?;
+            }
         }
-        let runtime = Self::at(dir);
-        let config = |name: &_| Config::read(&dir.join(super::ContainerName::as_str(name)));
-        runtime.names()?.iter().map(|name| config(name).map(|config| config.image)).collect()
+        Ok(())
     }
 
     /// Looks for unpacked images that are damaged or missing, and for such as nobody needs. `stored` gives
@@ -147,8 +166,8 @@ impl Runtime {
     /// Removes an image with these ids, which no container was made from.
     pub(super) fn remove_unpacked(&self, image: Unpacked) -> Result<()> {
         let Some(_lock) = DirLock::exclusive(&image.directory(&self.images()))? else { return Ok(()) };
-        let users = |name: &_| {
-            let dir = self.dir().join(super::ContainerName::as_str(name));
+        let users = |name: &ContainerName| {
+            let dir = self.dir().join(name.as_str());
             Config::read(&dir).is_ok_and(|config| config.unpacked().name() == image.name())
         };
         let containers: Vec<_> =
@@ -161,7 +180,11 @@ impl Runtime {
 
     /// Removes an unpacked image that no container was made from; one that is used stays.
     pub fn remove_unused_image(&self, fingerprint: Fingerprint) -> Result<()> {
-        match self.remove_unpacked(Unpacked { fingerprint, ids: idmap::only_range()? }) {
+        self.remove_unused(Unpacked { fingerprint, ids: idmap::only_range()? })
+    }
+
+    fn remove_unused(&self, image: Unpacked) -> Result<()> {
+        match self.remove_unpacked(image) {
             Err(Error::ImageInUse { .. } | Error::Busy { .. }) => Ok(()),
             other => other,
         }

@@ -125,11 +125,6 @@ impl Runtime {
         Ok(Self { dir: fs::canonicalize(dir).map_err(Error::io(dir))? })
     }
 
-    /// For reading alone: nothing is made.
-    pub(super) fn at(dir: &Path) -> Self {
-        Self { dir: dir.to_path_buf() }
-    }
-
     /// Unpacks an image's root file system while it comes, out of sight; `None` when it lies unpacked
     /// already. Architecture and the like are looked at in [`Prepared::finish`].
     pub fn prepare(&self, image: Fingerprint, rootfs: impl Read + Send) -> Result<Option<Prepared>> {

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use millstream_image::Fingerprint;
 
 use super::super::heal::{ABANDONED, entries};
+use super::super::shared::SHARED;
 use super::super::staging::try_lock;
 use super::super::{DATABASE, LOCK, STAGING, TRASH, lost};
 use crate::problem::{Kind, Mender};
@@ -36,7 +37,7 @@ pub(super) fn check(dir: &Path, mender: &mut Mender) -> Result<()> {
 fn is_file_of_ours(name: &str) -> bool {
     let database =
         name.strip_prefix(DATABASE).is_some_and(|rest| ["", "-wal", "-shm", "-journal"].contains(&rest));
-    database || name == LOCK
+    database || name == LOCK || name == SHARED
 }
 
 /// What nobody is at work on. A download that is not old will be resumed.

@@ -201,7 +201,7 @@ fn rows_and_names_that_mean_nothing_go_or_are_corrected() {
     bench.finds(&[Kind::Row]);
     bench.is_whole();
 
-    let insert = "INSERT INTO images SELECT ?1, record, stored, last_used, 0, 0 FROM images LIMIT 1";
+    let insert = "INSERT INTO images SELECT ?1, record, stored, last_used, 0, 0, looked FROM images LIMIT 1";
     bench.db().execute(insert, ["no fingerprint"]).unwrap();
     bench.finds(&[Kind::Row]);
     bench.is_whole();
