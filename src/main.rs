@@ -43,6 +43,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Mirror(command) => commands::mirror::run(command, cli.quiet)?,
         Command::Instance(command) => return commands::instance::run(command, cli.quiet),
         Command::Remote(command) => commands::remote::run(command, cli.quiet)?,
+        Command::Store(command) => return commands::store::run(command, cli.quiet),
         Command::Image(command) => commands::image::run(command, cli.quiet)?,
         Command::Completion(command) => commands::completion::script(command)?,
         Command::Man(command) => commands::completion::man(command)?,

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use millstream_runtime::sandbox::userns;
 
+const SYSTEM_STORE: &str = "/var/lib/millstream/images";
+
 /// Directories of this user.
 pub struct Paths {
     /// Settings: remotes, keys, certificates.
@@ -54,6 +56,16 @@ impl Paths {
     /// The image store.
     pub fn store(&self) -> PathBuf {
         self.data.join("images")
+    }
+
+    /// Root's image store, for others: where it is shared they read it. `MILLSTREAM_SHARED` says another
+    /// place; who has directories of their own by `MILLSTREAM_DIR` reads none else.
+    pub fn shared_store() -> Option<PathBuf> {
+        if is_system() {
+            return None;
+        }
+        let usual = || env::var_os("MILLSTREAM_DIR").is_none().then(|| SYSTEM_STORE.into());
+        env::var_os("MILLSTREAM_SHARED").map(PathBuf::from).or_else(usual)
     }
 
     /// Containers and the unpacked images they share.

@@ -18,7 +18,8 @@ use crate::http::{HttpClient, HttpOptions};
 use crate::lxc;
 use crate::query::{ImageName, ImageRef, Place, names_product};
 use crate::remotes::{self, Protocol, Remote, RemoteName, Remotes, Trust};
-use crate::store::{Store, StoredImage};
+use crate::settings::Settings;
+use crate::store::{SharedStore, Store, StoredImage};
 use crate::tree::Tree;
 use crate::trust::TrustFile;
 use crate::{Error, Progress, Result};
@@ -28,10 +29,14 @@ use crate::{Error, Progress, Result};
 pub struct ClientConfig {
     /// The table of remotes, a JSON file.
     pub remotes: PathBuf,
+    /// What was set for all images, a JSON file.
+    pub settings: PathBuf,
     /// What was seen of each remote. Losing it loses the protection against rollback.
     pub trust: PathBuf,
     /// The image store.
     pub store: PathBuf,
+    /// A store of root's that is read where root shares it.
+    pub shared: Option<PathBuf>,
     /// Documents that never change; may be deleted at any time.
     pub documents: PathBuf,
     /// Images of servers that have LXC's index only; may be deleted at any time.
@@ -47,8 +52,10 @@ impl ClientConfig {
     pub fn new(config: &Path, data: &Path, cache: &Path) -> Self {
         Self {
             remotes: config.join("remotes.json"),
+            settings: config.join("settings.json"),
             trust: data.join("trust"),
             store: data.join("images"),
+            shared: None,
             documents: cache.join("documents"),
             lxc: cache.join("lxc"),
             http: HttpOptions::default(),
@@ -70,8 +77,8 @@ pub enum Resolved {
 /// side, in one process or in many.
 #[derive(Debug)]
 pub struct Client {
-    config: ClientConfig,
-    store: Mutex<Option<Arc<Store>>>,
+    pub(crate) config: ClientConfig,
+    pub(crate) store: Mutex<Option<Arc<Store>>>,
 }
 
 impl Client {
@@ -99,6 +106,16 @@ impl Client {
     /// The remotes as the file has them now.
     pub fn remotes(&self) -> Result<Remotes> {
         Remotes::load(&self.config.remotes)
+    }
+
+    /// What was set for all images, as the file has it now.
+    pub fn settings(&self) -> Result<Settings> {
+        Settings::load(&self.config.settings)
+    }
+
+    /// Changes what is set for all images.
+    pub fn change_settings(&self, change: impl FnOnce(&mut Settings) -> Result<()>) -> Result<()> {
+        Settings::update(&self.config.settings, change)
     }
 
     /// The public key a server offers at `key.asc`. It proves nothing: show its fingerprint, or
@@ -210,7 +227,7 @@ impl Client {
         let remote = match &name.place {
             Place::Local => {
                 let store = self.store()?;
-                let mut found = store.find(&name.image)?;
+                let mut found = store.find(&name.image)?.or_else(|| self.find_shared(&name.image));
                 if found.is_none() {
                     found = self.stored_product(&name.image)?;
                 }
@@ -219,7 +236,8 @@ impl Client {
             }
             Place::Remote(remote) => remote.clone(),
             Place::Anywhere => {
-                if let Some(image) = self.store()?.find(&name.image)? {
+                let here = self.store()?.find(&name.image)?;
+                if let Some(image) = here.or_else(|| self.find_shared(&name.image)) {
                     return Ok(Resolved::Local(Box::new(image)));
                 }
                 self.remotes()?.default.ok_or_else(|| {
@@ -250,7 +268,7 @@ impl Client {
         progress: &dyn Progress,
     ) -> Result<StoredImage> {
         match self.resolve(name).await? {
-            Resolved::Local(image) => Ok(*image),
+            Resolved::Local(image) => self.keep(*image, keep).await,
             Resolved::Remote(remote, image) => {
                 self.fetch_image_into(&remote, &image, keep, sink, progress).await
             }
@@ -280,8 +298,35 @@ impl Client {
         let remotes = self.remotes()?;
         let tree = self.tree(remotes.get(name)?)?;
         let store = self.store()?;
+        let names = fetch::forget_withdrawn(&store, image.fingerprint)?;
+        if let Some(shared) = self.shared().and_then(|shared| shared.get(image.fingerprint)) {
+            let record = fetch::record(name.as_str(), image, keep);
+            let stored = fetch::link(&store, &shared, Some(record), keep).await?;
+            names.iter().try_for_each(|name| store.add_alias(name, stored.fingerprint, false))?;
+            return store.get(stored.fingerprint)?.map_or(Ok(stored), Ok);
+        }
         let job = fetch::Job { store: &store, tree: &tree, remote: name.as_str(), image, keep, progress };
-        job.run(sink).await
+        let stored = job.run(sink).await?;
+        names.iter().try_for_each(|name| store.add_alias(name, stored.fingerprint, false))?;
+        Ok(stored)
+    }
+
+    /// Makes an image that a local name means one of this client's own store, if it is in root's.
+    pub async fn keep(&self, image: StoredImage, keep: Keep) -> Result<StoredImage> {
+        image.expect_files()?;
+        let store = self.store()?;
+        match store.get(image.fingerprint)? {
+            Some(stored) => fetch::keep_longer(&store, stored, keep),
+            None => fetch::link(&store, &image, None, keep).await,
+        }
+    }
+
+    fn find_shared(&self, name: &ImageRef) -> Option<StoredImage> {
+        self.shared()?.find(name)
+    }
+
+    fn shared(&self) -> Option<SharedStore> {
+        SharedStore::open(self.config.shared.as_deref()?)
     }
 
     /// Gives a stored image names; `replace` takes them from other images.

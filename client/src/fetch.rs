@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use millstream_image::archive::read_small;
 use millstream_image::metadata::{MAX_SIZE, Metadata};
-use millstream_image::{Architecture, Fingerprint, Sha256Digest};
+use millstream_image::{Alias, Architecture, Fingerprint, Sha256Digest};
 use tokio::task::spawn_blocking;
 
 use crate::arriving::{self, Publisher, Sink};
@@ -132,6 +132,51 @@ impl Job<'_> {
     }
 }
 
+/// Makes an image of a store that root shares one of this store. Root has verified it; its record is
+/// taken, unless a remote has told another.
+pub(crate) async fn link(
+    store: &Arc<Store>,
+    shared: &StoredImage,
+    record: Option<Record>,
+    keep: Keep,
+) -> Result<StoredImage> {
+    let Some(staging) = store.stage(shared.fingerprint).await? else {
+        let stored = store.get(shared.fingerprint)?;
+        return keep_longer(store, stored.unwrap_or_else(|| shared.clone()), keep);
+    };
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut record = record.unwrap_or_else(|| Record {
+        fingerprint: shared.fingerprint,
+        metadata: String::new(),
+        rootfs: String::new(),
+        size: shared.size,
+        properties: shared.properties.clone(),
+        // Its remotes are not ours.
+        origin: None,
+        created: shared.created,
+        stored: Utc::now(),
+        cached: keep.cached,
+        auto_update: false,
+        public: false,
+        uncompressed: None,
+    });
+    for (key, value) in &shared.properties {
+        record.properties.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    (record.metadata, record.rootfs, record.size) =
+        (name(&shared.metadata), name(&shared.rootfs), shared.size);
+    let (store, shared) = (store.clone(), shared.clone());
+    let linked = spawn_blocking(move || store.link(staging, &record, &shared)).await;
+    linked.map_err(|e| Error::Setup(e.to_string()))?
+}
+
+/// Takes an image away whose files another store has withdrawn, so that it can come again; gives its names.
+pub(crate) fn forget_withdrawn(store: &Store, image: Fingerprint) -> Result<Vec<Alias>> {
+    let Some(stored) = store.get(image)?.filter(StoredImage::is_withdrawn) else { return Ok(Vec::new()) };
+    store.delete(image)?;
+    Ok(stored.aliases)
+}
+
 /// What lies in staging, checked.
 struct Gathered {
     properties: BTreeMap<String, String>,
@@ -139,9 +184,11 @@ struct Gathered {
     uncompressed: Option<Sha256Digest>,
 }
 
-/// Who fetches for good what is only cached makes it stay.
-fn keep_longer(store: &Store, stored: StoredImage, keep: Keep) -> Result<StoredImage> {
-    let (cached, auto_update) = (stored.cached && keep.cached, stored.auto_update || keep.auto_update);
+/// Who fetches for good what is only cached makes it stay; who only starts something changes nothing for
+/// what stays.
+pub(crate) fn keep_longer(store: &Store, stored: StoredImage, keep: Keep) -> Result<StoredImage> {
+    let follows = keep.auto_update && (stored.cached || !keep.cached);
+    let (cached, auto_update) = (stored.cached && keep.cached, stored.auto_update || follows);
     if (cached, auto_update) != (stored.cached, stored.auto_update) {
         store.set_flags(stored.fingerprint, cached, auto_update)?;
     }
@@ -189,7 +236,7 @@ fn check_metadata(url: &str, metadata: &Path, arch: Architecture) -> Result<BTre
     Ok(metadata.properties)
 }
 
-fn record(remote: &str, image: &CatalogueImage, keep: Keep) -> Record {
+pub(crate) fn record(remote: &str, image: &CatalogueImage, keep: Keep) -> Record {
     let now: DateTime<Utc> = SystemTime::now().into();
     Record {
         fingerprint: image.fingerprint,

@@ -152,6 +152,11 @@ impl TrustFile {
         Ok(atomic::write(&self.0, &text)?)
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Forgets the remote.
     pub(crate) fn remove(&self) -> Result<()> {
         match fs::remove_file(&self.0) {

@@ -9,11 +9,9 @@ use millstream_image::Fingerprint;
 use crate::catalogue::{Catalogue, CatalogueImage};
 use crate::client::Client;
 use crate::fetch::Keep;
+use crate::settings::Settings;
 use crate::store::{Origin, Store, StoredImage};
 use crate::{Error, Progress, RemoteName, Result};
-
-/// How long an image that only came because something was started from it stays unused.
-pub const CACHE_EXPIRY: TimeDelta = TimeDelta::days(10);
 
 /// An image that newer serials were looked for.
 #[derive(Debug)]
@@ -59,13 +57,16 @@ impl Client {
             .ok_or_else(|| Error::image(&origin.product, "the remote no longer offers it"))?;
         if newest.fingerprint == image.fingerprint || newest.serial <= origin.serial {
             // Nothing new, so there is time for what the last update put off.
-            let (store, image) = (store.clone(), image.clone());
-            let complete = tokio::task::spawn_blocking(move || store.complete(&image));
+            let (worker, incomplete) = (store.clone(), image.clone());
+            let complete = tokio::task::spawn_blocking(move || worker.complete(&incomplete));
             complete.await.map_err(|e| Error::Setup(e.to_string()))??;
+            store.note_look(image.fingerprint, Utc::now())?;
             return Ok(None);
         }
         let keep = Keep { cached: image.cached, auto_update: image.auto_update };
         let newer = self.fetch_image(&remote, newest, keep, progress).await?;
+        // It came by itself: that is no use of it.
+        store.touch(newer.fingerprint, image.last_used.unwrap_or(image.stored))?;
         // Names first: while both are here, each name means one of them.
         for alias in &image.aliases {
             store.add_alias(alias, newer.fingerprint, true)?;
@@ -85,6 +86,19 @@ fn newest<'a>(catalogue: &'a Catalogue, origin: &Origin) -> Option<&'a Catalogue
 }
 
 impl Store {
+    /// The images that newer ones should be looked for now, by themselves.
+    pub fn due(&self, settings: &Settings, now: DateTime<Utc>) -> Result<Vec<StoredImage>> {
+        let Some(interval) = settings.auto_update_interval() else { return Ok(Vec::new()) };
+        let mut images = self.list()?;
+        images.retain(|image| {
+            let looked = image.looked.unwrap_or(image.stored).max(image.stored);
+            let follows = image.auto_update && (!image.cached || settings.auto_update_cached());
+            // A clock that was set back puts nothing off.
+            follows && (looked > now || now.signed_duration_since(looked) >= interval)
+        });
+        Ok(images)
+    }
+
     /// The images that may go: cached, without a name, unused for `expiry`, and nothing made from
     /// them.
     pub fn expired(
@@ -95,7 +109,7 @@ impl Store {
     ) -> Result<Vec<StoredImage>> {
         let mut images = self.list()?;
         images.retain(|image| {
-            let used = image.last_used.unwrap_or(image.stored).max(image.stored);
+            let used = image.last_used.unwrap_or(image.stored);
             image.cached
                 && image.aliases.is_empty()
                 && !in_use.contains(&image.fingerprint)

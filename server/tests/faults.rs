@@ -6,7 +6,7 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 mod support;
-#[path = "support/trace.rs"]
+#[path = "../../tests/support/trace.rs"]
 mod trace;
 
 use std::fs;

@@ -188,20 +188,28 @@ Examples:
         #[arg(required = true, value_name = "KEY")]
         keys: Vec<String>,
     },
-    /// Fetch newer serials of images: of those copied with --auto-update, or of those named
+    /// Fetch newer serials of images: of those that follow newer ones and are due, or of those named
     ///
     /// A newer image takes over the names of the old one, which goes unless a container was made from
-    /// it. The systemd timer in systemd/ does this every six hours.
+    /// it. Images follow newer ones that were copied with --auto-update, and those that came because
+    /// something was started from them, unless images.auto_update_cached is false. They are due
+    /// images.auto_update_interval hours after the last look. The systemd timer in systemd/ does this.
     Refresh {
         /// Aliases, fingerprints, or 6 and more digits of one
-        #[arg(value_name = "IMAGE")]
+        #[arg(value_name = "IMAGE", conflicts_with = "all")]
         images: Vec<String>,
+        /// All that follow newer ones, also those that are not due
+        #[arg(long)]
+        all: bool,
     },
     /// Delete images that came only because something was started from them, and lie unused
+    ///
+    /// Images that containers were made from stay.
     Prune {
-        /// Unused for so many days
-        #[arg(long, value_name = "N", default_value_t = 10)]
-        days: u32,
+        /// Unused for so many days [default: images.remote_cache_expiry, which is 10 unless set; 0 there
+        /// keeps all]
+        #[arg(long, value_name = "N")]
+        days: Option<u32>,
         /// Only say which
         #[arg(long)]
         dry_run: bool,

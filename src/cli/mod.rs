@@ -14,6 +14,7 @@ pub mod push;
 pub mod server;
 pub mod settings;
 pub mod storage;
+pub mod store;
 pub mod token;
 pub mod up;
 pub mod upstream;
@@ -90,6 +91,9 @@ pub enum Command {
     /// Find, fetch and keep images
     #[command(subcommand)]
     Image(client::Image),
+    /// Look after the place where images are kept
+    #[command(subcommand)]
+    Store(store::Store),
     /// Print the script that completes commands and names in a shell
     ///
     /// `cargo xtask install` puts it where the shells look. Remotes, aliases, fingerprints and containers

@@ -28,39 +28,54 @@ Keys:
   environment.NAME             a variable of its init and of commands
   user.NAME                    anything; image templates can read it
 
-Limits apply to running containers at once.";
+Limits apply to running containers at once.
+
+Keys of this machine's images, without a container:
+  images.remote_cache_expiry   days after which an unused image goes that only came because
+                               something was started from it [10; 0: never]
+  images.auto_update_interval  hours between two looks for newer images [6; 0: never]
+  images.auto_update_cached    whether images that only came because something was started from
+                               them follow newer ones [true]
+  images.shared                root's only: other users of this machine read root's images instead
+                               of fetching their own [false]
+
+Examples:
+  millstream config set c1 limits.memory=512MiB
+  millstream config set images.remote_cache_expiry 5
+  millstream config get images.auto_update_interval
+  millstream config show";
 
 #[derive(Subcommand)]
 pub enum Config {
     /// Print the value of a key
     Get {
-        /// Container
+        /// Container; left out for a key of images
         name: String,
         /// Key
-        key: String,
+        key: Option<String>,
     },
     /// Set keys
     Set {
-        /// Container
+        /// Container; left out for keys of images
         name: String,
-        /// Keys and their values
-        #[arg(required = true, value_name = "KEY=VALUE")]
+        /// Keys and their values; of images also KEY VALUE
+        #[arg(value_name = "KEY=VALUE")]
         pairs: Vec<String>,
     },
     /// Take keys away
     Unset {
-        /// Container
+        /// Container; left out for keys of images
         name: String,
         /// Keys
-        #[arg(required = true, value_name = "KEY")]
+        #[arg(value_name = "KEY")]
         keys: Vec<String>,
     },
     /// Print all of it
     Show {
-        /// Container
-        name: String,
+        /// Container; left out, what is set for images
+        name: Option<String>,
         /// With what its profiles give it
-        #[arg(long)]
+        #[arg(long, requires = "name")]
         expanded: bool,
         #[command(flatten)]
         output: Output,

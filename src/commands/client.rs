@@ -2,6 +2,8 @@
 
 use anyhow::Context;
 use millstream_client::{Client, ClientConfig};
+use millstream_runtime::Runtime;
+use millstream_runtime::container::become_root;
 
 use crate::paths::Paths;
 
@@ -10,7 +12,18 @@ pub fn open() -> Client {
     let paths = Paths::from_env();
     let mut config = ClientConfig::new(&paths.config, &paths.data, &paths.cache);
     config.store = paths.store();
+    config.shared = Paths::shared_store();
     Client::new(config)
+}
+
+/// The containers, as whoever may change their images; none: there are none.
+pub fn containers() -> anyhow::Result<Option<Runtime>> {
+    let directory = Paths::from_env().containers();
+    if !directory.exists() {
+        return Ok(None);
+    }
+    become_root(&directory)?;
+    Ok(Some(Runtime::open(&directory)?))
 }
 
 /// Runs a client's work to its end.

@@ -16,6 +16,8 @@ pub mod push;
 pub mod recipe;
 pub mod remote;
 pub mod serve;
+pub mod settings;
+pub mod store;
 pub mod stream;
 pub mod token;
 pub mod up;

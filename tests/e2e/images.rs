@@ -19,11 +19,12 @@ fn images_are_named_described_refreshed_and_pruned() {
     home.run(&["image", "unset", "two", "note"]);
     assert!(!home.run(&["image", "info", "two"]).contains("note:"));
 
-    assert_eq!(home.run(&["image", "refresh"]), "", "it is the newest");
+    assert_eq!(home.run(&["image", "refresh", "--all"]), "", "it is the newest");
     assert_eq!(home.run(&["image", "prune", "--days", "0"]), "", "it was copied, not cached");
     home.run(&["image", "verify", fingerprint.trim()]);
     std::fs::rename(&published.root, published.root.with_extension("away")).unwrap();
-    assert!(home.fail(&["image", "refresh"]).contains("stay as they are"));
+    assert_eq!(home.run(&["image", "refresh"]), "", "it is not due: no server is asked");
+    assert!(home.fail(&["image", "refresh", "--all"]).contains("stay as they are"));
 }
 
 /// What the units start exists, by the names it is started with; the refresh really runs.

@@ -23,5 +23,6 @@ mod signatures;
 mod signing;
 mod simplestreams;
 mod static_host;
+mod store;
 mod usage;
 mod users;

@@ -16,6 +16,8 @@ pub struct User {
     home: TempDir,
     /// Control groups an administrator gave them.
     groups: Vec<PathBuf>,
+    /// Root's image store, where it is not the machine's.
+    shared: PathBuf,
 }
 
 impl User {
@@ -25,7 +27,11 @@ impl User {
         let id = succeed(Command::new("id").args(["-u", &name])).trim().parse().unwrap();
         let home = tempfile::tempdir().unwrap();
         chown(home.path(), Some(id), Some(id)).unwrap();
-        Self { name, id, home, groups: Vec::new() }
+        Self { name, id, home, groups: Vec::new(), shared: "/nonexistent".into() }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     pub fn id(&self) -> u32 {
@@ -58,6 +64,12 @@ impl User {
         self
     }
 
+    /// One who reads this image store of root's.
+    pub fn reading(mut self, store: PathBuf) -> Self {
+        self.shared = store;
+        self
+    }
+
     /// The program as this user, from a shell in those groups.
     pub fn millstream(&self, args: &[&str]) -> Output {
         let join = "for group in $GROUPS_OF_USER; do echo $$ > $group/cgroup.procs; done; exec \"$@\"";
@@ -68,6 +80,7 @@ impl User {
             .args(args)
             .current_dir(self.home.path())
             .env_remove("MILLSTREAM_DIR")
+            .env("MILLSTREAM_SHARED", &self.shared)
             .env("GROUPS_OF_USER", groups.join(" "))
             .env("HOME", self.home.path())
             .stdin(Stdio::null())

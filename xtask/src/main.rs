@@ -15,7 +15,7 @@ usage: cargo xtask COMMAND
   test [ARGS]   set up what is missing and run every check and test;
                 ARGS go to `cargo test`
   check         format and lints only
-  faults        stop publishers at every system call that writes (minutes)
+  faults        stop publishers and stores at every system call that writes (minutes)
   bench [NAMES] set up the peers and compare: prints a ratio for each pair; lists them without names
   vm-test [NAMES]
                 the runtime's tests (all of runtime/tests, and `user`) in a virtual machine with
@@ -70,14 +70,13 @@ fn test(args: &[String]) -> Result<(), String> {
 }
 
 fn faults() -> Result<(), String> {
-    let mut tests = Command::new("cargo");
-    run(tests.env("MILLSTREAM_FAULTS", "all").args([
-        "test",
-        "--package",
-        "millstream-server",
-        "--test",
-        "faults",
-    ]))
+    let tests = |package: &str, test: &str, filter: &[&str]| {
+        let mut tests = Command::new("cargo");
+        tests.env("MILLSTREAM_FAULTS", "all").args(["test", "--package", package, "--test", test]);
+        run(tests.args(filter))
+    };
+    tests("millstream-client", "distribution", &["faults::"])?;
+    tests("millstream-server", "faults", &[])
 }
 
 fn check() -> Result<(), String> {

@@ -148,6 +148,8 @@ impl Make {
 /// A second name for a file, which outlives its first.
 fn link_or_copy(from: &Path, to: &Path) -> Result<()> {
     drop(fs::remove_file(to));
+    // It may be a link to another store's file.
+    let from = &fs::canonicalize(from).map_err(Error::io(from))?;
     if fs::hard_link(from, to).is_ok() {
         return Ok(());
     }

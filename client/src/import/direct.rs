@@ -7,11 +7,11 @@ use std::path::Path;
 
 use millstream_image::{Architecture, Fingerprint};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use tempfile::TempDir;
 use url::Url;
 
 use super::{Incoming, files};
 use crate::http::HttpClient;
+use crate::store::Locked;
 use crate::{Error, Progress, Result};
 
 /// The largest image that is fetched this way, in bytes: nobody has stated its size.
@@ -82,7 +82,7 @@ fn address(base: &Url, text: &str) -> Result<Url, String> {
 pub(super) async fn fetch(
     http: &HttpClient,
     url: &str,
-    dir: TempDir,
+    dir: Locked,
     progress: &dyn Progress,
 ) -> Result<Incoming> {
     let parsed = Url::parse(url).ok().filter(|url| url.scheme() == "https");

@@ -3,10 +3,9 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
-
 use super::Incoming;
 use super::check::extension;
+use crate::store::Locked;
 use crate::{Error, Result};
 
 /// What a build leaves, in the order looked for.
@@ -15,7 +14,7 @@ const ROOTS: [&str; 2] = ["rootfs.tar.xz", "rootfs.squashfs"];
 const UNIFIED: [&str; 4] = ["unified.tar.xz", "unified.tar.zst", "unified.tar.gz", "unified.tar"];
 
 /// Copies an image's files to `dir` under the names the store has for them.
-pub(super) fn copy(paths: &[PathBuf], dir: TempDir) -> Result<Incoming> {
+pub(super) fn copy(paths: &[PathBuf], dir: Locked) -> Result<Incoming> {
     let (metadata, rootfs) = match paths {
         [one] if one.is_dir() => in_directory(one)?,
         [one] => (None, one.clone()),

@@ -13,12 +13,11 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use millstream_image::{Fingerprint, atomic};
-use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
 pub use self::direct::Direct;
 use crate::client::Client;
-use crate::store::{Record, Store, StoredImage};
+use crate::store::{Locked, Record, Store, StoredImage};
 use crate::{Error, Progress, Result};
 
 /// What an image is imported from.
@@ -42,19 +41,9 @@ pub struct ImportOptions {
 
 /// Files in a directory of the store's that goes when this is dropped.
 struct Incoming {
-    dir: TempDir,
+    dir: Locked,
     metadata: String,
     rootfs: String,
-}
-
-impl Incoming {
-    fn metadata(&self) -> PathBuf {
-        self.dir.path().join(&self.metadata)
-    }
-
-    fn rootfs(&self) -> PathBuf {
-        self.dir.path().join(&self.rootfs)
-    }
 }
 
 impl Client {
@@ -105,21 +94,29 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 }
 
 fn record(incoming: &Incoming, options: ImportOptions) -> Result<Record> {
-    let (metadata, rootfs) = (incoming.metadata(), incoming.rootfs());
+    let mut record = describe(incoming.dir.path(), &incoming.metadata, &incoming.rootfs)?;
+    let architecture = record.properties.get("architecture").cloned();
+    record.properties.extend(options.properties);
+    if record.properties.get("architecture") != architecture.as_ref() {
+        return Err(Error::name("architecture", "it is what the image says and cannot be set"));
+    }
+    Ok(Record { public: options.public, ..record })
+}
+
+/// Describes an image by its files in `dir`, which are read to their ends; `metadata` and `rootfs` are
+/// one file when it is unified.
+pub(crate) fn describe(dir: &Path, metadata_name: &str, rootfs_name: &str) -> Result<Record> {
+    let (metadata, rootfs) = (dir.join(metadata_name), dir.join(rootfs_name));
     let described = check::image(&metadata, &rootfs)?;
     let mut properties = described.properties;
     properties.insert("architecture".into(), described.architecture.debian().to_owned());
-    properties.extend(options.properties);
-    if properties.get("architecture").map(String::as_str) != Some(described.architecture.debian()) {
-        return Err(Error::name("architecture", "it is what the image says and cannot be set"));
-    }
     let length = |path: &Path| fs::metadata(path).map(|meta| meta.len()).map_err(Error::io(path));
     let split = if metadata == rootfs { 0 } else { length(&metadata)? };
     let now = Utc::now();
     Ok(Record {
         fingerprint: Fingerprint::of_files(&metadata, &rootfs)?,
-        metadata: incoming.metadata.clone(),
-        rootfs: incoming.rootfs.clone(),
+        metadata: metadata_name.to_owned(),
+        rootfs: rootfs_name.to_owned(),
         size: split + length(&rootfs)?,
         properties,
         origin: None,
@@ -127,7 +124,7 @@ fn record(incoming: &Incoming, options: ImportOptions) -> Result<Record> {
         stored: now,
         cached: false,
         auto_update: false,
-        public: options.public,
+        public: false,
         uncompressed: None,
     })
 }

@@ -19,12 +19,10 @@ use crate::client::Client;
 use crate::fetch::Keep;
 use crate::query::ImageRef;
 use crate::remotes::{Protocol, Remote, RemoteName};
-use crate::store::{Store, StoredImage};
+use crate::store::{ATTACHED, Store, StoredImage};
 use crate::tree::{Tree, TreePath};
 use crate::{Error, Progress, Result};
 
-/// LXC's metadata beside an image of the store.
-const ATTACHED: &str = "lxc.tar.xz";
 /// The largest manifest, in bytes.
 const MAX_MANIFEST: u64 = 64 << 20;
 /// The largest `meta.tar.xz`, in bytes.

@@ -62,6 +62,8 @@ impl Store {
         }
         temp.as_file().sync_all().map_err(Error::io(dir))?;
         let path = dir.join(ROOTFS);
+        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        temp.as_file().set_permissions(readable).map_err(Error::io(dir))?;
         temp.persist(&path).map_err(|e| Error::io(&path)(e.error))?;
         atomic::sync_dir(dir)?;
         self.change_record(image.fingerprint, |record| {

@@ -22,6 +22,7 @@ impl Store {
     /// system's own name, or as `unified.tar.xz`. What is written has been hashed on the way: it is the
     /// image, or nothing is there. Files of those names are replaced.
     pub fn export(&self, image: &StoredImage, dir: &Path) -> Result<Vec<PathBuf>> {
+        image.expect_files()?;
         fs::create_dir_all(dir).map_err(Error::io(dir))?;
         let image = &self.complete(image)?;
         let open = |path: &Path| File::open(path).map(BufReader::new).map_err(Error::io(path));

@@ -13,14 +13,11 @@ use super::{RECORD, Record, STAGING, Store, TRASH};
 use crate::{Error, Result};
 
 /// Unfinished downloads nobody came back for.
-const ABANDONED: Duration = Duration::from_hours(7 * 24);
-/// Deletions under way take moments.
-const DELETING: Duration = Duration::from_mins(10);
+pub(super) const ABANDONED: Duration = Duration::from_hours(7 * 24);
 
 impl Store {
     pub(super) fn heal(&self) -> Result<()> {
-        let present: BTreeSet<Fingerprint> =
-            entries(&self.dir)?.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        let present = present(&self.dir)?;
         let images = self.list()?;
         for image in images.iter().filter(|image| image.uncompressed.is_none()) {
             let dir = self.path(image.fingerprint);
@@ -30,7 +27,11 @@ impl Store {
         }
         let listed: BTreeSet<_> = images.into_iter().map(|image| image.fingerprint).collect();
         for arrived in present.difference(&listed) {
-            self.adopt(*arrived)?;
+            match self.adopt(*arrived) {
+                // One damaged image keeps nobody from the others; who asks for it is told.
+                Err(Error::Store { .. }) => {}
+                other => other?,
+            }
         }
         for left in listed.difference(&present) {
             // Asked again: it may have arrived since the directory was read.
@@ -38,48 +39,67 @@ impl Store {
                 self.index().remove(*left)?;
             }
         }
-        sweep(&self.dir.join(STAGING), ABANDONED)?;
-        sweep(&self.dir.join(TRASH), DELETING)
+        self.tell_names()?;
+        sweep(&self.dir.join(STAGING))?;
+        sweep(&self.dir.join(TRASH))
     }
 
     /// Gives an image its row. A locked directory has a living process that will.
     pub(super) fn adopt(&self, fingerprint: Fingerprint) -> Result<()> {
         let dir = self.path(fingerprint);
         let Ok(Some(_lock)) = try_lock(&dir) else { return Ok(()) };
-        let file = dir.join(RECORD);
-        let damaged = |reason: String| Error::Store { path: file.clone(), reason };
-        let text = match fs::read(&file) {
-            Ok(text) => text,
+        match read_record(&self.dir, fingerprint) {
+            Ok(record) => self.index().insert(&record),
             // It was deleted in this moment.
-            Err(_) if !dir.exists() => return Ok(()),
-            Err(error) => return Err(Error::io(&file)(error)),
-        };
-        let record: Record = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
-        let plain = |name: &str| !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0']);
-        if record.fingerprint != fingerprint || !plain(&record.metadata) || !plain(&record.rootfs) {
-            return Err(damaged(
-                "it does not describe the image in this directory; remove the directory".into(),
-            ));
+            Err(_) if !dir.exists() => Ok(()),
+            Err(error) => Err(error),
         }
-        self.index().insert(&record)
     }
 }
 
-/// Removes directories that are old and that no process has locked.
-fn sweep(dir: &Path, age: Duration) -> Result<()> {
+/// Images that have a directory in a store.
+pub(super) fn present(dir: &Path) -> Result<BTreeSet<Fingerprint>> {
+    let parsed = |entry: &DirEntry| entry.file_name().to_str()?.parse().ok();
+    Ok(entries(dir)?.iter().filter(|entry| entry.path().is_dir()).filter_map(parsed).collect())
+}
+
+/// What `image.json` says of an image.
+///
+/// # Errors
+/// [`Error::Store`] when it is not there, or not that of this image.
+pub(super) fn read_record(dir: &Path, fingerprint: Fingerprint) -> Result<Record> {
+    let file = dir.join(fingerprint.to_string()).join(RECORD);
+    let damaged = |reason: String| Error::Store {
+        path: file.clone(),
+        reason: format!("{reason}; millstream store check --repair heals it"),
+    };
+    let text = fs::read(&file).map_err(|e| damaged(e.to_string()))?;
+    let record: Record = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
+    let plain = |name: &str| !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0']);
+    if record.fingerprint != fingerprint || !plain(&record.metadata) || !plain(&record.rootfs) {
+        return Err(damaged("it does not describe the image in this directory".into()));
+    }
+    Ok(record)
+}
+
+/// Removes directories that no process has locked, but for downloads that may be resumed.
+fn sweep(dir: &Path) -> Result<()> {
     let now = SystemTime::now();
     for entry in entries(dir)? {
+        let download = entry.file_name().to_str().is_some_and(|name| name.parse::<Fingerprint>().is_ok());
         let old = entry
             .metadata()
             .and_then(|meta| meta.modified())
-            .is_ok_and(|time| now.duration_since(time).is_ok_and(|since| since > age));
-        if old && let Ok(Some(_lock)) = try_lock(&entry.path()) {
+            .is_ok_and(|time| now.duration_since(time).is_ok_and(|since| since > ABANDONED));
+        if (old || !download)
+            && let Ok(Some(_lock)) = try_lock(&entry.path())
+        {
             drop(fs::remove_dir_all(entry.path()));
         }
     }
     Ok(())
 }
 
-fn entries(dir: &Path) -> Result<Vec<DirEntry>> {
+pub(super) fn entries(dir: &Path) -> Result<Vec<DirEntry>> {
     fs::read_dir(dir).and_then(Iterator::collect).map_err(Error::io(dir))
 }

@@ -1,6 +1,8 @@
 //! The store's index in SQLite.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,11 +16,12 @@ use super::Record;
 use crate::{Error, Result};
 
 /// How long a process waits for another one's write.
-const BUSY: Duration = Duration::from_secs(10);
+pub(super) const BUSY: Duration = Duration::from_secs(10);
 const BUSY_POLL: Duration = Duration::from_millis(20);
 
 /// One step a version; `user_version` counts the steps done.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE images (
         fingerprint TEXT PRIMARY KEY NOT NULL,
         record      TEXT NOT NULL, -- as image.json; cached and auto_update are the columns'
@@ -32,15 +35,23 @@ const MIGRATIONS: &[&str] = &["
         fingerprint TEXT NOT NULL REFERENCES images (fingerprint) ON DELETE CASCADE
     ) STRICT;
     CREATE INDEX aliases_of ON aliases (fingerprint);
-"];
+",
+    "
+    ALTER TABLE images ADD COLUMN looked INTEGER; -- when a newer one was last looked for
+",
+];
 
-const COLUMNS: &str = "SELECT fingerprint, record, last_used, cached, auto_update FROM images";
+/// The version of what is written here.
+pub(super) const VERSION: usize = MIGRATIONS.len();
+
+const COLUMNS: &str = "SELECT fingerprint, record, last_used, cached, auto_update, looked FROM images";
 
 /// What changes while an image is here.
 #[derive(Debug)]
 pub(super) struct State {
     pub aliases: Vec<Alias>,
     pub last_used: Option<DateTime<Utc>>,
+    pub looked: Option<DateTime<Utc>>,
 }
 
 #[derive(Debug)]
@@ -51,6 +62,10 @@ pub(super) struct Index {
 
 impl Index {
     pub(super) fn open(path: &Path) -> Result<Self> {
+        // Whoever can read it can lock it.
+        let mut options = fs::OpenOptions::new();
+        options.create(true).truncate(false).write(true).mode(0o600);
+        drop(options.open(path).map_err(Error::io(path))?);
         let db = Connection::open(path).map_err(|e| fault(path, &e))?;
         let index = Self { path: path.to_owned(), db };
         index.run(|db| {
@@ -75,11 +90,13 @@ impl Index {
             transaction.commit()?;
             Ok(done as usize)
         })?;
-        if done > MIGRATIONS.len() {
-            let reason = format!("its format {done} is newer than this Millstream knows; update it");
-            return Err(Error::Store { path: self.path.clone(), reason });
-        }
-        Ok(())
+        if done > VERSION { Err(too_new(&self.path, done)) } else { Ok(()) }
+    }
+
+    /// Closes it as one file, with no log beside it.
+    pub(super) fn close(self) -> Result<()> {
+        self.run(|db| db.pragma_update(None, "journal_mode", "DELETE"))?;
+        self.db.close().map_err(|(_, e)| fault(&self.path, &e))
     }
 
     /// Every image, the newest arrival first.
@@ -198,6 +215,11 @@ impl Index {
         self.run(|db| db.execute(query, params![fingerprint.to_string(), now.timestamp()])).map(drop)
     }
 
+    pub(super) fn note_look(&self, fingerprint: Fingerprint, now: DateTime<Utc>) -> Result<()> {
+        let query = "UPDATE images SET looked = ?2 WHERE fingerprint = ?1";
+        self.run(|db| db.execute(query, params![fingerprint.to_string(), now.timestamp()])).map(drop)
+    }
+
     pub(super) fn set_flags(&self, fingerprint: Fingerprint, cached: bool, auto_update: bool) -> Result<()> {
         let query = "UPDATE images SET cached = ?2, auto_update = ?3 WHERE fingerprint = ?1";
         self.run(|db| db.execute(query, params![fingerprint.to_string(), cached, auto_update])).map(drop)
@@ -205,7 +227,7 @@ impl Index {
 
     /// Waits for other processes also where SQLite itself does not: while one of them recovers
     /// the log of a killed process, or is the last to close.
-    fn run<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+    pub(super) fn run<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T> {
         let began = Instant::now();
         loop {
             match work(&self.db) {
@@ -220,6 +242,22 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
+/// Asks for one row of each table.
+pub(super) fn probe(db: &Connection) -> rusqlite::Result<()> {
+    db.prepare(COLUMNS)?.exists([])?;
+    db.prepare("SELECT name, fingerprint FROM aliases")?.exists([]).map(drop)
+}
+
+/// All rows with what is wrong with each that means nothing.
+pub(super) fn records(db: &Connection) -> rusqlite::Result<Vec<(String, Result<Record, String>)>> {
+    let mut statement = db.prepare(COLUMNS)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, image(row))))?;
+    let told = |(text, found): (String, rusqlite::Result<(Record, State)>)| {
+        (text, found.map(|(record, _)| record).map_err(|error| error.to_string()))
+    };
+    rows.map(|row| row.map(told)).collect()
+}
+
 fn image(row: &Row<'_>) -> rusqlite::Result<(Record, State)> {
     let text: String = row.get(1)?;
     let mut record: Record = serde_json::from_str(&text)
@@ -227,8 +265,11 @@ fn image(row: &Row<'_>) -> rusqlite::Result<(Record, State)> {
     record.fingerprint = parsed(row, 0)?;
     record.cached = row.get(3)?;
     record.auto_update = row.get(4)?;
-    let last_used = row.get::<_, Option<i64>>(2)?.and_then(|seconds| DateTime::from_timestamp(seconds, 0));
-    Ok((record, State { aliases: Vec::new(), last_used }))
+    let time = |column: usize| -> rusqlite::Result<_> {
+        let seconds: Option<i64> = row.get(column)?;
+        Ok(seconds.and_then(|seconds| DateTime::from_timestamp(seconds, 0)))
+    };
+    Ok((record, State { aliases: Vec::new(), last_used: time(2)?, looked: time(5)? }))
 }
 
 fn aliases(db: &Connection) -> rusqlite::Result<Vec<(Alias, Fingerprint)>> {
@@ -246,6 +287,18 @@ where
     text.parse().map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(e)))
 }
 
-fn fault(path: &Path, error: &rusqlite::Error) -> Error {
-    Error::Store { path: path.to_owned(), reason: error.to_string() }
+pub(super) fn fault(path: &Path, error: &rusqlite::Error) -> Error {
+    let damaged = match error {
+        rusqlite::Error::FromSqlConversionFailure(..) => true,
+        other => {
+            matches!(other.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+        }
+    };
+    let hint = if damaged { "; millstream store check --repair heals it" } else { "" };
+    Error::Store { path: path.to_owned(), reason: format!("{error}{hint}") }
+}
+
+pub(super) fn too_new(path: &Path, version: usize) -> Error {
+    let reason = format!("its format {version} is newer than this Millstream knows; update it");
+    Error::Store { path: path.to_owned(), reason }
 }

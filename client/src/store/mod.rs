@@ -4,7 +4,10 @@
 //! STORE/FINGERPRINT/metadata.tar.xz   rootfs.tar.xz   image.json
 //! STORE/.staging/FINGERPRINT/         what is being fetched; locked by whoever fetches
 //! STORE/.trash/                       what is being deleted
+//! STORE/lost+found/                   what a repair took out of sight, each with a note
 //! STORE/images.db                     the index, with aliases and what changes over time
+//! STORE/.shared                       names, for other users, where root lets them read the store
+//! STORE/.lock                         shared by all who have it open; a repair of the index takes it alone
 //! ```
 //!
 //! An image appears by one rename and then gets its row; it leaves by one rename and then loses
@@ -12,10 +15,15 @@
 //! was cut off, and a row without a directory a departure: [`Store::open`] completes both. Locks
 //! are on directories and die with their process.
 
+pub mod check;
 mod compressed;
 mod export;
 mod heal;
 mod index;
+mod lock;
+mod lost;
+mod names;
+mod shared;
 mod staging;
 
 use std::collections::BTreeMap;
@@ -28,16 +36,24 @@ use chrono::{DateTime, Utc};
 use millstream_image::{Alias, Fingerprint, Product, Sha256Digest, atomic};
 use serde::{Deserialize, Serialize};
 
-use crate::query::{Filter, Filtered, ImageRef};
-use crate::{Error, Result, suggest};
+use crate::query::{Filter, Filtered};
+use crate::{Error, Result};
 
 pub(crate) use self::compressed::{BASE, DELTA, UNCOMPRESSED};
 use self::index::Index;
+use self::lock::{LockKind, lock_store};
+pub use self::lost::{LOST, take_away};
+pub use self::shared::SharedStore;
+pub(crate) use self::staging::Locked;
 pub use self::staging::Staging;
 
 const STAGING: &str = ".staging";
 const TRASH: &str = ".trash";
 const RECORD: &str = "image.json";
+const DATABASE: &str = "images.db";
+const LOCK: &str = ".lock";
+/// LXC's metadata beside an image.
+pub(crate) const ATTACHED: &str = "lxc.tar.xz";
 
 /// Where an image came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +121,9 @@ pub struct StoredImage {
     pub stored: DateTime<Utc>,
     /// When something was last started from it.
     pub last_used: Option<DateTime<Utc>>,
+    /// When a newer one was last looked for, and none was found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub looked: Option<DateTime<Utc>>,
     /// Whether it only came because something was started from it, and may go when unused.
     pub cached: bool,
     /// Whether newer serials are to be fetched by themselves.
@@ -136,19 +155,25 @@ impl StoredImage {
 pub struct Store {
     dir: PathBuf,
     index: Mutex<Index>,
+    _lock: File,
 }
 
 impl Store {
     /// Opens the store in `dir`, making it if need be, and completes what a killed process left
     /// half done.
     pub fn open(dir: &Path) -> Result<Self> {
+        let store = Self::open_as_it_is(dir)?;
+        store.heal()?;
+        Ok(store)
+    }
+
+    fn open_as_it_is(dir: &Path) -> Result<Self> {
         for dir in [dir, &dir.join(STAGING), &dir.join(TRASH)] {
             fs::create_dir_all(dir).map_err(Error::io(dir))?;
         }
-        let index = Index::open(&dir.join("images.db"))?;
-        let store = Self { dir: dir.to_owned(), index: Mutex::new(index) };
-        store.heal()?;
-        Ok(store)
+        let lock = lock_store(dir, LockKind::WithOthers)?;
+        let index = Index::open(&dir.join(DATABASE))?;
+        Ok(Self { dir: dir.to_owned(), index: Mutex::new(index), _lock: lock })
     }
 
     /// Its directory.
@@ -168,37 +193,6 @@ impl Store {
         Ok(row.map(|(record, state)| self.image(record, state)))
     }
 
-    /// The image of this alias, fingerprint, or unique beginning of a fingerprint, if it is here.
-    pub fn find(&self, name: &ImageRef) -> Result<Option<StoredImage>> {
-        let named = self.index().alias(name.alias())?;
-        if let Some(fingerprint) = named {
-            return self.get(fingerprint);
-        }
-        let Some(prefix) = name.fingerprint_prefix() else { return Ok(None) };
-        let found = self.index().with_prefix(prefix)?;
-        match found[..] {
-            [] => Ok(None),
-            [fingerprint] => self.get(fingerprint),
-            _ => {
-                let found: Vec<_> = found.iter().map(ToString::to_string).collect();
-                Err(Error::image(name, format!("it can mean {}", found.join(" or "))))
-            }
-        }
-    }
-
-    /// As [`Store::find`], where absence is an error that names what is near.
-    pub fn resolve(&self, name: &ImageRef) -> Result<StoredImage> {
-        if let Some(image) = self.find(name)? {
-            return Ok(image);
-        }
-        let images = self.list()?;
-        let mut names: Vec<_> = images.iter().flat_map(|image| &image.aliases).map(Alias::as_str).collect();
-        let fingerprints: Vec<_> = images.iter().map(|image| image.fingerprint.short()).collect();
-        names.extend(fingerprints.iter().map(String::as_str));
-        let hint = suggest::hint(name.as_str(), names);
-        Err(Error::image(name, format!("the local store has none of that name{hint}")))
-    }
-
     /// Begins to bring an image in; waits while another process brings the same one. `None` when
     /// it has arrived meanwhile, or was here all along.
     pub async fn stage(&self, fingerprint: Fingerprint) -> Result<Option<Staging>> {
@@ -213,6 +207,7 @@ impl Store {
         }
         staging.keep_only(&names)?;
         staging.put_record(record)?;
+        self.share_arrival(staging.dir())?;
         atomic::sync_dir(staging.dir())?;
         atomic::rename(staging.dir(), &self.path(record.fingerprint))?;
         self.index().insert(record)?;
@@ -224,6 +219,7 @@ impl Store {
     /// Keeps a small file beside an image, which its fingerprint does not cover; it goes with the
     /// image. The caller has checked it. Returns where it is.
     pub fn attach(&self, fingerprint: Fingerprint, name: &str, contents: &[u8]) -> Result<PathBuf> {
+        let _lock = self.lock(fingerprint)?;
         let path = self.path(fingerprint).join(name);
         atomic::write(&path, contents)?;
         Ok(path)
@@ -237,53 +233,15 @@ impl Store {
     /// Removes an image and its aliases.
     pub fn delete(&self, fingerprint: Fingerprint) -> Result<()> {
         let dir = self.path(fingerprint);
-        let trash = tempfile::Builder::new().prefix("image-").tempdir_in(self.dir.join(TRASH));
-        let trash = trash.map_err(Error::io(self.dir.join(TRASH)))?;
+        let trash = Locked::new_in(&self.dir.join(TRASH), "image-")?;
         match fs::rename(&dir, trash.path().join("image")) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&dir)(error)),
             _ => atomic::sync_dir(&self.dir)?,
         }
         self.index().remove(fingerprint)?;
-        trash.close().map_err(Error::io(&dir))
-    }
-
-    /// Gives an image a name; a name that means another image is an error unless `replace`.
-    pub fn add_alias(&self, alias: &Alias, fingerprint: Fingerprint, replace: bool) -> Result<()> {
-        if self.get(fingerprint)?.is_none() {
-            return Err(absent(fingerprint));
-        }
-        let other = self.index().add_alias(alias, fingerprint, replace)?;
-        match other {
-            Some(other) if other != fingerprint && !replace => {
-                let reason = format!("the alias means {} already; delete it first", other.short());
-                Err(Error::name(alias.as_str(), reason))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Takes a name away.
-    pub fn remove_alias(&self, alias: &Alias) -> Result<()> {
-        if self.index().remove_alias(alias)? {
-            return Ok(());
-        }
-        let known = self.aliases()?;
-        let hint = suggest::hint(alias.as_str(), known.keys().map(Alias::as_str));
-        Err(Error::name(alias.as_str(), format!("there is no such alias{hint}")))
-    }
-
-    /// Gives an alias another name, which must be free.
-    pub fn rename_alias(&self, from: &Alias, to: &Alias) -> Result<()> {
-        let known = self.aliases()?;
-        if let Some(other) = known.get(to).filter(|_| from != to) {
-            let reason = format!("the alias means {} already; delete it first", other.short());
-            return Err(Error::name(to.as_str(), reason));
-        }
-        if self.index().rename_alias(from, to)? {
-            return Ok(());
-        }
-        let hint = suggest::hint(from.as_str(), known.keys().map(Alias::as_str));
-        Err(Error::name(from.as_str(), format!("there is no such alias{hint}")))
+        // What cannot be removed now goes later.
+        drop(trash);
+        self.tell_names()
     }
 
     /// Changes an image's properties. What the image itself says of its architecture stays: names
@@ -322,9 +280,8 @@ impl Store {
     }
 
     /// A directory of the store's own for files whose fingerprint nobody knows yet.
-    pub(crate) fn new_incoming(&self) -> Result<tempfile::TempDir> {
-        let dir = self.dir.join(STAGING);
-        tempfile::Builder::new().prefix("import-").tempdir_in(&dir).map_err(Error::io(&dir))
+    pub(crate) fn new_incoming(&self) -> Result<Locked> {
+        Locked::new_in(&self.dir.join(STAGING), "import-")
     }
 
     /// Changes what is recorded of an image, which the caller has locked.
@@ -336,8 +293,7 @@ impl Store {
         let row = self.index().get(fingerprint)?;
         let (mut record, _) = row.ok_or_else(|| absent(fingerprint))?;
         change(&mut record)?;
-        let text = serde_json::to_vec_pretty(&record).map_err(|e| Error::document(RECORD, e))?;
-        atomic::write(&self.path(fingerprint).join(RECORD), &text)?;
+        put_record(&self.path(fingerprint), &record)?;
         self.index().update(&record)
     }
 
@@ -356,14 +312,14 @@ impl Store {
         }
     }
 
-    /// All names and what they mean.
-    pub fn aliases(&self) -> Result<BTreeMap<Alias, Fingerprint>> {
-        self.index().aliases()
-    }
-
     /// Notes that something was started from an image.
     pub fn touch(&self, fingerprint: Fingerprint, now: DateTime<Utc>) -> Result<()> {
         self.index().touch(fingerprint, now)
+    }
+
+    /// Notes that a newer image was looked for, and there is none.
+    pub fn note_look(&self, fingerprint: Fingerprint, now: DateTime<Utc>) -> Result<()> {
+        self.index().note_look(fingerprint, now)
     }
 
     /// Sets whether an image may go when unused, and whether it follows newer serials.
@@ -373,6 +329,7 @@ impl Store {
 
     /// Hashes an image again; the error says what is wrong with it.
     pub fn verify(&self, image: &StoredImage) -> Result<()> {
+        image.expect_files()?;
         if let Some(expected) = image.uncompressed {
             return self.verify_uncompressed(image, expected);
         }
@@ -401,8 +358,14 @@ impl Store {
     }
 
     fn image(&self, record: Record, state: index::State) -> StoredImage {
-        let dir = self.path(record.fingerprint);
-        StoredImage {
+        StoredImage::new(&self.path(record.fingerprint), record, state)
+    }
+}
+
+impl StoredImage {
+    /// The image whose files are in `dir`.
+    fn new(dir: &Path, record: Record, state: index::State) -> Self {
+        Self {
             fingerprint: record.fingerprint,
             metadata: dir.join(&record.metadata),
             rootfs: dir.join(&record.rootfs),
@@ -413,12 +376,19 @@ impl Store {
             created: record.created,
             stored: record.stored,
             last_used: state.last_used,
+            looked: state.looked,
             cached: record.cached,
             auto_update: record.auto_update,
             public: record.public,
             uncompressed: record.uncompressed,
         }
     }
+}
+
+/// Writes an image's `image.json`.
+fn put_record(dir: &Path, record: &Record) -> Result<()> {
+    let text = serde_json::to_vec_pretty(record).map_err(|e| Error::document(RECORD, e))?;
+    Ok(atomic::write(&dir.join(RECORD), &text)?)
 }
 
 fn absent(fingerprint: Fingerprint) -> Error {

@@ -6,9 +6,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use millstream_image::{Fingerprint, atomic};
+use millstream_image::Fingerprint;
+use tempfile::TempDir;
 
-use super::{RECORD, Record, STAGING, Store};
+use super::{Record, STAGING, Store, put_record};
 use crate::{Error, Result};
 
 const LOCK_POLL: Duration = Duration::from_millis(50);
@@ -44,8 +45,7 @@ impl Staging {
     }
 
     pub(super) fn put_record(&self, record: &Record) -> Result<()> {
-        let text = serde_json::to_vec_pretty(record).map_err(|e| Error::document(RECORD, e))?;
-        Ok(atomic::write(&self.dir.join(RECORD), &text)?)
+        put_record(&self.dir, record)
     }
 }
 
@@ -73,6 +73,34 @@ pub(super) async fn begin(store: &Store, fingerprint: Fingerprint) -> Result<Opt
             Err(error) => return Err(Error::io(&dir)(error)),
         }
         tokio::time::sleep(LOCK_POLL).await;
+    }
+}
+
+/// A new directory, locked: one that is not has nobody any more.
+#[derive(Debug)]
+pub struct Locked {
+    dir: TempDir,
+    _lock: File,
+}
+
+impl Locked {
+    pub(super) fn new_in(parent: &Path, prefix: &str) -> Result<Self> {
+        loop {
+            let dir =
+                tempfile::Builder::new().prefix(prefix).tempdir_in(parent).map_err(Error::io(parent))?;
+            match try_lock(dir.path()) {
+                Ok(Some(lock)) => return Ok(Self { dir, _lock: lock }),
+                // Somebody took it for one that was left.
+                Ok(None) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io(dir.path())(error)),
+            }
+        }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
     }
 }
 

@@ -3,8 +3,9 @@ use std::time::Duration;
 use millstream_image::Sha256Digest;
 
 use super::*;
+use crate::query::ImageRef;
 
-fn record(text: &str) -> Record {
+pub(super) fn record(text: &str) -> Record {
     let fingerprint = Fingerprint::of_split(&b"meta"[..], text.as_bytes()).unwrap();
     Record {
         fingerprint,
@@ -22,16 +23,16 @@ fn record(text: &str) -> Record {
     }
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-fn fill(staging: &Staging, text: &str) {
+pub(super) fn fill(staging: &Staging, text: &str) {
     fs::write(staging.dir().join("metadata.tar.xz"), "meta").unwrap();
     fs::write(staging.dir().join("rootfs.tar.xz"), text).unwrap();
 }
 
-fn add(store: &Store, text: &str) -> StoredImage {
+pub(super) fn add(store: &Store, text: &str) -> StoredImage {
     let record = record(text);
     let staging = block_on(store.stage(record.fingerprint)).unwrap().unwrap();
     fill(&staging, text);
@@ -39,7 +40,7 @@ fn add(store: &Store, text: &str) -> StoredImage {
     store.commit(staging, &record).unwrap()
 }
 
-fn open() -> (tempfile::TempDir, Store) {
+pub(super) fn open() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("images")).unwrap();
     (dir, store)
@@ -124,6 +125,40 @@ fn names_and_properties_change() {
     store.verify(&healed).unwrap();
 }
 
+const EXPIRY: chrono::TimeDelta = chrono::TimeDelta::days(10);
+
+#[test]
+fn newer_images_are_looked_for_where_and_when_that_is_due() {
+    let (_dir, store) = open();
+    let images = ["copied", "cached", "fixed", "looked"].map(|text| add(&store, text));
+    for (image, cached, follows) in [
+        (&images[0], false, true),
+        (&images[1], true, true),
+        (&images[2], false, false),
+        (&images[3], false, true),
+    ] {
+        store.set_flags(image.fingerprint, cached, follows).unwrap();
+    }
+    let mut settings = crate::Settings::default();
+    let due = |settings: &crate::Settings, hours: i64| {
+        let now = images[0].stored + chrono::TimeDelta::hours(hours);
+        let found = store.due(settings, now).unwrap().into_iter();
+        let number =
+            |found: StoredImage| images.iter().position(|i| i.fingerprint == found.fingerprint).unwrap();
+        found.map(number).collect::<std::collections::BTreeSet<_>>()
+    };
+    store.note_look(images[3].fingerprint, images[3].stored + chrono::TimeDelta::hours(5)).unwrap();
+    assert_eq!(due(&settings, 5), [].into());
+    assert_eq!(due(&settings, 6), [0, 1].into());
+    assert_eq!(due(&settings, 11), [0, 1, 3].into());
+    settings.set("images.auto_update_cached", "false").unwrap();
+    assert_eq!(due(&settings, 11), [0, 3].into());
+    settings.set("images.auto_update_interval", "12").unwrap();
+    assert_eq!(due(&settings, 12), [0].into());
+    settings.set("images.auto_update_interval", "0").unwrap();
+    assert_eq!(due(&settings, 99_999), [].into());
+}
+
 #[test]
 fn only_cached_unused_nameless_images_expire() {
     let (_dir, store) = open();
@@ -133,12 +168,12 @@ fn only_cached_unused_nameless_images_expire() {
         store.set_flags(image.fingerprint, true, false).unwrap();
     }
     store.add_alias(&"mine".parse().unwrap(), named.fingerprint, false).unwrap();
-    let now = old.stored + crate::CACHE_EXPIRY + chrono::TimeDelta::hours(1);
+    let now = old.stored + EXPIRY + chrono::TimeDelta::hours(1);
     store.touch(used.fingerprint, now - chrono::TimeDelta::days(9)).unwrap();
     let in_use = [running.fingerprint].into();
-    let expired = store.expired(&in_use, crate::CACHE_EXPIRY, now).unwrap();
+    let expired = store.expired(&in_use, EXPIRY, now).unwrap();
     assert_eq!(expired.iter().map(|image| image.fingerprint).collect::<Vec<_>>(), [old.fingerprint]);
-    assert!(store.expired(&in_use, crate::CACHE_EXPIRY, old.stored).unwrap().is_empty());
+    assert!(store.expired(&in_use, EXPIRY, old.stored).unwrap().is_empty());
 }
 
 #[test]
@@ -198,7 +233,11 @@ fn damage_is_found_and_foreign_records_are_not_believed() {
     let dir = store.path(Fingerprint::new(Sha256Digest::of(b"x")));
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join(RECORD), serde_json::to_vec(&record("root")).unwrap()).unwrap();
-    assert!(Store::open(store.dir()).unwrap_err().to_string().contains("does not describe"));
+    let fingerprint = Fingerprint::new(Sha256Digest::of(b"x"));
+    let again = Store::open(store.dir()).unwrap();
+    assert_eq!(again.list().unwrap().len(), 1, "the others can be used");
+    let error = block_on(again.stage(fingerprint)).unwrap_err().to_string();
+    assert!(error.contains("does not describe") && error.contains("store check --repair"), "{error}");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! What a client withstands of what reaches it from outside: a file an attack.
 
 mod support;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[path = "../../../tests/support/trace.rs"]
+mod trace;
 
 mod access;
 mod arbitrary_image;
@@ -11,6 +14,8 @@ mod endless_data;
 mod extra_input;
 mod extra_signer;
 mod fast_forward;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod faults;
 mod freeze;
 mod key_rotation;
 mod killed;

@@ -29,6 +29,7 @@ async fn a_newer_serial_takes_the_place_and_the_names() {
     let newer = refresh(&BTreeSet::new()).await.unwrap().unwrap();
     assert_same(&tree, &second, &newer);
     assert!(newer.auto_update && !newer.cached);
+    assert_eq!(newer.last_used.unwrap().timestamp(), old.stored.timestamp(), "coming by itself is no use");
     assert_eq!(store.aliases().unwrap().into_values().collect::<Vec<_>>(), [newer.fingerprint]);
     assert_eq!(store.list().unwrap().len(), 1, "the old one went");
 

@@ -16,7 +16,7 @@ use millstream_image::archive::{self, Devices, ExtractOptions, Member, Ownership
 use millstream_image::metadata::Metadata;
 use millstream_image::{Architecture, Error as ImageError, Fingerprint, atomic};
 
-use super::idmap::IdMap;
+use super::idmap::{self, IdMap};
 use super::lock::DirLock;
 use super::squashfs;
 use crate::{Error, Result};
@@ -94,7 +94,19 @@ pub struct Unpacked {
 }
 
 impl Unpacked {
-    fn name(self) -> String {
+    /// Of the name of its directory.
+    pub fn parse(name: &str) -> Option<Self> {
+        let (fingerprint, base) = match name.split_once('+') {
+            Some((fingerprint, base)) => (fingerprint, Some(base)),
+            None => (name, None),
+        };
+        let ids =
+            base.map(|base| base.parse().map(|base| IdMap { base, count: idmap::COUNT })).transpose().ok()?;
+        Some(Self { fingerprint: fingerprint.parse().ok()?, ids })
+    }
+
+    /// The name of its directory.
+    pub fn name(self) -> String {
         self.ids
             .map_or_else(|| self.fingerprint.to_string(), |ids| format!("{}+{}", self.fingerprint, ids.base))
     }
@@ -140,7 +152,8 @@ impl UnpackedImage {
     }
 }
 
-fn unpack_once(images: &Path, image: Unpacked, files: &ImageFiles) -> Result<()> {
+/// Unpacks an image unless somebody else does.
+pub(super) fn unpack_once(images: &Path, image: Unpacked, files: &ImageFiles) -> Result<()> {
     let Some(staging) = Staging::begin(images, image)? else { return Ok(()) };
     files.unpack(&staging.rootfs(), staging.ownership())?;
     staging.finish(files)

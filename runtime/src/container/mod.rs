@@ -44,6 +44,7 @@ mod hooks;
 mod idmap;
 mod ids;
 mod image;
+mod image_check;
 mod init;
 mod inside;
 mod label;
@@ -103,6 +104,7 @@ pub use record::{Base, Exit};
 pub use runtime::{CreateOptions, ImageUse, Info, Runtime, Status};
 pub use storage::Snapshot;
 pub use tending::Tended;
+pub use template::{Job as Template, Variables as TemplateVariables};
 
 /// What a process of ours does first when a supervisor starts it. It has a single thread.
 pub(crate) fn prepare_helper() -> std::io::Result<()> {

@@ -360,22 +360,7 @@ impl Runtime {
     /// # Errors
     /// [`Error::ImageInUse`] names the containers that rest on it.
     pub fn remove_image(&self, fingerprint: Fingerprint) -> Result<()> {
-        let image = Unpacked { fingerprint, ids: idmap::only_range()? };
-        let (directory, doomed) = (image.directory(&self.images()), image.staging(&self.images()));
-        let Some(_lock) = DirLock::exclusive(&directory)? else { return Ok(()) };
-        let mut containers = Vec::new();
-        for name in self.names()? {
-            if Config::read(&self.dir.join(name.as_str())).is_ok_and(|config| config.unpacked() == image) {
-                containers.push(name.to_string());
-            }
-        }
-        if !containers.is_empty() {
-            return Err(Error::ImageInUse { fingerprint: fingerprint.short(), containers });
-        }
-        // Under a name that unpacking clears away, should we be interrupted.
-        let _ = fs::remove_dir_all(&doomed);
-        atomic::rename(&directory, &doomed)?;
-        fs::remove_dir_all(&doomed).map_err(Error::io(&doomed))
+        self.remove_unpacked(Unpacked { fingerprint, ids: idmap::only_range()? })
     }
 
     /// The directory of a container that exists.

@@ -78,7 +78,8 @@ impl Job {
         write(path, text.as_bytes()).map_err(|e| failed(e.to_string()))
     }
 
-    fn render(&self, variables: &Variables) -> Result<String, String> {
+    /// The file's contents.
+    pub fn render(&self, variables: &Variables) -> Result<String, String> {
         let mut engine = Tera::default();
         for name in ["get_env", "get_random", "now"] {
             engine.register_function(name, move |_: &HashMap<String, Value>| {

@@ -3,8 +3,9 @@
 mod columns;
 mod edit;
 mod import;
+mod upkeep;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -13,8 +14,7 @@ use millstream_client::catalogue::Catalogue;
 use millstream_client::{
     CatalogueImage, Client, Filter, ImageName, ImageRef, Keep, Place, Resolved, StoredImage,
 };
-use millstream_image::{Alias as Name, Architecture, Fingerprint};
-use millstream_runtime::Runtime;
+use millstream_image::{Alias as Name, Architecture};
 use serde::Serialize;
 use serde_json::json;
 
@@ -22,7 +22,6 @@ use crate::cli::Output;
 use crate::cli::client::{Alias, CopyImage, Image};
 use crate::commands::client;
 use crate::output::{self, Column, Format};
-use crate::paths::Paths;
 use crate::progress::Bar;
 
 pub fn run(command: &Image, quiet: bool) -> anyhow::Result<()> {
@@ -36,7 +35,7 @@ pub fn run(command: &Image, quiet: bool) -> anyhow::Result<()> {
         Image::Info { image, output } => info(&client, &image.parse()?, output.format),
         Image::Copy(command) => copy(&client, command, quiet),
         Image::Import(command) => import::run(&client, command, quiet),
-        Image::Delete { images } => delete(&client, images),
+        Image::Delete { images } => upkeep::delete(images),
         Image::Alias(command) => alias(&client, command),
         Image::Export { image, dir } => export(&client, &image.parse()?, dir, quiet),
         Image::Verify { images } => verify(&client, images, quiet),
@@ -44,8 +43,8 @@ pub fn run(command: &Image, quiet: bool) -> anyhow::Result<()> {
         Image::Unset { image, keys } => change(&client, image, |properties| {
             properties.retain(|key, _| !keys.contains(key));
         }),
-        Image::Refresh { images } => refresh(&client, images, quiet),
-        Image::Prune { days, dry_run } => prune(&client, *days, *dry_run),
+        Image::Refresh { images, all } => upkeep::refresh(images, *all, quiet),
+        Image::Prune { days, dry_run } => upkeep::prune(*days, *dry_run, quiet),
     }
 }
 
@@ -197,7 +196,10 @@ fn copy(client: &Client, command: &CopyImage, quiet: bool) -> anyhow::Result<()>
     let bar = Bar::new(quiet);
     let image = client::block_on(async {
         let (remote, image) = match client.resolve(&name).await? {
-            Resolved::Local(image) => return Ok(*image),
+            Resolved::Local(image) => {
+                let keep = Keep { cached: false, auto_update: image.auto_update };
+                return client.keep(*image, keep).await;
+            }
             Resolved::Remote(remote, image) => (remote, image),
         };
         if command.copy_aliases {
@@ -214,16 +216,6 @@ fn copy(client: &Client, command: &CopyImage, quiet: bool) -> anyhow::Result<()>
     let image = image??;
     client.add_aliases(&image, &aliases, true)?;
     output::print(&format!("{}\n", image.fingerprint))
-}
-
-fn delete(client: &Client, names: &[String]) -> anyhow::Result<()> {
-    let store = client.store()?;
-    // All are looked up before the first goes: a typing error deletes nothing.
-    let images: Vec<_> = names
-        .iter()
-        .map(|name| store.resolve(&local(name)?).map_err(Into::into))
-        .collect::<anyhow::Result<_>>()?;
-    images.iter().try_for_each(|image| Ok(store.delete(image.fingerprint)?))
 }
 
 /// A name for the local store, with or without `local:`.
@@ -294,56 +286,6 @@ fn change(
     let store = client.store()?;
     let image = store.resolve(&local(name)?)?;
     Ok(store.change_properties(image.fingerprint, change)?)
-}
-
-fn refresh(client: &Client, names: &[String], quiet: bool) -> anyhow::Result<()> {
-    let store = client.store()?;
-    let images: Vec<StoredImage> = if names.is_empty() {
-        store.list()?.into_iter().filter(|image| image.auto_update).collect()
-    } else {
-        names.iter().map(|name| Ok(store.resolve(&local(name)?)?)).collect::<anyhow::Result<_>>()?
-    };
-    let in_use = in_use()?;
-    let bar = Bar::new(quiet);
-    let done = client::block_on(client.refresh(images, &in_use, &bar));
-    bar.finish();
-    let mut failed = 0;
-    for refreshed in done?? {
-        let old = refreshed.image.fingerprint.short();
-        match refreshed.newer {
-            Ok(Some(newer)) => output::print(&format!("{old} -> {}\n", newer.fingerprint.short()))?,
-            Ok(None) => output::say(quiet, &format!("{old} is the newest")),
-            Err(error) => {
-                failed += 1;
-                output::say(false, &format!("{old}: {error}"));
-            }
-        }
-    }
-    if failed > 0 {
-        bail!("{failed} images could not be refreshed; they stay as they are");
-    }
-    Ok(())
-}
-
-fn prune(client: &Client, days: u32, dry_run: bool) -> anyhow::Result<()> {
-    let store = client.store()?;
-    let unused = store.expired(&in_use()?, chrono::TimeDelta::days(days.into()), chrono::Utc::now())?;
-    for image in unused {
-        if !dry_run {
-            store.delete(image.fingerprint)?;
-        }
-        output::print(&format!("{}\n", image.fingerprint))?;
-    }
-    Ok(())
-}
-
-/// Images that containers were made from. Only root has containers.
-fn in_use() -> anyhow::Result<BTreeSet<Fingerprint>> {
-    let dir = Paths::from_env().containers();
-    if !rustix::process::geteuid().is_root() || !dir.exists() {
-        return Ok(BTreeSet::new());
-    }
-    Ok(Runtime::open(&dir)?.list()?.into_iter().map(|info| info.image).collect())
 }
 
 fn verify(client: &Client, names: &[String], quiet: bool) -> anyhow::Result<()> {

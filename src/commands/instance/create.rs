@@ -22,7 +22,8 @@ fn image(runtime: &Runtime, name: &str, quiet: bool) -> anyhow::Result<ImageFile
             .with_context(|| format!("{name} is no image directory as `millstream build` leaves it"));
     }
     let client = client::open();
-    let (keep, name) = (Keep { cached: true, auto_update: false }, name.parse()?);
+    let keep = Keep { cached: true, auto_update: client.settings()?.auto_update_cached() };
+    let name = name.parse()?;
     let (unpacker, prepared) = (runtime.clone(), Arc::new(Mutex::new(None)));
     let slot = prepared.clone();
     // Where this fails, creating the container unpacks once more and says why.

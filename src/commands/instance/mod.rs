@@ -30,6 +30,11 @@ pub fn run(command: &Instance, quiet: bool) -> anyhow::Result<ExitCode> {
     if let Instance::Check(output) = command {
         return check::run(&directory, *output);
     }
+    if let Instance::Config(args) = command
+        && let Some(done) = crate::commands::settings::run(args)
+    {
+        return done.map(|()| ExitCode::SUCCESS);
+    }
     become_root(&directory)?;
     let runtime = Runtime::open(&directory)?;
     match command {

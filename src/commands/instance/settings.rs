@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cli::settings::{Config, Profile};
+use crate::commands::settings::missing;
 use crate::output;
 
 use super::devices;
@@ -17,15 +18,19 @@ use super::devices;
 pub fn config(runtime: &Runtime, command: &Config, quiet: bool) -> anyhow::Result<()> {
     match command {
         Config::Get { name, key } => {
+            let Some(key) = key else { missing("the key") };
             let value = runtime.configuration(&name.parse()?)?.config.get(key).cloned();
             output::print(&(value.unwrap_or_default() + "\n"))
         }
+        Config::Set { pairs, .. } if pairs.is_empty() => missing("KEY=VALUE"),
+        Config::Unset { keys, .. } if keys.is_empty() => missing("the key"),
         Config::Set { name, pairs } => change(runtime, name, quiet, |new| set(&mut new.config, pairs)),
         Config::Unset { name, keys } => change(runtime, name, quiet, |new| {
             new.config.retain(|key, _| !keys.contains(key));
             Ok(())
         }),
         Config::Show { name, expanded, output } => {
+            let Some(name) = name else { missing("the container") };
             let name = name.parse()?;
             let mut shown = runtime.configuration(&name)?;
             if *expanded {

@@ -284,7 +284,10 @@ impl Fixture {
         assert!(self.client.store().unwrap().list().unwrap().is_empty());
         let left: Vec<_> = files(&self.dir.path().join("data/images"))
             .into_keys()
-            .filter(|path| !path.file_name().unwrap().to_str().unwrap().starts_with("images.db"))
+            .filter(|path| {
+                let name = path.file_name().unwrap().to_str().unwrap();
+                !name.starts_with("images.db") && name != ".lock"
+            })
             .collect();
         assert!(left.is_empty(), "{left:?}");
     }

@@ -60,7 +60,7 @@ pub fn trace(command: &mut Command, fault: Option<(Fault, usize)>) -> Run {
                         ptrace::setregs(pid, registers).unwrap();
                     }
                 } else if let Ok(registers) = ptrace::getregs(pid)
-                    && writes(&registers)
+                    && writes(pid, &registers)
                 {
                     let hit = fault.filter(|(_, at)| *at == calls).map(|(fault, _)| fault);
                     calls += 1;
@@ -114,10 +114,13 @@ fn disturb(pid: Pid, mut registers: libc::user_regs_struct, fault: Fault) -> Opt
 }
 
 /// Whether a call changes files.
-fn writes(registers: &libc::user_regs_struct) -> bool {
+fn writes(pid: Pid, registers: &libc::user_regs_struct) -> bool {
     match registers.orig_rax as c_long {
-        // Not what it says to its caller.
-        libc::SYS_write | libc::SYS_writev => registers.rdi > 2,
+        // Not what it says to its caller, to a server or to itself.
+        libc::SYS_write | libc::SYS_writev => {
+            let file = std::fs::read_link(format!("/proc/{pid}/fd/{}", registers.rdi));
+            registers.rdi > 2 && file.is_ok_and(|file| file.starts_with("/"))
+        }
         libc::SYS_open => registers.rsi & libc::O_CREAT as u64 != 0,
         libc::SYS_openat => registers.rdx & libc::O_CREAT as u64 != 0,
         libc::SYS_ioctl => registers.rsi == libc::FICLONE,
