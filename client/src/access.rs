@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use millstream_image::Sha256Digest;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,10 @@ pub struct Access {
     /// mirrors, and never without TLS but to this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<PathBuf>,
+    /// SHA-256 of the one certificate that the server may show, whoever signed it, whatever its names and
+    /// dates: what LXD and Incus call a certificate's fingerprint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_certificate: Option<Sha256Digest>,
 }
 
 impl Access {
@@ -41,6 +46,10 @@ impl Access {
     pub(crate) fn check(&self, url: &Url) -> Result<()> {
         self.proxy()?;
         self.certificate()?;
+        if self.server_certificate.is_some() && url.scheme() != "https" {
+            let reason = "only https:// servers show a certificate";
+            return Err(Error::Url { url: url.to_string(), reason: reason.into() });
+        }
         self.token(url).map(drop)
     }
 

@@ -6,7 +6,7 @@ use millstream_image::simplestreams::{INDEX_PATH, MAX_SIZE, signed_path};
 use crate::lxc::Mode;
 use crate::remotes::Protocol;
 use crate::tree::{Tree, TreePath};
-use crate::{Error, Result};
+use crate::{Error, Result, api};
 
 /// The largest answer of an API that is looked at, in bytes.
 const MAX_ANSWER: u64 = 1 << 20;
@@ -29,6 +29,9 @@ pub(crate) async fn protocol(tree: &Tree, signed: bool) -> Result<Protocol> {
     if signed && has(tree, INDEX_PATH, MAX_SIZE).await.is_ok() {
         return Ok(Protocol::Simplestreams);
     }
+    if api::answers(tree).await {
+        return Ok(Protocol::Lxd);
+    }
     Err(other(tree).await.unwrap_or(missing))
 }
 
@@ -47,16 +50,6 @@ async fn other(tree: &Tree) -> Option<Error> {
             );
         }
         return unusable("neither streams/v1/index.json nor meta/1.0/index-system is in this directory");
-    }
-    let path: TreePath = "1.0".parse().ok()?;
-    if let Ok(answer) = tree.document(&path, MAX_ANSWER).await
-        && serde_json::from_slice::<serde_json::Value>(&answer)
-            .is_ok_and(|answer| answer["metadata"]["api_status"].is_string())
-    {
-        return unusable(
-            "this is an LXD or Incus server, whose own protocol is not spoken here; \
-             use a server that publishes simplestreams",
-        );
     }
     // A registry answers below v2 to anybody, if only with "who are you".
     let path: TreePath = "v2/_catalog".parse().ok()?;

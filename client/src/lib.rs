@@ -28,12 +28,14 @@
 //! ```
 
 pub mod access;
+pub mod api;
 mod arriving;
 mod cache;
 pub mod catalogue;
 mod client;
 mod detect;
 mod documents;
+mod enlist;
 mod error;
 mod fetch;
 pub mod http;

@@ -89,6 +89,24 @@ pub enum Protocol {
     /// A tree with `meta/1.0/index-system`, as LXC's templates read it: its images have no
     /// fingerprints, and only `lxc-create` can use them.
     Lxc,
+    /// The public API of an LXD or Incus, `/1.0/images`.
+    Lxd,
+}
+
+impl Protocol {
+    /// As in lists and in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Simplestreams => "simplestreams",
+            Self::Lxc => "lxc",
+            Self::Lxd => "lxd",
+        }
+    }
+
+    /// Whether what is read can be signed at all.
+    pub fn has_signatures(self) -> bool {
+        matches!(self, Self::Simplestreams | Self::Lxc)
+    }
 }
 
 /// What makes a remote's documents believable.
@@ -212,6 +230,11 @@ impl Remote {
     /// signatures.
     pub fn reached(mut self, access: Access, mirrors: &[String]) -> Result<Self> {
         access.check(&self.url)?;
+        if access.server_certificate.is_some() && !mirrors.is_empty() {
+            let reason =
+                "one certificate is accepted for the remote itself; its mirrors need authorities (--ca)";
+            return Err(Error::Url { url: self.url.into(), reason: reason.into() });
+        }
         for text in mirrors {
             let mirror = Self::new(text, self.trust.clone(), None)?.url;
             if mirror.scheme() == "file" || self.url.scheme() == "file" {
@@ -224,6 +247,21 @@ impl Remote {
         }
         self.access = access;
         Ok(self)
+    }
+
+    /// Refuses what does not go together with how it is read.
+    pub(crate) fn check_protocol(&self) -> Result<()> {
+        let wrong = |reason: &str| Err(Error::Url { url: self.url.to_string(), reason: reason.to_owned() });
+        if self.protocol.has_signatures() {
+            return Ok(());
+        }
+        if self.is_signed() {
+            return wrong("nothing is signed there; a key proves nothing, so leave it out");
+        }
+        if self.url.scheme() == "file" || !self.mirrors.is_empty() {
+            return wrong("this protocol has one server, and no mirrors or directories");
+        }
+        Ok(())
     }
 
     /// Whether its documents must be signed.
@@ -394,7 +432,8 @@ impl Remotes {
         Ok(())
     }
 
-    pub(crate) fn expect_free(&self, name: &RemoteName) -> Result<()> {
+    /// Refuses a name that is taken.
+    pub fn expect_free(&self, name: &RemoteName) -> Result<()> {
         if self.remotes.contains_key(name) {
             let reason = "it exists already; to replace it, type: millstream remote remove NAME";
             return Err(Error::remote(&name, reason));

@@ -157,8 +157,8 @@ fn remote(client: &Client, args: &LxcTemplate) -> anyhow::Result<RemoteName> {
     let name: RemoteName = remote_name(server).parse()?;
     eprintln!("{server} is not among the remotes yet; adding it as {name}");
     let reach = Reach::default();
-    let add =
-        Add { url: &url, key: args.key.as_deref(), ca: None, insecure: args.no_validate, reach: &reach };
+    let (key, insecure) = (args.key.as_deref(), args.no_validate);
+    let add = Add { url: &url, key, ca: None, insecure, reach: &reach, protocol: None };
     add.run(client, &name, false).context(
         "whom to trust is asked once: give the key with --key FILE|FINGERPRINT, or --no-validate for a server \
          without signatures",

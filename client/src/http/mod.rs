@@ -4,6 +4,7 @@
 //! least pace ([`Pace`]), so that neither an endless nor a slow server holds its reader.
 
 mod body;
+mod certificate;
 mod download;
 mod part;
 mod pieces;
@@ -17,8 +18,8 @@ use std::time::{Duration, SystemTime};
 
 use millstream_image::Sha256Digest;
 use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_RANGE, HeaderMap, HeaderValue,
-    LOCATION, RANGE, WWW_AUTHENTICATE,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, HeaderMap,
+    HeaderValue, LOCATION, RANGE, WWW_AUTHENTICATE,
 };
 use reqwest::{Response, StatusCode, redirect};
 use rustls::RootCertStore;
@@ -26,7 +27,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use url::Url;
 
-use self::body::Body;
+pub(crate) use self::body::Body;
+use self::certificate::Pinned;
+pub(crate) use self::certificate::offered as offered_certificate;
 pub(crate) use self::download::Source;
 use self::rate::Rate;
 use crate::access::{Access, Proxy};
@@ -137,12 +140,21 @@ impl HttpClient {
     /// A client that trusts the system's certificate authorities (`SSL_CERT_FILE` is honoured)
     /// and the given ones.
     pub fn new(options: &HttpOptions) -> Result<Self> {
+        let pinned = options.access.server_certificate.map(|wanted| Arc::new(Pinned::new(Some(wanted))));
+        Self::verifying(options, pinned)
+    }
+
+    /// The same; `verifier` takes the place of all authorities.
+    fn verifying(options: &HttpOptions, verifier: Option<Arc<Pinned>>) -> Result<Self> {
         let setup = |e: &dyn std::fmt::Display| Error::Setup(e.to_string());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|e| setup(&e))?
-            .with_root_certificates(roots(options)?);
+            .map_err(|e| setup(&e))?;
+        let tls = match verifier {
+            Some(verifier) => tls.dangerous().with_custom_certificate_verifier(verifier),
+            None => tls.with_root_certificates(roots(options)?),
+        };
         let tls = match options.access.certificate()? {
             Some((chain, key)) => tls.with_client_auth_cert(chain, key).map_err(|e| setup(&e))?,
             None => tls.with_no_client_auth(),
@@ -242,6 +254,20 @@ impl HttpClient {
         unstated::run(self, url, dest, cap, progress).await
     }
 
+    /// Asks for what is read while it comes: the type that the server states, and the body.
+    pub(crate) async fn open<'a>(&self, url: &'a str) -> Result<(String, Body<'a>)> {
+        check_url(url)?;
+        let response = self.get(url, 0, None).await?;
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let kind = kind.unwrap_or_default().to_owned();
+        Ok((kind, Body::new(url, response, self)))
+    }
+
+    /// How failures are met.
+    pub(crate) fn retry(&self) -> Retry {
+        self.retry
+    }
+
     async fn try_document(&self, url: &str, cap: u64) -> Result<Vec<u8>> {
         let response = self.get(url, 0, None).await?;
         let too_long = || Error::mismatch(shown(url), format!("more than the {cap} bytes allowed"));
@@ -299,19 +325,19 @@ impl HttpClient {
 }
 
 /// Waits longer after each failure, and gives up after some.
-struct BackOff {
+pub(crate) struct BackOff {
     retry: Retry,
     failures: u32,
 }
 
 impl BackOff {
-    fn new(retry: Retry) -> Self {
+    pub(crate) fn new(retry: Retry) -> Self {
         Self { retry, failures: 0 }
     }
 
     /// Waits before the next try; after the last one returns `error`. Up to a quarter of jitter
     /// keeps clients that failed together from coming back together.
-    async fn pause_or(&mut self, error: Error) -> Result<()> {
+    pub(crate) async fn pause_or(&mut self, error: Error) -> Result<()> {
         self.failures += 1;
         if self.failures >= self.retry.tries {
             return Err(error);
@@ -379,15 +405,16 @@ pub(crate) fn shown(url: &str) -> String {
 }
 
 fn network(url: &str, error: &reqwest::Error) -> Error {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
+    let mut cause: &(dyn std::error::Error + 'static) = error;
+    loop {
+        if let Some(reason) = certificate::refusal(cause) {
+            return Error::Certificate { url: shown(url), reason };
+        }
+        match cause.source() {
+            Some(inner) => cause = inner,
+            None => return Error::Network { url: shown(url), reason: cause.to_string() },
+        }
     }
-    let mut reason = cause.to_string();
-    if reason.contains("UnknownIssuer") {
-        reason += " (nobody trusted signed this certificate; name its authority with --ca FILE)";
-    }
-    Error::Network { url: shown(url), reason }
 }
 
 fn silent(url: &str, pace: Pace) -> Error {

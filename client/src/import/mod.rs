@@ -3,9 +3,9 @@
 //! Nobody vouches for them but whoever imports them. So everything is copied to a directory of the
 //! store's first; what is checked there is what is kept.
 
-mod check;
+pub(crate) mod check;
 mod direct;
-mod files;
+pub(crate) mod files;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -68,6 +68,9 @@ impl Client {
             let entries = self.lxc_index(name, mode).await?;
             return Ok(entries.iter().map(|entry| listed(&entry.product, &entry.build)).collect());
         }
+        if remotes.get(name)?.protocol == Protocol::Lxd {
+            return Err(lacking(name));
+        }
         let catalogue = self.catalogue(name).await?;
         let usable = catalogue.newest().filter(|image| image.root_kind == RootKind::TarXz);
         Ok(usable.map(|image| listed(&image.product, &image.serial)).collect())
@@ -90,6 +93,7 @@ impl Client {
         let files = match job.remote.protocol {
             Protocol::Lxc => job.of_index(cache).await,
             Protocol::Simplestreams => job.of_store(cache, &mut sink).await,
+            Protocol::Lxd => return Err(lacking(name)),
         };
         // Foreign simplestreams do not list LXC's metadata; the index beside them may. Where signatures
         // count, only the documents that were signed say what there is.
@@ -251,6 +255,11 @@ impl Job<'_> {
         let Wanted { distribution, release, variant, .. } = self.wanted;
         format!("{distribution}/{release}/{variant}").parse()
     }
+}
+
+/// A remote whose images LXC cannot use.
+fn lacking(name: &RemoteName) -> Error {
+    Error::remote(name, "it has no metadata of LXC; use a server with simplestreams or LXC's index")
 }
 
 fn attached_path(store: &Store, image: &CatalogueImage) -> Option<PathBuf> {
