@@ -3,6 +3,7 @@
 mod support;
 
 mod access;
+mod api_export;
 mod arbitrary_image;
 mod broken_transfers;
 mod cancelled;
