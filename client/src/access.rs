@@ -87,13 +87,7 @@ impl Access {
     /// The token to show to the server at `url`.
     pub(crate) fn token(&self, url: &Url) -> Result<Option<String>> {
         let Some(path) = &self.token else { return Ok(None) };
-        let here = match url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
-        if url.scheme() != "https" && !here {
+        if url.scheme() != "https" && !is_here(url) {
             let reason = "a token would be seen by everybody on the way; use https://";
             return Err(Error::Url { url: url.to_string(), reason: reason.into() });
         }
@@ -103,6 +97,16 @@ impl Access {
             return Err(Error::Setup(format!("{}: it holds no token of one line", path.display())));
         }
         Ok(Some(text.to_owned()))
+    }
+}
+
+/// Whether a server is this very machine, so that nobody is on the way to it.
+pub(crate) fn is_here(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }
 

@@ -17,7 +17,7 @@ use crate::remotes::{Protocol, Remote, RemoteName, Remotes, Trust};
 use crate::store::{Store, StoredImage};
 use crate::tree::Tree;
 use crate::trust::TrustFile;
-use crate::{Error, Progress, Result, api};
+use crate::{Error, Progress, Result, api, oci};
 
 /// Where a client keeps things, and how it speaks HTTP.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub struct ClientConfig {
     pub documents: PathBuf,
     /// Images of servers that have LXC's index only; may be deleted at any time.
     pub lxc: PathBuf,
+    /// Layers of registries' images on their way; may be deleted at any time.
+    pub oci: PathBuf,
     /// Further authorities, pace of servers.
     pub http: HttpOptions,
     /// Architecture that names without one mean.
@@ -47,6 +49,7 @@ impl ClientConfig {
             store: data.join("images"),
             documents: cache.join("documents"),
             lxc: cache.join("lxc"),
+            oci: cache.join("oci"),
             http: HttpOptions::default(),
             architecture: Architecture::host(),
         }
@@ -223,6 +226,7 @@ impl Client {
         match remote.protocol {
             Protocol::Simplestreams => {}
             Protocol::Lxd => return Ok((api::catalogue(&self.tree(remote)?).await?, remote.trust.clone())),
+            Protocol::Oci => return Err(Error::remote(name, oci::NO_LIST)),
             Protocol::Lxc => {
                 let reason = "this server has LXC's index only, whose images have no fingerprints; use it \
                               with lxc-create -t millstream";

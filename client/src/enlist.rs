@@ -64,6 +64,7 @@ impl Client {
                 remote.trust = trust;
                 catalogue.newest().count()
             }
+            Protocol::Oci => 0,
             Protocol::Lxc => {
                 let (tree, trust) = (self.tree(&remote)?, self.trust_file(name));
                 lxc::index(&self.reader(&remote, &tree, &trust), lxc::Mode::here()).await?.len()

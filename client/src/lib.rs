@@ -41,6 +41,7 @@ mod fetch;
 pub mod http;
 pub mod import;
 pub mod lxc;
+pub mod oci;
 pub mod progress;
 pub mod query;
 pub mod remotes;

@@ -116,6 +116,8 @@ pub enum Speaks {
     /// The public API of LXD and Incus
     #[value(alias = "incus")]
     Lxd,
+    /// A registry of OCI or Docker images
+    Oci,
 }
 
 impl From<Speaks> for Protocol {
@@ -124,6 +126,7 @@ impl From<Speaks> for Protocol {
             Speaks::Simplestreams => Self::Simplestreams,
             Speaks::Lxc => Self::Lxc,
             Speaks::Lxd => Self::Lxd,
+            Speaks::Oci => Self::Oci,
         }
     }
 }
@@ -261,6 +264,9 @@ pub struct CopyImage {
     /// Let `image refresh` follow newer serials of it
     #[arg(long)]
     pub auto_update: bool,
+    /// It may go when unused
+    #[arg(long, hide = true)]
+    pub cached: bool,
 }
 
 #[derive(Args)]

@@ -14,6 +14,7 @@ mod lxc_template;
 mod lxd;
 mod lxd_remote;
 mod newcomer;
+mod registry_remote;
 mod run;
 mod settings;
 mod signatures;

@@ -18,7 +18,8 @@ use tokio::task::spawn_blocking;
 
 pub use self::direct::Direct;
 use crate::client::Client;
-use crate::store::{Record, Store, StoredImage};
+use crate::fetch::Keep;
+use crate::store::{Origin, Record, Store, StoredImage};
 use crate::{Error, Progress, Result};
 
 /// What an image is imported from.
@@ -38,6 +39,10 @@ pub struct ImportOptions {
     pub properties: BTreeMap<String, String>,
     /// Whether everybody may see it.
     pub public: bool,
+    /// What it was made of, if a remote offers that in another form.
+    pub origin: Option<Origin>,
+    /// How it is kept.
+    pub keep: Keep,
 }
 
 /// Files in a directory of the store's that goes when this is dropped.
@@ -122,11 +127,11 @@ fn record(incoming: &Incoming, options: ImportOptions) -> Result<Record> {
         rootfs: incoming.rootfs.clone(),
         size: split + length(&rootfs)?,
         properties,
-        origin: None,
+        origin: options.origin,
         created: DateTime::from_timestamp(described.created, 0).unwrap_or(now),
         stored: now,
-        cached: false,
-        auto_update: false,
+        cached: options.keep.cached,
+        auto_update: options.keep.auto_update,
         public: options.public,
         uncompressed: None,
     })
@@ -136,7 +141,7 @@ fn record(incoming: &Incoming, options: ImportOptions) -> Result<Record> {
 fn keep(store: &Store, record: Record) -> Result<StoredImage> {
     let gone = || Error::image(&record.fingerprint, "it was just deleted; try again");
     let image = store.get(record.fingerprint)?.ok_or_else(gone)?;
-    store.set_flags(record.fingerprint, false, image.auto_update)?;
+    store.set_flags(record.fingerprint, image.cached && record.cached, image.auto_update)?;
     store.change(record.fingerprint, |known| {
         known.properties.extend(record.properties);
         known.public |= record.public;

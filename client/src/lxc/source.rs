@@ -68,7 +68,7 @@ impl Client {
             let entries = self.lxc_index(name, mode).await?;
             return Ok(entries.iter().map(|entry| listed(&entry.product, &entry.build)).collect());
         }
-        if remotes.get(name)?.protocol == Protocol::Lxd {
+        if matches!(remotes.get(name)?.protocol, Protocol::Lxd | Protocol::Oci) {
             return Err(lacking(name));
         }
         let catalogue = self.catalogue(name).await?;
@@ -93,7 +93,7 @@ impl Client {
         let files = match job.remote.protocol {
             Protocol::Lxc => job.of_index(cache).await,
             Protocol::Simplestreams => job.of_store(cache, &mut sink).await,
-            Protocol::Lxd => return Err(lacking(name)),
+            Protocol::Lxd | Protocol::Oci => return Err(lacking(name)),
         };
         // Foreign simplestreams do not list LXC's metadata; the index beside them may. Where signatures
         // count, only the documents that were signed say what there is.

@@ -47,7 +47,11 @@ impl Add<'_> {
                 None => client.add_remote(name, remote).await,
             }
         })??;
-        output::say(quiet, &format!("{name}: {products} products, {how}"));
+        let what = match client.remotes()?.get(name)?.protocol {
+            Protocol::Oci => "a registry".to_owned(),
+            _ => format!("{products} products"),
+        };
+        output::say(quiet, &format!("{name}: {what}, {how}"));
         Ok(client.remotes()?.get(name)?.clone())
     }
 

@@ -69,6 +69,7 @@ pub fn run(command: &Remote, quiet: bool) -> anyhow::Result<()> {
 
 fn next_step(name: &RemoteName, protocol: Protocol) -> String {
     match protocol {
+        Protocol::Oci => format!("type: millstream image copy {name}:REPOSITORY:TAG"),
         Protocol::Simplestreams | Protocol::Lxd => format!("type: millstream image list {name}:"),
         Protocol::Lxc => {
             format!("it has LXC's index only; type: lxc-create -t millstream -n NAME -- --server {name}")
