@@ -152,7 +152,7 @@ impl Upstream {
         progress: &dyn Progress,
     ) -> Result<()> {
         let from = (&self.tree, self.keyring.as_ref());
-        lxc::fetch_files(from, entry, dir, (SystemTime::now(), progress)).await
+        lxc::fetch_files(from, entry, dir, (SystemTime::now(), progress), None).await
     }
 
     /// How it is named in messages.

@@ -6,6 +6,7 @@
 mod support;
 
 mod comfort;
+mod disk_remote;
 mod images;
 mod import;
 mod instances;

@@ -250,8 +250,21 @@ impl HttpClient {
         cap: u64,
         progress: &dyn Progress,
     ) -> Result<(Sha256Digest, u64)> {
+        self.fetch_for(url, dest, cap, None, progress).await
+    }
+
+    /// The same, for who reads the file meanwhile from the publisher's other end. The caller tells that
+    /// its end is the right one.
+    pub(crate) async fn fetch_for(
+        &self,
+        url: &str,
+        dest: &Path,
+        cap: u64,
+        publisher: Option<&Publisher>,
+        progress: &dyn Progress,
+    ) -> Result<(Sha256Digest, u64)> {
         check_url(url)?;
-        unstated::run(self, url, dest, cap, progress).await
+        unstated::run(self, url, (dest, publisher), cap, progress).await
     }
 
     /// Asks for what is read while it comes: the type that the server states, and the body.
