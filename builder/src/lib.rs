@@ -18,6 +18,7 @@ mod output;
 pub mod pack;
 mod packages;
 pub mod recipe;
+pub mod registry;
 mod rootfs;
 mod rpmdb;
 pub mod script;

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use millstream_image::Sha256Digest;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,10 @@ pub struct Access {
     /// mirrors, and never without TLS but to this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<PathBuf>,
+    /// SHA-256 of the one certificate that the server may show, whoever signed it, whatever its names and
+    /// dates: what LXD and Incus call a certificate's fingerprint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_certificate: Option<Sha256Digest>,
 }
 
 impl Access {
@@ -53,6 +58,10 @@ impl Access {
     pub(crate) fn check(&self, url: &Url) -> Result<()> {
         self.proxy()?;
         self.certificate()?;
+        if self.server_certificate.is_some() && url.scheme() != "https" {
+            let reason = "only https:// servers show a certificate";
+            return Err(Error::Url { url: url.to_string(), reason: reason.into() });
+        }
         self.token(url).map(drop)
     }
 
@@ -90,13 +99,7 @@ impl Access {
     /// The token to show to the server at `url`.
     pub(crate) fn token(&self, url: &Url) -> Result<Option<String>> {
         let Some(path) = &self.token else { return Ok(None) };
-        let here = match url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
-        if url.scheme() != "https" && !here {
+        if url.scheme() != "https" && !is_here(url) {
             let reason = "a token would be seen by everybody on the way; use https://";
             return Err(Error::Url { url: url.to_string(), reason: reason.into() });
         }
@@ -106,6 +109,16 @@ impl Access {
             return Err(Error::Setup(format!("{}: it holds no token of one line", path.display())));
         }
         Ok(Some(text.to_owned()))
+    }
+}
+
+/// Whether a server is this very machine, so that nobody is on the way to it.
+pub(crate) fn is_here(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }
 

@@ -30,6 +30,9 @@ pub enum RootKind {
     TarXz,
     /// `rootfs.squashfs`.
     Squashfs,
+    /// Both files come in one answer of LXD's API, which says then what they are. The image's `metadata`
+    /// and `rootfs` name that answer, with the size and digest of both together.
+    Exported,
 }
 
 impl RootKind {
@@ -38,6 +41,7 @@ impl RootKind {
         match self {
             Self::TarXz => "rootfs.tar.xz",
             Self::Squashfs => "rootfs.squashfs",
+            Self::Exported => "export",
         }
     }
 
@@ -46,6 +50,7 @@ impl RootKind {
         match self {
             Self::TarXz => "root.tar.xz",
             Self::Squashfs => "squashfs",
+            Self::Exported => "export",
         }
     }
 }
@@ -83,6 +88,8 @@ pub struct Details {
     pub support_eol: Option<String>,
     /// What the image asks of its host.
     pub requirements: BTreeMap<String, String>,
+    /// Where a server states an image's properties themselves: these, and no others.
+    pub own: Option<BTreeMap<String, String>>,
 }
 
 /// One image of a remote.
@@ -117,7 +124,8 @@ pub struct CatalogueImage {
 impl CatalogueImage {
     /// Bytes of both files.
     pub fn size(&self) -> u64 {
-        self.metadata.size.saturating_add(self.rootfs.size)
+        let metadata = if self.root_kind == RootKind::Exported { 0 } else { self.metadata.size };
+        self.rootfs.size.saturating_add(metadata)
     }
 
     /// Names the product answers to.
@@ -128,7 +136,10 @@ impl CatalogueImage {
     /// `os`, `release`, `architecture`, `variant`, `serial`, `description`, `type`, … as the store
     /// keeps them.
     pub fn properties(&self) -> BTreeMap<String, String> {
-        let Details { os, release_title, support_eol, requirements, .. } = &*self.details;
+        let Details { os, release_title, support_eol, requirements, own, .. } = &*self.details;
+        if let Some(own) = own {
+            return own.clone();
+        }
         let (arch, variant) = (self.product.architecture().debian(), self.product.variant());
         let description = format!("{os} {release_title} {arch} ({variant}) ({})", self.serial);
         let mut properties: BTreeMap<_, _> = [
@@ -208,11 +219,16 @@ impl Catalogue {
     /// in, always the newest; or the one whose fingerprint begins so.
     pub fn resolve(&self, name: &ImageRef, host: Architecture) -> Result<&CatalogueImage> {
         for (text, arch) in name.readings(host) {
-            let found: Vec<_> = self.newest().filter(|image| answers(image, text, arch)).collect();
+            let mut found: Vec<_> = self.newest().filter(|image| answers(image, text, arch)).collect();
+            // A name that was given goes before one that follows from properties.
+            let named = |image: &&CatalogueImage| image.aliases().iter().any(|alias| alias.as_str() == text);
+            if found.iter().any(named) {
+                found.retain(named);
+            }
             match found[..] {
                 [] => {}
                 [image] => return Ok(image),
-                _ => return Err(ambiguous(name, found.iter().map(|image| image.product.to_string()))),
+                _ => return Err(ambiguous(name, found.iter().map(|image| distinct(image, &found)))),
             }
         }
         if let Some(prefix) = name.fingerprint_prefix() {
@@ -263,6 +279,12 @@ impl Catalogue {
 fn ambiguous(name: &ImageRef, candidates: impl Iterator<Item = String>) -> Error {
     let candidates: Vec<_> = candidates.take(5).collect();
     Error::image(name, format!("it can mean {}", candidates.join(" or ")))
+}
+
+/// What tells an image from others that share its product, as those of LXD's API may.
+fn distinct(image: &CatalogueImage, others: &[&CatalogueImage]) -> String {
+    let same = others.iter().filter(|other| other.product == image.product).count() > 1;
+    if same { image.fingerprint.short() } else { image.product.to_string() }
 }
 
 fn answers(image: &CatalogueImage, name: &str, arch: Architecture) -> bool {
@@ -336,7 +358,7 @@ fn images(
 }
 
 /// Begins with a date; the rest cannot lead anywhere.
-fn is_serial(text: &str) -> bool {
+pub(crate) fn is_serial(text: &str) -> bool {
     text.len() <= 32
         && text.len() >= 8
         && text.bytes().take(8).all(|b| b.is_ascii_digit())
@@ -357,10 +379,12 @@ fn image(
     let Some((root, root_kind)) = root else { return Ok(None) };
     let combined = match root_kind {
         RootKind::Squashfs => metadata.combined_squashfs_sha256,
-        RootKind::TarXz => match (metadata.combined_rootxz_sha256, metadata.combined_sha256) {
-            (Some(new), Some(old)) if new != old => return Err("it states two fingerprints".into()),
-            (new, old) => new.or(old),
-        },
+        RootKind::TarXz | RootKind::Exported => {
+            match (metadata.combined_rootxz_sha256, metadata.combined_sha256) {
+                (Some(new), Some(old)) if new != old => return Err("it states two fingerprints".into()),
+                (new, old) => new.or(old),
+            }
+        }
     };
     let fingerprint = Fingerprint::new(combined.ok_or("it states no fingerprint")?);
     Ok(Some(CatalogueImage {
@@ -416,6 +440,7 @@ fn details(product: &Product, aliases: Vec<Alias>, entry: &ProductEntry) -> Deta
         release_title: or(&entry.release_title, product.release()),
         support_eol: entry.support_eol.clone(),
         requirements: entry.requirements.clone(),
+        own: None,
     }
 }
 

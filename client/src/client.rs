@@ -4,25 +4,21 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use millstream_image::openpgp::Keyring;
 use millstream_image::{Alias, Architecture};
 
-use crate::access::Access;
 use crate::arriving::Sink;
 use crate::cache::DocumentCache;
 use crate::catalogue::{Catalogue, CatalogueImage};
-use crate::detect;
 use crate::documents::{self, Reader};
 use crate::fetch::{self, Keep};
 use crate::http::{HttpClient, HttpOptions};
-use crate::lxc;
 use crate::query::{ImageName, ImageRef, Place, names_product};
-use crate::remotes::{self, Protocol, Remote, RemoteName, Remotes, Trust};
+use crate::remotes::{Protocol, Remote, RemoteName, Remotes, Trust};
 use crate::settings::Settings;
 use crate::store::{SharedStore, Store, StoredImage};
 use crate::tree::Tree;
 use crate::trust::TrustFile;
-use crate::{Error, Progress, Result};
+use crate::{Error, Progress, Result, api, oci};
 
 /// Where a client keeps things, and how it speaks HTTP.
 #[derive(Clone, Debug)]
@@ -41,6 +37,8 @@ pub struct ClientConfig {
     pub documents: PathBuf,
     /// Images of servers that have LXC's index only; may be deleted at any time.
     pub lxc: PathBuf,
+    /// Layers of registries' images on their way; may be deleted at any time.
+    pub oci: PathBuf,
     /// Further authorities, pace of servers.
     pub http: HttpOptions,
     /// Architecture that names without one mean.
@@ -58,6 +56,7 @@ impl ClientConfig {
             shared: None,
             documents: cache.join("documents"),
             lxc: cache.join("lxc"),
+            oci: cache.join("oci"),
             http: HttpOptions::default(),
             architecture: Architecture::host(),
         }
@@ -116,91 +115,6 @@ impl Client {
     /// Changes what is set for all images.
     pub fn change_settings(&self, change: impl FnOnce(&mut Settings) -> Result<()>) -> Result<()> {
         Settings::update(&self.config.settings, change)
-    }
-
-    /// The public key a server offers at `key.asc`. It proves nothing: show its fingerprint, or
-    /// compare it with one from elsewhere, before pinning it.
-    pub async fn offered_key(&self, url: &str, ca: Option<&String>, access: &Access) -> Result<Keyring> {
-        let tree = remotes::open_tree(&remotes::parse_url(url)?, ca, access, &self.config.http)?;
-        documents::offered_key(&tree).await
-    }
-
-    /// Adds a remote after finding out how it is read and reading its catalogue, so that a wrong
-    /// URL or key fails here and now. The first remote becomes the default. Returns how many
-    /// products it offers.
-    pub async fn add_remote(&self, name: &RemoteName, mut remote: Remote) -> Result<usize> {
-        self.remotes()?.expect_free(name)?;
-        // What an earlier remote of this name has shown must not be held against this one.
-        self.trust_file(name).remove()?;
-        let tree = self.tree(&remote)?;
-        remote.protocol = match detect::protocol(&tree, remote.is_signed()).await {
-            // Its mirrors will say: nothing that one server does may keep the others from being asked.
-            Err(_) if !remote.mirrors.is_empty() => Protocol::Simplestreams,
-            other => other?,
-        };
-        let products = match remote.protocol {
-            Protocol::Simplestreams => {
-                let (catalogue, trust) = self.read(name, &remote).await?;
-                remote.trust = trust;
-                catalogue.newest().count()
-            }
-            Protocol::Lxc => {
-                let trust = self.trust_file(name);
-                lxc::index(&self.reader(&remote, &tree, &trust), lxc::Mode::here()).await?.len()
-            }
-        };
-        Remotes::update(&self.config.remotes, |remotes| remotes.insert(name.clone(), remote))?;
-        Ok(products)
-    }
-
-    /// The remote that a user means who types its name, its host (with a port, if it has one) or its
-    /// URL.
-    pub fn find_remote(&self, text: &str) -> Result<Option<RemoteName>> {
-        let remotes = self.remotes()?;
-        if let Ok(name) = text.parse::<RemoteName>()
-            && remotes.remotes.contains_key(&name)
-        {
-            return Ok(Some(name));
-        }
-        let url = if text.contains("://") || text.starts_with('/') {
-            text.to_owned()
-        } else {
-            format!("https://{text}")
-        };
-        let url = remotes::parse_url(&url)?;
-        let same = |name: &&RemoteName| remotes.remotes[*name].url == url;
-        let preferred = remotes.default.as_ref().filter(same);
-        Ok(preferred.or_else(|| remotes.remotes.keys().find(same)).cloned())
-    }
-
-    /// Removes a remote and what was seen of it. Images that came from it stay.
-    pub fn remove_remote(&self, name: &RemoteName) -> Result<()> {
-        Remotes::update(&self.config.remotes, |remotes| remotes.remove(name))?;
-        self.trust_file(name).remove()
-    }
-
-    /// Believes others than before, after reading the remote's catalogue with them. What was seen under
-    /// keys that are no longer pinned is forgotten, so that a thief's absurd dates and numbers go too.
-    pub async fn set_trust(&self, name: &RemoteName, trust: Trust) -> Result<()> {
-        let before = self.remotes()?.get(name)?.clone();
-        let mut remote = Remote { trust, ..before };
-        if remote.protocol == Protocol::Simplestreams {
-            remote.trust = self.read(name, &remote).await?.1;
-        }
-        Remotes::update(&self.config.remotes, |remotes| {
-            remotes.get(name)?;
-            remotes.remotes.insert(name.clone(), remote);
-            Ok(())
-        })
-    }
-
-    /// Makes a remote the one that names without a remote mean.
-    pub fn set_default_remote(&self, name: &RemoteName) -> Result<()> {
-        Remotes::update(&self.config.remotes, |remotes| {
-            remotes.get(name)?;
-            remotes.default = Some(name.clone());
-            Ok(())
-        })
     }
 
     /// What a remote offers, verified now.
@@ -353,11 +267,16 @@ impl Client {
 
     /// The catalogue, and whom to trust from now on: a stream whose key changes names the new one in
     /// documents that the old one signed.
-    async fn read(&self, name: &RemoteName, remote: &Remote) -> Result<(Catalogue, Trust)> {
-        if remote.protocol == Protocol::Lxc {
-            let reason = "this server has LXC's index only, whose images have no fingerprints; use it \
-                          with lxc-create -t millstream";
-            return Err(Error::remote(name, reason));
+    pub(crate) async fn read(&self, name: &RemoteName, remote: &Remote) -> Result<(Catalogue, Trust)> {
+        match remote.protocol {
+            Protocol::Simplestreams => {}
+            Protocol::Lxd => return Ok((api::catalogue(&self.tree(remote)?).await?, remote.trust.clone())),
+            Protocol::Oci => return Err(Error::remote(name, oci::NO_LIST)),
+            Protocol::Lxc => {
+                let reason = "this server has LXC's index only, whose images have no fingerprints; use it \
+                              with lxc-create -t millstream";
+                return Err(Error::remote(name, reason));
+            }
         }
         let trust = self.trust_file(name);
         let mut first_error = None;

@@ -5,11 +5,8 @@ use millstream_image::simplestreams::{INDEX_PATH, MAX_SIZE, signed_path};
 
 use crate::lxc::Mode;
 use crate::remotes::Protocol;
-use crate::tree::{Tree, TreePath};
-use crate::{Error, Result};
-
-/// The largest answer of an API that is looked at, in bytes.
-const MAX_ANSWER: u64 = 1 << 20;
+use crate::tree::Tree;
+use crate::{Error, Result, api, oci};
 
 /// How a tree is read. Says what it is when it cannot be read, and what to do.
 pub(crate) async fn protocol(tree: &Tree, signed: bool) -> Result<Protocol> {
@@ -29,42 +26,29 @@ pub(crate) async fn protocol(tree: &Tree, signed: bool) -> Result<Protocol> {
     if signed && has(tree, INDEX_PATH, MAX_SIZE).await.is_ok() {
         return Ok(Protocol::Simplestreams);
     }
-    Err(other(tree).await.unwrap_or(missing))
+    if api::answers(tree).await {
+        return Ok(Protocol::Lxd);
+    }
+    if let Tree::Http { client, base, .. } = tree
+        && let Ok(server) = base.parse()
+        && oci::answers(client, &server).await
+    {
+        return Ok(Protocol::Oci);
+    }
+    Err(other(tree).unwrap_or(missing))
 }
 
 async fn has(tree: &Tree, path: &str, cap: u64) -> Result<()> {
     tree.document(&path.parse()?, cap).await.map(drop)
 }
 
-/// What else answers here.
-async fn other(tree: &Tree) -> Option<Error> {
-    let base = tree.base();
-    let unusable = |reason: &str| Some(Error::Url { url: base.clone(), reason: reason.to_owned() });
-    if let Tree::Directory(dir) = tree {
-        if dir.join("lxd.tar.xz").is_file() || dir.join("incus.tar.xz").is_file() {
-            return unusable(
-                "this is an image, not a tree of images; put it into one: millstream stream add ROOT DIR",
-            );
-        }
-        return unusable("neither streams/v1/index.json nor meta/1.0/index-system is in this directory");
-    }
-    let path: TreePath = "1.0".parse().ok()?;
-    if let Ok(answer) = tree.document(&path, MAX_ANSWER).await
-        && serde_json::from_slice::<serde_json::Value>(&answer)
-            .is_ok_and(|answer| answer["metadata"]["api_status"].is_string())
-    {
-        return unusable(
-            "this is an LXD or Incus server, whose own protocol is not spoken here; \
-             use a server that publishes simplestreams",
-        );
-    }
-    // A registry answers below v2 to anybody, if only with "who are you".
-    let path: TreePath = "v2/_catalog".parse().ok()?;
-    match tree.document(&path, MAX_ANSWER).await {
-        Ok(answer) if answer.starts_with(b"{\"repositories\"") => unusable(REGISTRY),
-        Err(Error::Status { status: 401, .. }) => unusable(REGISTRY),
-        _ => None,
-    }
+/// What else a directory is.
+fn other(tree: &Tree) -> Option<Error> {
+    let Tree::Directory(dir) = tree else { return None };
+    let reason = if dir.join("lxd.tar.xz").is_file() || dir.join("incus.tar.xz").is_file() {
+        "this is an image, not a tree of images; put it into one: millstream stream add ROOT DIR"
+    } else {
+        "neither streams/v1/index.json nor meta/1.0/index-system is in this directory"
+    };
+    Some(Error::Url { url: tree.base(), reason: reason.to_owned() })
 }
-
-const REGISTRY: &str = "this is a registry of application images, which are not fetched as a remote";

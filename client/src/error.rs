@@ -20,6 +20,14 @@ pub enum Error {
         /// The innermost cause.
         reason: String,
     },
+    /// The server's certificate is not one to believe.
+    #[error("{url}: {reason}")]
+    Certificate {
+        /// What was fetched.
+        url: String,
+        /// Why not.
+        reason: String,
+    },
     /// The server answered with something other than the file.
     #[error("{url}: the server answered {status}")]
     Status {

@@ -19,9 +19,9 @@ use crate::arriving::{self, Publisher, Sink};
 use crate::catalogue::{CatalogueImage, RootKind};
 use crate::store::{Origin, Record, Staging, Store, StoredImage, UNCOMPRESSED};
 use crate::tree::Tree;
-use crate::{Error, Progress, Result};
+use crate::{Error, Progress, Result, api};
 
-const METADATA: &str = "metadata.tar.xz";
+pub(crate) const METADATA: &str = "metadata.tar.xz";
 /// What must stay free beside an image, in bytes.
 const SPARE: u64 = 16 << 20;
 
@@ -62,7 +62,7 @@ impl Job<'_> {
                 }
             }
         };
-        let sink = sink.filter(|_| self.image.root_kind == RootKind::TarXz);
+        let sink = sink.filter(|_| self.image.root_kind != RootKind::Squashfs);
         let (publisher, sink) = match sink {
             Some(sink) => {
                 let (publisher, arriving) = arriving::pair();
@@ -88,6 +88,9 @@ impl Job<'_> {
 
     async fn gather(self, staging: &Staging, publisher: Option<Publisher>) -> Result<Gathered> {
         check_space(staging.dir(), self.image)?;
+        if self.image.root_kind == RootKind::Exported {
+            return api::export::gather(self, staging.dir(), publisher).await;
+        }
         let (publisher, made) = match delta::choose(self)? {
             Some(choice) => delta::fetch(self, staging.dir(), choice, publisher).await?,
             None => (publisher, None),
@@ -114,11 +117,13 @@ impl Job<'_> {
             check_metadata(&url, &metadata, arch)
         };
         let properties = spawn_blocking(check).await.map_err(|e| Error::Setup(e.to_string()))??;
-        Ok(Gathered { properties, uncompressed: made })
+        let names = (METADATA.to_owned(), image.root_kind.file_name().to_owned());
+        Ok(Gathered { properties, uncompressed: made, names })
     }
 
     async fn commit(self, staging: Staging, gathered: Gathered) -> Result<StoredImage> {
         let mut record = record(self.remote, self.image, self.keep);
+        (record.metadata, record.rootfs) = gathered.names;
         for (key, value) in gathered.properties {
             record.properties.entry(key).or_insert(value);
         }
@@ -178,10 +183,12 @@ pub(crate) fn forget_withdrawn(store: &Store, image: Fingerprint) -> Result<Vec<
 }
 
 /// What lies in staging, checked.
-struct Gathered {
-    properties: BTreeMap<String, String>,
+pub(crate) struct Gathered {
+    pub(crate) properties: BTreeMap<String, String>,
     /// The digest of the uncompressed archive, where a delta made that and no more.
-    uncompressed: Option<Sha256Digest>,
+    pub(crate) uncompressed: Option<Sha256Digest>,
+    /// Names of metadata and root file system there; of a unified image the same.
+    pub(crate) names: (String, String),
 }
 
 /// Who fetches for good what is only cached makes it stay; who only starts something changes nothing for
@@ -220,7 +227,11 @@ fn check_fingerprint(url: &str, metadata: &Path, rootfs: &Path, expected: Finger
 }
 
 /// Binds the metadata to the product; gives the image's own properties.
-fn check_metadata(url: &str, metadata: &Path, arch: Architecture) -> Result<BTreeMap<String, String>> {
+pub(crate) fn check_metadata(
+    url: &str,
+    metadata: &Path,
+    arch: Architecture,
+) -> Result<BTreeMap<String, String>> {
     let wrong = |reason: String| Error::mismatch(url, reason);
     let file = File::open(metadata).map_err(Error::io(metadata))?;
     let members = read_small(file).map_err(|e| wrong(e.to_string()))?;
@@ -240,8 +251,8 @@ pub(crate) fn record(remote: &str, image: &CatalogueImage, keep: Keep) -> Record
     let now: DateTime<Utc> = SystemTime::now().into();
     Record {
         fingerprint: image.fingerprint,
-        metadata: METADATA.to_owned(),
-        rootfs: image.root_kind.file_name().to_owned(),
+        metadata: String::new(),
+        rootfs: String::new(),
         size: image.size(),
         properties: image.properties(),
         origin: Some(Origin {

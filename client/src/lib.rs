@@ -28,6 +28,7 @@
 //! ```
 
 pub mod access;
+pub mod api;
 mod arriving;
 mod cache;
 pub mod catalogue;
@@ -35,11 +36,13 @@ mod check;
 mod client;
 mod detect;
 mod documents;
+mod enlist;
 mod error;
 mod fetch;
 pub mod http;
 pub mod import;
 pub mod lxc;
+pub mod oci;
 pub mod problem;
 pub mod progress;
 pub mod query;

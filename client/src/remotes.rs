@@ -15,8 +15,8 @@ use millstream_image::openpgp::{KeyFingerprint, Keyring};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::access::Access;
-use crate::http::{self, HttpOptions};
+use crate::access::{Access, is_here};
+use crate::http::{self, HttpClient, HttpOptions};
 use crate::tree::Tree;
 use crate::{Error, Result};
 
@@ -89,6 +89,27 @@ pub enum Protocol {
     /// A tree with `meta/1.0/index-system`, as LXC's templates read it: its images have no
     /// fingerprints, and only `lxc-create` can use them.
     Lxc,
+    /// The public API of an LXD or Incus, `/1.0/images`.
+    Lxd,
+    /// A registry of OCI or Docker images: it has no list, its images are named `REPOSITORY:TAG`.
+    Oci,
+}
+
+impl Protocol {
+    /// As in lists and in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Simplestreams => "simplestreams",
+            Self::Lxc => "lxc",
+            Self::Lxd => "lxd",
+            Self::Oci => "oci",
+        }
+    }
+
+    /// Whether what is read can be signed at all.
+    pub fn has_signatures(self) -> bool {
+        matches!(self, Self::Simplestreams | Self::Lxc)
+    }
 }
 
 /// What makes a remote's documents believable.
@@ -185,10 +206,10 @@ pub struct Remote {
 
 impl Remote {
     /// Checks that parts fit together. Plain http is for signed remotes only, where the signature
-    /// protects what the transport does not; unsigned ones need https or a directory.
+    /// protects what the transport does not; unsigned ones need https, a directory, or this machine.
     pub fn new(url: &str, trust: Trust, ca: Option<String>) -> Result<Self> {
         let url = parse_url(url)?;
-        if trust == Trust::InsecureNoSignature && url.scheme() == "http" {
+        if trust == Trust::InsecureNoSignature && url.scheme() == "http" && !is_here(&url) {
             let reason = "plain http without signatures protects nothing; use https, or a key";
             return Err(Error::Url { url: url.into(), reason: reason.into() });
         }
@@ -212,6 +233,11 @@ impl Remote {
     /// signatures.
     pub fn reached(mut self, access: Access, mirrors: &[String]) -> Result<Self> {
         access.check(&self.url)?;
+        if access.server_certificate.is_some() && !mirrors.is_empty() {
+            let reason =
+                "one certificate is accepted for the remote itself; its mirrors need authorities (--ca)";
+            return Err(Error::Url { url: self.url.into(), reason: reason.into() });
+        }
         for text in mirrors {
             let mirror = Self::new(text, self.trust.clone(), None)?.url;
             if mirror.scheme() == "file" || self.url.scheme() == "file" {
@@ -224,6 +250,21 @@ impl Remote {
         }
         self.access = access;
         Ok(self)
+    }
+
+    /// Refuses what does not go together with how it is read.
+    pub(crate) fn check_protocol(&self) -> Result<()> {
+        let wrong = |reason: &str| Err(Error::Url { url: self.url.to_string(), reason: reason.to_owned() });
+        if self.protocol.has_signatures() {
+            return Ok(());
+        }
+        if self.is_signed() {
+            return wrong("nothing is signed there; a key proves nothing, so leave it out");
+        }
+        if self.url.scheme() == "file" || !self.mirrors.is_empty() {
+            return wrong("this protocol has one server, and no mirrors or directories");
+        }
+        Ok(())
     }
 
     /// Whether its documents must be signed.
@@ -392,7 +433,8 @@ impl Remotes {
         Ok(())
     }
 
-    pub(crate) fn expect_free(&self, name: &RemoteName) -> Result<()> {
+    /// Refuses a name that is taken.
+    pub fn expect_free(&self, name: &RemoteName) -> Result<()> {
         if self.remotes.contains_key(name) {
             let reason = "it exists already; to replace it, type: millstream remote remove NAME";
             return Err(Error::remote(&name, reason));

@@ -107,14 +107,25 @@ impl Tree {
         path: &TreePath,
         dest: &Path,
         cap: u64,
+        publisher: Option<&Publisher>,
         progress: &dyn Progress,
     ) -> Result<()> {
         match self {
-            Self::Http { client, .. } => client.fetch(&self.url(path), dest, cap, progress).await.map(drop),
+            Self::Http { client, .. } => {
+                client.fetch_for(&self.url(path), dest, cap, publisher, progress).await.map(drop)
+            }
             Self::Directory(root) => {
                 let (from, to) = (root.join(path.as_str()), dest.to_owned());
                 let copied = spawn_blocking(move || copy_unstated(&from, &to, cap)).await;
-                copied.map_err(|e| Error::Setup(e.to_string()))?
+                copied.map_err(|e| Error::Setup(e.to_string()))??;
+                // It came in one go.
+                if let Some(publisher) = publisher {
+                    let file = File::open(dest).map_err(Error::io(dest))?;
+                    let size = file.metadata().map_err(Error::io(dest))?.len();
+                    publisher.begin(file);
+                    publisher.have(size);
+                }
+                Ok(())
             }
         }
     }

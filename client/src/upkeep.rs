@@ -82,7 +82,9 @@ impl Client {
 }
 
 fn newest<'a>(catalogue: &'a Catalogue, origin: &Origin) -> Option<&'a CatalogueImage> {
-    catalogue.newest().find(|image| image.product == origin.product)
+    // Of LXD's API several of a product may have names.
+    let of_product = catalogue.newest().filter(|image| image.product == origin.product);
+    of_product.max_by(|a, b| a.serial.cmp(&b.serial))
 }
 
 impl Store {

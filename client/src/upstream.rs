@@ -59,6 +59,10 @@ impl Upstream {
     pub async fn open(mut remote: Remote, state: &Path, http: &HttpOptions) -> Result<Self> {
         let tree = remote.trees(http)?.swap_remove(0);
         remote.protocol = detect::protocol(&tree, remote.is_signed()).await?;
+        if !remote.protocol.has_signatures() {
+            let reason = "only trees are mirrored: simplestreams, or LXC's index";
+            return Err(Error::Url { url: remote.url.into(), reason: reason.into() });
+        }
         let digest = Sha256Digest::of(remote.url.as_str().as_bytes()).to_string();
         let name: RemoteName = format!("upstream-{}", &digest[..32]).parse()?;
         let keyring = remote.trust.keyring()?;
@@ -148,7 +152,7 @@ impl Upstream {
         progress: &dyn Progress,
     ) -> Result<()> {
         let from = (&self.tree, self.keyring.as_ref());
-        lxc::fetch_files(from, entry, dir, (SystemTime::now(), progress)).await
+        lxc::fetch_files(from, entry, dir, (SystemTime::now(), progress), None).await
     }
 
     /// How it is named in messages.

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use millstream_client::remotes::Protocol;
+use millstream_image::Sha256Digest;
 
 use crate::cli::Output;
 
@@ -39,6 +41,9 @@ Examples:
         /// certificate, chooses your images. Remembered, and shown in lists
         #[arg(long)]
         insecure_no_signature: bool,
+        /// What the server speaks [default: found out by asking]
+        #[arg(long, value_enum)]
+        protocol: Option<Speaks>,
     },
     /// List remotes
     #[command(visible_alias = "ls")]
@@ -95,6 +100,35 @@ pub struct Reach {
     /// File with a bearer token to show to the server, mode 0600
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// SHA-256 of the one certificate this server may show, as `lxc info` of LXD shows it: for servers that
+    /// no authority vouches for
+    #[arg(long, value_name = "FINGERPRINT")]
+    pub accept_certificate: Option<Sha256Digest>,
+}
+
+/// What a remote speaks.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Speaks {
+    /// Stream trees: ours, and those of image servers
+    Simplestreams,
+    /// LXC's index
+    Lxc,
+    /// The public API of LXD and Incus
+    #[value(alias = "incus")]
+    Lxd,
+    /// A registry of OCI or Docker images
+    Oci,
+}
+
+impl From<Speaks> for Protocol {
+    fn from(speaks: Speaks) -> Self {
+        match speaks {
+            Speaks::Simplestreams => Self::Simplestreams,
+            Speaks::Lxc => Self::Lxc,
+            Speaks::Lxd => Self::Lxd,
+            Speaks::Oci => Self::Oci,
+        }
+    }
 }
 
 const NAMES: &str = "\
@@ -238,6 +272,9 @@ pub struct CopyImage {
     /// Let `image refresh` follow newer serials of it
     #[arg(long)]
     pub auto_update: bool,
+    /// It may go when unused
+    #[arg(long, hide = true)]
+    pub cached: bool,
 }
 
 #[derive(Args)]

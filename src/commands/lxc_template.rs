@@ -5,14 +5,16 @@
 
 use std::io::{BufRead, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use millstream_client::lxc::{self, CacheUse, Came, Container, Files, Listed, Mode, Wanted};
-use millstream_client::{Client, RemoteName, Sink};
+use millstream_client::lxc::relay::{self, Relayed};
+use millstream_client::lxc::{self, CacheUse, Came, Container, Files, Listed, Mode, Unpacking, Wanted};
+use millstream_client::{Client, RemoteName};
 use millstream_image::Architecture;
 
 use crate::cli::client::Reach;
@@ -21,6 +23,9 @@ use crate::commands::client;
 use crate::commands::remote::Add;
 use crate::output;
 use crate::progress::Bar;
+
+/// What the fetching process says at its end, in bytes.
+const MAX_ANSWER: u64 = 1 << 20;
 
 /// Does what the arguments say. Listing ends with a failure when LXC called, for it would take a
 /// container without files for finished.
@@ -31,7 +36,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         return fetch_or_list(&args);
     }
     if args.list {
-        caller.run(Stdio::inherit())?;
+        finished(caller.start(Stdio::inherit())?)?;
         return Ok(ExitCode::FAILURE);
     }
     let (Some(name), Some(path), Some(rootfs)) = (&args.name, &args.path, &args.rootfs) else {
@@ -41,11 +46,13 @@ pub fn run() -> anyhow::Result<ExitCode> {
     };
     let unpacked = Arc::new(AtomicBool::new(false));
     let files = if caller.is_other() {
-        caller.fetch()?
+        let (files, done) = caller.fetch(rootfs)?;
+        unpacked.store(done, Ordering::SeqCst);
+        files
     } else {
         let (target, done) = (rootfs.clone(), unpacked.clone());
-        let sink: Sink =
-            Box::new(move |_, archive| done.store(lxc::unpack(archive, &target), Ordering::SeqCst));
+        let sink: Unpacking =
+            Box::new(move |archive| done.store(lxc::unpack(archive, &target), Ordering::SeqCst));
         fetch(&args, Some(sink))?
     };
     let unpacked = unpacked.load(Ordering::SeqCst);
@@ -91,13 +98,19 @@ impl Caller {
         self.uid.is_some_and(|uid| uid != rustix::process::geteuid().as_raw())
     }
 
-    fn fetch(&self) -> anyhow::Result<Files> {
-        let output = self.run(Stdio::piped())?;
-        serde_json::from_slice(&output).context("the image could not be fetched")
+    /// Fetches the image, unpacked as it comes; tells whether that went well.
+    fn fetch(&self, rootfs: &Path) -> anyhow::Result<(Files, bool)> {
+        let mut child = self.start(Stdio::piped())?;
+        let mut relayed = Relayed::new(child.stdout.take().context("the program has no output")?);
+        let unpacked = lxc::unpack(&mut relayed, rootfs);
+        let answer = relayed.rest(MAX_ANSWER);
+        finished(child)?;
+        let files = serde_json::from_slice(&answer?).context("the image could not be fetched")?;
+        Ok((files, unpacked))
     }
 
-    /// Runs this program once more with the same arguments, as the caller.
-    fn run(&self, stdout: Stdio) -> anyhow::Result<Vec<u8>> {
+    /// Starts this program once more with the same arguments, as the caller.
+    fn start(&self, stdout: Stdio) -> anyhow::Result<Child> {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("lxc-millstream").args(std::env::args_os().skip(1)).arg("--fetch-only").stdout(stdout);
         if let Some(gid) = self.gid {
@@ -106,19 +119,39 @@ impl Caller {
         if let Some(uid) = self.uid {
             command.uid(uid);
         }
-        let child = command.spawn().context("cannot start this program again")?;
-        let output = child.wait_with_output()?;
-        if !output.status.success() {
-            // It has said why.
-            std::process::exit(output.status.code().unwrap_or(1));
-        }
-        Ok(output.stdout)
+        command.spawn().context("cannot start this program again")
     }
+}
+
+/// Waits for the program that was started again.
+fn finished(mut child: Child) -> anyhow::Result<()> {
+    let status = child.wait()?;
+    if !status.success() {
+        // It has said why.
+        std::process::exit(status.code().unwrap_or(1));
+    }
+    Ok(())
+}
+
+/// The root file system while it comes, then where both files are: what [`Caller::fetch`] reads.
+fn fetch_for_other(args: &LxcTemplate) -> anyhow::Result<()> {
+    let sent = Arc::new(AtomicBool::new(false));
+    let sending = sent.clone();
+    let sink: Unpacking = Box::new(move |archive| {
+        sending.store(true, Ordering::SeqCst);
+        // Who no longer listens has said why.
+        drop(relay::send(archive, std::io::stdout()));
+    });
+    let files = fetch(args, Some(sink))?;
+    if !sent.load(Ordering::SeqCst) {
+        relay::send_nothing(std::io::stdout())?;
+    }
+    output::print(&serde_json::to_string(&files)?)
 }
 
 fn fetch_or_list(args: &LxcTemplate) -> anyhow::Result<ExitCode> {
     if !args.list {
-        output::print(&serde_json::to_string(&fetch(args, None)?)?)?;
+        fetch_for_other(args)?;
         return Ok(ExitCode::SUCCESS);
     }
     let client = client::open();
@@ -127,7 +160,7 @@ fn fetch_or_list(args: &LxcTemplate) -> anyhow::Result<ExitCode> {
     Ok(if args.name.is_some() && !args.fetch_only { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn fetch(args: &LxcTemplate, sink: Option<Sink>) -> anyhow::Result<Files> {
+fn fetch(args: &LxcTemplate, sink: Option<Unpacking>) -> anyhow::Result<Files> {
     let client = client::open();
     let remote = remote(&client, args)?;
     let wanted = wanted(&client, &remote, args)?;
@@ -157,8 +190,8 @@ fn remote(client: &Client, args: &LxcTemplate) -> anyhow::Result<RemoteName> {
     let name: RemoteName = remote_name(server).parse()?;
     eprintln!("{server} is not among the remotes yet; adding it as {name}");
     let reach = Reach::default();
-    let add =
-        Add { url: &url, key: args.key.as_deref(), ca: None, insecure: args.no_validate, reach: &reach };
+    let (key, insecure) = (args.key.as_deref(), args.no_validate);
+    let add = Add { url: &url, key, ca: None, insecure, reach: &reach, protocol: None };
     add.run(client, &name, false).context(
         "whom to trust is asked once: give the key with --key FILE|FINGERPRINT, or --no-validate for a server \
          without signatures",

@@ -99,7 +99,7 @@ pub fn server(from: &From<'_>, quiet: bool) -> anyhow::Result<Remote> {
     if insecure {
         say(quiet, "upstream's documents are NOT SIGNED, as you allowed");
     }
-    remote::Add { url, key, ca: ca.as_ref(), insecure, reach }.server(&client)
+    remote::Add { url, key, ca: ca.as_ref(), insecure, reach, protocol: None }.server(&client)
 }
 
 fn report(done: &Summary, command: &Mirror, quiet: bool) -> anyhow::Result<()> {

@@ -19,6 +19,7 @@ pub fn run(command: &Pack, quiet: bool) -> anyhow::Result<()> {
         out: &command.out,
         metadata: command.metadata.as_deref(),
         overrides: &command.options,
+        named: None,
         serial: Serial::at(Utc::now()),
         epoch: source_date_epoch()?,
         formats: &formats,

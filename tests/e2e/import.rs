@@ -32,7 +32,7 @@ impl Forms {
         self.path(name).to_str().unwrap().to_owned()
     }
 
-    fn hash(&self, files: &[&str]) -> String {
+    pub fn hash(&self, files: &[&str]) -> String {
         let all: Vec<_> = files.iter().map(|file| fs::read(self.path(file)).unwrap()).collect();
         Sha256Digest::of(&all.concat()).to_string()
     }

@@ -11,14 +11,17 @@ use crate::support::{Home, PROGRAM, Published, Server, shell, succeed, wait_for}
 
 const IMAGE: &str = "-d debian -r bookworm -a amd64 --variant minimal";
 
+/// Said when an image is unpacked after it has come, instead of meanwhile.
+const AGAIN: &str = "Unpacking the rootfs";
+
 /// The template in a directory of a test's own, and LXC told to use it.
-struct Lxc {
-    home: Home,
+pub struct Lxc {
+    pub home: Home,
     template: PathBuf,
 }
 
 impl Lxc {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let home = Home::new();
         let template = home.path().join("lxc-millstream");
         symlink(PROGRAM, &template).unwrap();
@@ -30,7 +33,7 @@ impl Lxc {
         self.home.path()
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.at().join("lxc").join(name)
     }
 
@@ -51,7 +54,7 @@ impl Lxc {
     }
 
     /// Creates a container that must come to be; gives what was said.
-    fn created(&self, name: &str, arguments: &str) -> String {
+    pub fn created(&self, name: &str, arguments: &str) -> String {
         let output = self.create(name, &self.template, arguments);
         assert!(output.status.success(), "{}", text(&output));
         text(&output)
@@ -100,6 +103,7 @@ fn containers_equal_those_of_the_download_template_and_start() {
     lxc.add(&published, &server, &server.url);
     let message = lxc.created("ours", IMAGE);
     assert!(message.contains("You have just created a Debian bookworm container"), "{message}");
+    assert!(!message.contains(AGAIN), "{message}");
 
     fs::write(lxc.at().join("wgetrc"), format!("ca_certificate = {}\n", server.ca.display())).unwrap();
     let theirs = lxc.create("theirs", Path::new("download"), &format!("{IMAGE} --server {}", server.host()));
@@ -175,7 +179,8 @@ fn servers_with_an_index_alone_serve_signed_or_once_confirmed() {
     // Pinned: every file needs its signature.
     let signed = Lxc::new();
     signed.add(&published, &server, &server.url);
-    signed.created("c1", IMAGE);
+    let message = signed.created("c1", IMAGE);
+    assert!(!message.contains(AGAIN), "{message}");
     let dir = shell("echo \"$ROOT\"/images/debian/bookworm/amd64/minimal/*", &[("ROOT", &published.root)]);
     let signature = Path::new(dir.trim()).join("rootfs.tar.xz.asc");
     let text = fs::read(&signature).unwrap();
@@ -191,7 +196,8 @@ fn servers_with_an_index_alone_serve_signed_or_once_confirmed() {
     let error = unsigned.home.fail(&["remote", "add", "plain", &server.url, "--ca", ca]);
     assert!(error.contains("--key"), "{error}");
     unsigned.home.run(&["remote", "add", "plain", &server.url, "--ca", ca, "--insecure-no-signature"]);
-    unsigned.created("c1", &format!("{IMAGE} --server {}", server.host()));
+    let message = unsigned.created("c1", &format!("{IMAGE} --server {}", server.host()));
+    assert!(!message.contains(AGAIN), "{message}");
     assert!(unsigned.home.run(&["remote", "list"]).contains("NOT SIGNED"));
     let mut by_url = unsigned.home.command(&["image", "list", "plain:"]);
     let output = by_url.output().unwrap();
@@ -258,12 +264,13 @@ fn an_ordinary_users_container_has_the_users_ids_and_starts() {
     let setup = format!(
         "mkdir -p ~/.config/lxc; printf '{}' > ~/.config/lxc/default.conf; \
          {PROGRAM} remote add home {} --key ~/key.asc --ca ~/ca.crt; \
-         lxc-create -n c1 -t {} -- {IMAGE}",
+         lxc-create -n c1 -t {} -- {IMAGE} 2>&1",
         config.replace('\n', "\\n"),
         server.url,
         template.display()
     );
-    user.run(&setup);
+    let message = user.run(&setup);
+    assert!(message.contains("You have just created") && !message.contains(AGAIN), "{message}");
     let at = user.home.join(".local/share/lxc/c1");
     let owner = |path: &Path| fs::symlink_metadata(path).unwrap().uid();
     let me = owner(&user.home);

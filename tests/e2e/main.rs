@@ -7,6 +7,7 @@ mod support;
 
 mod comfort;
 mod console;
+mod disk_remote;
 mod hosting;
 mod images;
 mod import;
@@ -15,8 +16,10 @@ mod listing;
 mod lxc;
 mod lxc_template;
 mod lxd;
+mod lxd_remote;
 mod newcomer;
 mod push;
+mod registry_remote;
 mod run;
 mod settings;
 mod signatures;

@@ -42,6 +42,7 @@ pub const TESTS: &[Need] = &[
     ("/usr/bin/mmdebstrap", "mmdebstrap", "builds the root file system ours is compared with"),
     ("/usr/bin/mksquashfs", "squashfs-tools", "writes and reads root file systems as squashfs"),
     ("/usr/bin/skopeo", "skopeo", "reads and copies our OCI images"),
+    ("/usr/bin/docker-registry", "docker-registry", "is the registry our client reads"),
     ("/usr/bin/umoci", "umoci", "unpacks our OCI images"),
     ("/usr/sbin/runc", "runc", "runs our OCI images"),
     ("/usr/bin/dnf", "dnf", "manages packages in a build"),

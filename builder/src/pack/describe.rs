@@ -30,7 +30,8 @@ const MACHINES: [(u16, &str); 9] = [
 pub(super) fn resolve(rootfs: &Rootfs, options: &PackOptions<'_>) -> Result<Resolved> {
     let release = os_release(rootfs)?;
     let codename = ["VERSION_CODENAME", "VERSION_ID"].iter().find_map(|key| release.get(*key));
-    let codename = codename.map_or("", String::as_str);
+    let codename = codename.map(String::as_str).or(options.named.map(|(_, release)| release));
+    let codename = codename.unwrap_or_default();
     let (text, file) = match options.metadata {
         Some(path) => (fs::read_to_string(path).map_err(Error::io(path))?, path.display().to_string()),
         None => (recipe(&release, options)?, "os-release".to_owned()),
@@ -56,7 +57,9 @@ fn recipe(release: &BTreeMap<String, String>, options: &PackOptions<'_>) -> Resu
         options.overrides.iter().find_map(|text| text.strip_prefix(&prefix)).map(str::to_owned)
     };
     let found = |key: &str| release.get(key).cloned();
-    let distribution = given("image.distribution").or_else(|| found("ID")).ok_or_else(|| {
+    let named = || options.named.map(|(distribution, _)| distribution.to_owned());
+    let distribution = given("image.distribution").or_else(|| found("ID")).or_else(named);
+    let distribution = distribution.ok_or_else(|| {
         Error::Refused(
             "the root file system has no os-release to tell the distribution; give -o image.distribution=NAME \
              and -o image.release=NAME"

@@ -29,6 +29,8 @@ pub struct PackOptions<'a> {
     pub metadata: Option<&'a Path>,
     /// What the image is, `image.release=bookworm`, over what is found.
     pub overrides: &'a [String],
+    /// Distribution and release, where neither the overrides nor the root file system name them.
+    pub named: Option<(&'a str, &'a str)>,
     /// Serial where nothing else names one.
     pub serial: Serial,
     /// Seconds since 1970 to which times are clamped (`SOURCE_DATE_EPOCH`). None: the newest file's.

@@ -10,7 +10,7 @@ use super::rate::Rate;
 use super::{HttpClient, Pace, network, silent};
 use crate::Result;
 
-pub(super) struct Body<'a> {
+pub(crate) struct Body<'a> {
     url: &'a str,
     response: Response,
     pace: Pace,
@@ -26,7 +26,7 @@ impl<'a> Body<'a> {
     }
 
     /// The next bytes, `None` at the end. Counts only the time spent waiting for the server.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
         let began = Instant::now();
         let left = self.pace.window.saturating_sub(self.waited);
         let answer = tokio::time::timeout(left, self.response.chunk()).await;

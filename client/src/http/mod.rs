@@ -4,6 +4,7 @@
 //! least pace ([`Pace`]), so that neither an endless nor a slow server holds its reader.
 
 mod body;
+mod certificate;
 mod download;
 mod exchange;
 mod part;
@@ -18,8 +19,8 @@ use std::time::{Duration, SystemTime};
 
 use millstream_image::Sha256Digest;
 use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_RANGE, HeaderMap, HeaderValue,
-    LOCATION, RANGE, WWW_AUTHENTICATE,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, HeaderMap,
+    HeaderValue, LOCATION, RANGE, WWW_AUTHENTICATE,
 };
 use reqwest::{Response, StatusCode, redirect};
 use rustls::RootCertStore;
@@ -27,7 +28,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use url::Url;
 
-use self::body::Body;
+pub(crate) use self::body::Body;
+use self::certificate::Pinned;
+pub(crate) use self::certificate::offered as offered_certificate;
 pub(crate) use self::download::Source;
 pub use self::exchange::{Question, Reply};
 use self::rate::Rate;
@@ -139,12 +142,21 @@ impl HttpClient {
     /// A client that trusts the system's certificate authorities (`SSL_CERT_FILE` is honoured)
     /// and the given ones.
     pub fn new(options: &HttpOptions) -> Result<Self> {
+        let pinned = options.access.server_certificate.map(|wanted| Arc::new(Pinned::new(Some(wanted))));
+        Self::verifying(options, pinned)
+    }
+
+    /// The same; `verifier` takes the place of all authorities.
+    fn verifying(options: &HttpOptions, verifier: Option<Arc<Pinned>>) -> Result<Self> {
         let setup = |e: &dyn std::fmt::Display| Error::Setup(e.to_string());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|e| setup(&e))?
-            .with_root_certificates(roots(options)?);
+            .map_err(|e| setup(&e))?;
+        let tls = match verifier {
+            Some(verifier) => tls.dangerous().with_custom_certificate_verifier(verifier),
+            None => tls.with_root_certificates(roots(options)?),
+        };
         let tls = match options.access.certificate()? {
             Some((chain, key)) => tls.with_client_auth_cert(chain, key).map_err(|e| setup(&e))?,
             None => tls.with_no_client_auth(),
@@ -240,8 +252,35 @@ impl HttpClient {
         cap: u64,
         progress: &dyn Progress,
     ) -> Result<(Sha256Digest, u64)> {
+        self.fetch_for(url, dest, cap, None, progress).await
+    }
+
+    /// The same, for who reads the file meanwhile from the publisher's other end. The caller tells that
+    /// its end is the right one.
+    pub(crate) async fn fetch_for(
+        &self,
+        url: &str,
+        dest: &Path,
+        cap: u64,
+        publisher: Option<&Publisher>,
+        progress: &dyn Progress,
+    ) -> Result<(Sha256Digest, u64)> {
         check_url(url)?;
-        unstated::run(self, url, dest, cap, progress).await
+        unstated::run(self, url, (dest, publisher), cap, progress).await
+    }
+
+    /// Asks for what is read while it comes: the type that the server states, and the body.
+    pub(crate) async fn open<'a>(&self, url: &'a str) -> Result<(String, Body<'a>)> {
+        check_url(url)?;
+        let response = self.get(url, 0, None).await?;
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let kind = kind.unwrap_or_default().to_owned();
+        Ok((kind, Body::new(url, response, self)))
+    }
+
+    /// How failures are met.
+    pub(crate) fn retry(&self) -> Retry {
+        self.retry
     }
 
     async fn try_document(&self, url: &str, cap: u64) -> Result<Vec<u8>> {
@@ -383,15 +422,16 @@ pub(crate) fn shown(url: &str) -> String {
 }
 
 fn network(url: &str, error: &reqwest::Error) -> Error {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
+    let mut cause: &(dyn std::error::Error + 'static) = error;
+    loop {
+        if let Some(reason) = certificate::refusal(cause) {
+            return Error::Certificate { url: shown(url), reason };
+        }
+        match cause.source() {
+            Some(inner) => cause = inner,
+            None => return Error::Network { url: shown(url), reason: cause.to_string() },
+        }
     }
-    let mut reason = cause.to_string();
-    if reason.contains("UnknownIssuer") {
-        reason += " (nobody trusted signed this certificate; name its authority with --ca FILE)";
-    }
-    Error::Network { url: shown(url), reason }
 }
 
 fn silent(url: &str, pace: Pace) -> Error {

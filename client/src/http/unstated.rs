@@ -9,18 +9,19 @@ use millstream_image::digest::HashingWriter;
 
 use super::body::Body;
 use super::{BackOff, HttpClient, shown};
+use crate::arriving::{Published, Publisher};
 use crate::{Error, Progress, Result};
 
 pub(super) async fn run(
     http: &HttpClient,
     url: &str,
-    dest: &Path,
+    (dest, publisher): (&Path, Option<&Publisher>),
     cap: u64,
     progress: &dyn Progress,
 ) -> Result<(Sha256Digest, u64)> {
     let mut back_off = BackOff::new(http.retry);
     loop {
-        match attempt(http, url, dest, cap, progress).await {
+        match attempt(http, url, (dest, publisher), cap, progress).await {
             Err(error) if error.is_passing() => back_off.pause_or(error).await?,
             other => return other,
         }
@@ -30,7 +31,7 @@ pub(super) async fn run(
 async fn attempt(
     http: &HttpClient,
     url: &str,
-    dest: &Path,
+    (dest, publisher): (&Path, Option<&Publisher>),
     cap: u64,
     progress: &dyn Progress,
 ) -> Result<(Sha256Digest, u64)> {
@@ -42,8 +43,10 @@ async fn attempt(
     }
     let name = url.rsplit('/').next().unwrap_or(url);
     progress.begin(name, stated);
-    let file = File::create(dest).map_err(Error::io(dest))?;
-    let mut out = HashingWriter::new(file);
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(dest);
+    let file = file.map_err(Error::io(dest))?;
+    let published = file.try_clone().and_then(|file| Published::new(file, publisher));
+    let mut out = HashingWriter::new(published.map_err(Error::io(dest))?);
     let mut body = Body::new(url, response, http);
     while let Some(chunk) = body.next().await? {
         if out.count() + chunk.len() as u64 > cap {
@@ -53,7 +56,7 @@ async fn attempt(
         progress.advance(name, chunk.len() as u64);
     }
     progress.end(name);
-    let (file, sha256, size) = out.finish();
+    let (_, sha256, size) = out.finish();
     if stated.is_some_and(|length| length != size) {
         return Err(Error::Network { url: shown(url), reason: "the connection broke off".into() });
     }

@@ -13,18 +13,18 @@ use millstream_image::squashfs::Superblock;
 use crate::{Error, Result};
 
 const YAML: &str = "metadata.yaml";
-const SQUASHFS: &[u8] = b"hsqs";
+pub(crate) const SQUASHFS: &[u8] = b"hsqs";
 
 /// What an image says of itself.
-pub(super) struct Described {
-    pub(super) architecture: Architecture,
-    pub(super) properties: BTreeMap<String, String>,
+pub(crate) struct Described {
+    pub(crate) architecture: Architecture,
+    pub(crate) properties: BTreeMap<String, String>,
     /// Seconds since 1970.
-    pub(super) created: i64,
+    pub(crate) created: i64,
 }
 
 /// Reads an image's files to their ends. `metadata` and `rootfs` are one file when it is unified.
-pub(super) fn image(metadata: &Path, rootfs: &Path) -> Result<Described> {
+pub(crate) fn image(metadata: &Path, rootfs: &Path) -> Result<Described> {
     let wrong = |path: &Path, reason: String| Error::document(path.display().to_string(), reason);
     let members = if metadata == rootfs { unified(rootfs)? } else { split(metadata, rootfs)? };
     let yaml = members

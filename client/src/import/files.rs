@@ -53,7 +53,7 @@ fn copy_as(from: &Path, dir: &Path, stem: &str) -> Result<String> {
 }
 
 /// Gives a file that has arrived its name and the mode of the store's files, and flushes it.
-pub(super) fn settle(path: &Path, stem: &str) -> Result<String> {
+pub(crate) fn settle(path: &Path, stem: &str) -> Result<String> {
     let name = format!("{stem}{}", extension(path)?);
     let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     fs::set_permissions(path, readable).map_err(Error::io(path))?;

@@ -3,9 +3,9 @@
 //! Nobody vouches for them but whoever imports them. So everything is copied to a directory of the
 //! store's first; what is checked there is what is kept.
 
-mod check;
+pub(crate) mod check;
 mod direct;
-mod files;
+pub(crate) mod files;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,8 @@ use tokio::task::spawn_blocking;
 
 pub use self::direct::Direct;
 use crate::client::Client;
-use crate::store::{Locked, Record, Store, StoredImage};
+use crate::fetch::Keep;
+use crate::store::{Locked, Origin, Record, Store, StoredImage};
 use crate::{Error, Progress, Result};
 
 /// What an image is imported from.
@@ -37,6 +38,10 @@ pub struct ImportOptions {
     pub properties: BTreeMap<String, String>,
     /// Whether everybody may see it.
     pub public: bool,
+    /// What it was made of, if a remote offers that in another form.
+    pub origin: Option<Origin>,
+    /// How it is kept.
+    pub keep: Keep,
 }
 
 /// Files in a directory of the store's that goes when this is dropped.
@@ -100,7 +105,8 @@ fn record(incoming: &Incoming, options: ImportOptions) -> Result<Record> {
     if record.properties.get("architecture") != architecture.as_ref() {
         return Err(Error::name("architecture", "it is what the image says and cannot be set"));
     }
-    Ok(Record { public: options.public, ..record })
+    let (Keep { cached, auto_update }, origin) = (options.keep, options.origin);
+    Ok(Record { public: options.public, cached, auto_update, origin, ..record })
 }
 
 /// Describes an image by its files in `dir`, which are read to their ends; `metadata` and `rootfs` are
@@ -133,7 +139,7 @@ pub(crate) fn describe(dir: &Path, metadata_name: &str, rootfs_name: &str) -> Re
 fn keep(store: &Store, record: Record) -> Result<StoredImage> {
     let gone = || Error::image(&record.fingerprint, "it was just deleted; try again");
     let image = store.get(record.fingerprint)?.ok_or_else(gone)?;
-    store.set_flags(record.fingerprint, false, image.auto_update)?;
+    store.set_flags(record.fingerprint, image.cached && record.cached, image.auto_update)?;
     store.change(record.fingerprint, |known| {
         known.properties.extend(record.properties);
         known.public |= record.public;

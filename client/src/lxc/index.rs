@@ -14,7 +14,8 @@ use millstream_image::openpgp::{Keyring, Verified};
 use millstream_image::{Product, Sha256Digest, atomic};
 use tokio::task::spawn_blocking;
 
-use super::Mode;
+use super::{Mode, Unpacking};
+use crate::arriving::{self, Publisher};
 use crate::documents::Reader;
 use crate::remotes::lock_dir_of;
 use crate::tree::{Tree, TreePath};
@@ -125,7 +126,7 @@ impl BuildCache<'_> {
         (tree, keyring): (&Tree, Option<Keyring>),
         entry: &Entry,
         now: SystemTime,
-        progress: &dyn Progress,
+        (sink, progress): (&mut Option<Unpacking>, &dyn Progress),
     ) -> Result<(PathBuf, bool)> {
         let dir = self.product(&entry.product);
         let place = dir.join(&entry.build);
@@ -136,7 +137,19 @@ impl BuildCache<'_> {
             return Ok((place, false));
         }
         let staging = tempfile::Builder::new().prefix(".new-").tempdir_in(&dir).map_err(Error::io(&dir))?;
-        fetch_files((tree, keyring.as_ref()), entry, staging.path(), (now, progress)).await?;
+        let (publisher, reading) = match sink.take() {
+            Some(sink) => {
+                let (publisher, arriving) = arriving::pair();
+                (Some(publisher), Some(spawn_blocking(move || sink(arriving))))
+            }
+            None => (None, None),
+        };
+        let from = (tree, keyring.as_ref());
+        let fetched = fetch_files(from, entry, staging.path(), (now, progress), publisher).await;
+        if let Some(reading) = reading {
+            reading.await.map_err(|e| Error::Setup(format!("unpacking was stopped: {e}")))?;
+        }
+        fetched?;
         atomic::sync_dir(staging.path())?;
         for old in fs::read_dir(&dir).map_err(Error::io(&dir))?.flatten() {
             if old.path() != staging.path() {
@@ -150,15 +163,22 @@ impl BuildCache<'_> {
     }
 }
 
-/// Brings both files of a build into `dir`, each checked where there is a key to check with.
+/// Brings both files of a build into `dir`, each checked where there is a key to check with. Whoever has the
+/// publisher's other end reads the root file system while it comes, to its end only when it was right.
 pub(crate) async fn fetch_files(
     (tree, keyring): (&Tree, Option<&Keyring>),
     entry: &Entry,
     dir: &Path,
     (now, progress): (SystemTime, &dyn Progress),
+    publisher: Option<Publisher>,
 ) -> Result<()> {
-    for (name, cap) in [(ROOTFS, MAX_ROOTFS), (META, MAX_META)] {
-        fetch_file((tree, keyring), entry, (name, cap), &dir.join(name), (now, progress)).await?;
+    // First what is small.
+    for (name, cap, publisher) in [(META, MAX_META, None), (ROOTFS, MAX_ROOTFS, publisher.as_ref())] {
+        let what = (name, cap, publisher);
+        fetch_file((tree, keyring), entry, what, &dir.join(name), (now, progress)).await?;
+    }
+    if let Some(publisher) = publisher {
+        publisher.right();
     }
     Ok(())
 }
@@ -166,12 +186,12 @@ pub(crate) async fn fetch_files(
 async fn fetch_file(
     (tree, keyring): (&Tree, Option<&Keyring>),
     entry: &Entry,
-    (name, cap): (&str, u64),
+    (name, cap, publisher): (&str, u64, Option<&Publisher>),
     file: &Path,
     (now, progress): (SystemTime, &dyn Progress),
 ) -> Result<()> {
     let path: TreePath = format!("{}/{name}", entry.path.trim_matches('/')).parse()?;
-    tree.download_unstated(&path, file, cap, progress).await?;
+    tree.download_unstated(&path, file, cap, publisher, progress).await?;
     let Some(keyring) = keyring.cloned() else { return Ok(()) };
     let signature = signature(tree, &path).await?;
     let (file, url) = (file.to_owned(), tree.url(&path));

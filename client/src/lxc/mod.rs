@@ -13,6 +13,7 @@ mod compose;
 mod create;
 mod index;
 mod meta;
+pub mod relay;
 mod rootfs;
 mod source;
 
@@ -23,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use create::{Container, create, unpack};
 pub(crate) use index::{fetch_files, index};
-pub use source::{CacheUse, Came};
+pub use source::{CacheUse, Came, Unpacking};
 
 /// Which of an image's configurations is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::index::{self, BuildCache, META, ROOTFS};
 use super::meta::Meta;
 use super::{Files, Listed, Mode, Wanted};
-use crate::arriving::Sink;
+use crate::arriving::{Arriving, Sink};
 use crate::catalogue::{CatalogueImage, RootKind};
 use crate::client::Client;
 use crate::fetch::Keep;
@@ -27,6 +27,9 @@ use crate::{Error, Progress, Result};
 const MAX_MANIFEST: u64 = 64 << 20;
 /// The largest `meta.tar.xz`, in bytes.
 const MAX_META: u64 = 4 << 20;
+
+/// Takes the root file system while it comes, as [`Sink`] does.
+pub type Unpacking = Box<dyn FnOnce(Arriving) + Send>;
 
 /// How a copy that is here already is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,28 +69,32 @@ impl Client {
             let entries = self.lxc_index(name, mode).await?;
             return Ok(entries.iter().map(|entry| listed(&entry.product, &entry.build)).collect());
         }
+        if matches!(remotes.get(name)?.protocol, Protocol::Lxd | Protocol::Oci) {
+            return Err(lacking(name));
+        }
         let catalogue = self.catalogue(name).await?;
         let usable = catalogue.newest().filter(|image| image.root_kind == RootKind::TarXz);
         Ok(usable.map(|image| listed(&image.product, &image.serial)).collect())
     }
 
-    /// Brings both files of an image here, verified. From simplestreams, `sink` reads the root file system
-    /// while it comes, as with [`Client::fetch_into`].
+    /// Brings both files of an image here, verified. `sink` reads the root file system while it comes, as
+    /// with [`Client::fetch_into`].
     pub async fn lxc_fetch(
         &self,
         name: &RemoteName,
         wanted: &Wanted,
         mode: Mode,
         cache: CacheUse,
-        mut sink: Option<Sink>,
+        mut sink: Option<Unpacking>,
         progress: &dyn Progress,
     ) -> Result<Files> {
         let remotes = self.remotes()?;
         let job = Job { client: self, name, remote: remotes.get(name)?, wanted, mode, progress };
         let given = sink.is_some();
         let files = match job.remote.protocol {
-            Protocol::Lxc => job.of_index(cache).await,
+            Protocol::Lxc => job.of_index(cache, &mut sink).await,
             Protocol::Simplestreams => job.of_store(cache, &mut sink).await,
+            Protocol::Lxd | Protocol::Oci => return Err(lacking(name)),
         };
         // Foreign simplestreams do not list LXC's metadata; the index beside them may. Where signatures
         // count, only the documents that were signed say what there is.
@@ -98,7 +105,7 @@ impl Client {
                     && sink.is_some() == given =>
             {
                 let first = files;
-                match job.of_index(cache).await {
+                match job.of_index(cache, &mut sink).await {
                     Err(error) if error.is_missing() || matches!(error, Error::Image { .. }) => first,
                     other => other,
                 }
@@ -126,7 +133,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    async fn of_store(&self, cache: CacheUse, sink: &mut Option<Sink>) -> Result<Files> {
+    async fn of_store(&self, cache: CacheUse, sink: &mut Option<Unpacking>) -> Result<Files> {
         let store = self.client.store()?;
         let mut here = self.stored(&store)?;
         match (cache, here.as_ref()) {
@@ -162,8 +169,8 @@ impl Job<'_> {
             Some(_) => None,
             None => Some(lxc_metadata(&tree, &newest).await?),
         };
-        let fetch = self.client.fetch_image_into(self.name, &newest, keep, sink.take(), self.progress);
-        let image = fetch.await?;
+        let sink = sink.take().map(|sink| -> Sink { Box::new(|_, rootfs| sink(rootfs)) });
+        let image = self.client.fetch_image_into(self.name, &newest, keep, sink, self.progress).await?;
         let meta = match (attached_path(&store, &newest), meta) {
             (Some(path), _) => path,
             (None, Some(meta)) => store.attach(newest.fingerprint, ATTACHED, &meta)?,
@@ -196,7 +203,7 @@ impl Job<'_> {
         Ok(found.pop())
     }
 
-    async fn of_index(&self, usage: CacheUse) -> Result<Files> {
+    async fn of_index(&self, usage: CacheUse, sink: &mut Option<Unpacking>) -> Result<Files> {
         let dir = self.client.lxc_cache().join(self.name.as_str());
         let cache = BuildCache { dir: &dir };
         let product = self.product()?;
@@ -230,7 +237,8 @@ impl Job<'_> {
             return Err(Error::image(&product, reason));
         };
         let (tree, keyring) = (self.client.tree(self.remote)?, self.remote.trust.keyring()?);
-        let (dir, came) = cache.fetch((&tree, keyring), entry, SystemTime::now(), self.progress).await?;
+        let reader = (sink, self.progress);
+        let (dir, came) = cache.fetch((&tree, keyring), entry, SystemTime::now(), reader).await?;
         let came = if came { Came::Fetched } else { Came::Cached };
         Ok(files((dir, entry.build.clone()), came))
     }
@@ -249,6 +257,11 @@ impl Job<'_> {
         let Wanted { distribution, release, variant, .. } = self.wanted;
         format!("{distribution}/{release}/{variant}").parse()
     }
+}
+
+/// A remote whose images LXC cannot use.
+fn lacking(name: &RemoteName) -> Error {
+    Error::remote(name, "it has no metadata of LXC; use a server with simplestreams or LXC's index")
 }
 
 fn attached_path(store: &Store, image: &CatalogueImage) -> Option<PathBuf> {

@@ -6,6 +6,7 @@ mod support;
 mod trace;
 
 mod access;
+mod api_export;
 mod arbitrary_image;
 mod broken_transfers;
 mod cancelled;

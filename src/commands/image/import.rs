@@ -65,6 +65,7 @@ fn packed(source: ImportSource, bar: &Bar) -> anyhow::Result<(ImportSource, Opti
         out: &dir.path().join("image"),
         metadata: None,
         overrides: &[],
+        named: None,
         serial: Serial::at(Utc::now()),
         epoch: None,
         formats: &Formats::new([Format::Lxd], None)?,

@@ -3,6 +3,7 @@
 mod columns;
 mod edit;
 mod import;
+pub(super) mod registry;
 mod upkeep;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,12 @@ pub fn run(command: &Image, quiet: bool) -> anyhow::Result<()> {
             list(&client, filters, *all, &columns, *output)
         }
         Image::Edit { image } => edit::run(&client, image),
+        Image::Info { image, output } if registry::is_in(&client, image)? => {
+            registry::info(&client, image, output.format)
+        }
+        Image::Copy(command) if registry::is_in(&client, &command.source)? => {
+            registry::copy(&client, command, quiet)
+        }
         Image::Info { image, output } => info(&client, &image.parse()?, output.format),
         Image::Copy(command) => copy(&client, command, quiet),
         Image::Import(command) => import::run(&client, command, quiet),
@@ -209,7 +216,7 @@ fn copy(client: &Client, command: &CopyImage, quiet: bool) -> anyhow::Result<()>
             let size = size(image.size());
             bar.stage(&format!("fetching {remote}:{} {} ({size})", image.product, image.serial));
         }
-        let keep = Keep { cached: false, auto_update: command.auto_update };
+        let keep = Keep { cached: command.cached, auto_update: command.auto_update };
         client.fetch_image(&remote, &image, keep, &bar).await
     });
     bar.finish();

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
 use chrono::Utc;
-use millstream_client::{Keep, Sink};
+use millstream_client::{Keep, Sink, StoredImage};
 use millstream_runtime::container::{Configuration, CreateOptions, ImageUse};
 use millstream_runtime::{ContainerName, ImageFiles, Runtime};
 
 use crate::cli::instance::Create;
 use crate::commands::client;
+use crate::commands::image::registry;
 use crate::output;
 use crate::progress::Bar;
 
@@ -22,6 +23,9 @@ fn image(runtime: &Runtime, name: &str, quiet: bool) -> anyhow::Result<ImageFile
             .with_context(|| format!("{name} is no image directory as `millstream build` leaves it"));
     }
     let client = client::open();
+    if registry::is_in(&client, name)? {
+        return Ok(files(registry::copy_apart(&client, name, quiet)?));
+    }
     let keep = Keep { cached: true, auto_update: client.settings()?.auto_update_cached() };
     let name = name.parse()?;
     let (unpacker, prepared) = (runtime.clone(), Arc::new(Mutex::new(None)));
@@ -35,11 +39,15 @@ fn image(runtime: &Runtime, name: &str, quiet: bool) -> anyhow::Result<ImageFile
     bar.finish();
     let image = fetched??;
     client.store()?.touch(image.fingerprint, Utc::now())?;
-    let files = ImageFiles { fingerprint: image.fingerprint, metadata: image.metadata, rootfs: image.rootfs };
+    let files = files(image);
     if let Some(prepared) = lock(&prepared).take() {
         prepared.finish(&files)?;
     }
     Ok(files)
+}
+
+fn files(image: StoredImage) -> ImageFiles {
+    ImageFiles { fingerprint: image.fingerprint, metadata: image.metadata, rootfs: image.rootfs }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

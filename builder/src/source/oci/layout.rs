@@ -6,13 +6,14 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use millstream_client::oci;
 use millstream_image::Sha256Digest;
 use millstream_image::archive::{ExtractOptions, extract};
 use millstream_image::oci::{Descriptor, Digest, Document, Index, MAX_SIZE, Manifest, Platform, layout};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use serde::Deserialize;
 
-use super::{Image, Wanted, registry};
+use super::{Image, Wanted};
 use crate::{Error, Result};
 
 const DOCKER: &str = "manifest.json";
@@ -108,8 +109,8 @@ impl Files<'_> {
         let mut next = pick(&index, wanted, &platform, &what)?.clone();
         for _ in 0..4 {
             let text = self.blob(&next)?;
-            match registry::parse(Some(&next.media_type), &text)? {
-                Document::Index(index) => next = super::select(&index, &platform, &what)?.clone(),
+            match oci::parse(Some(&next.media_type), &text, &what)? {
+                Document::Index(index) => next = oci::select(&index, &platform, &what)?.clone(),
                 Document::Manifest(manifest) => return self.image(next.digest, &manifest),
             }
         }
@@ -117,7 +118,7 @@ impl Files<'_> {
     }
 
     fn image(&self, digest: Digest, manifest: &Manifest) -> Result<Image> {
-        super::check(manifest)?;
+        oci::check(manifest, &self.directory.display().to_string())?;
         let config = self.blob(&manifest.config)?;
         let mut layers = Vec::new();
         for layer in &manifest.layers {
@@ -181,7 +182,7 @@ fn pick<'i>(
     let name = |d: &Descriptor| d.annotations.get(layout::REF_NAME).cloned().unwrap_or_default();
     match (wanted.tag, &index.manifests[..]) {
         (None, [only]) => Ok(only),
-        (None, _) => super::select(index, platform, what),
+        (None, _) => Ok(oci::select(index, platform, what)?),
         (Some(tag), all) => {
             let of_tag: Vec<_> = all.iter().filter(|d| name(d) == tag).cloned().collect();
             let fits = |d: &&Descriptor| d.platform.as_ref().is_none_or(|p| p.serves(platform));

@@ -3,14 +3,14 @@
 
 mod layout;
 mod reference;
-mod registry;
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use millstream_client::oci::{Image, Registry};
 use millstream_image::archive::{ExtractOptions, Limits, extract_layer};
-use millstream_image::oci::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, media_type};
+use millstream_image::oci::{ImageConfig, Platform};
 use millstream_image::{Architecture, manifest};
 use millstream_runtime::CancelToken;
 
@@ -47,15 +47,6 @@ pub(crate) fn unpack_if_image(
     Ok(true)
 }
 
-/// An image whose parts are here, verified.
-struct Image {
-    digest: Digest,
-    /// The configuration's bytes.
-    config: Vec<u8>,
-    /// Files of the layers, lowest first.
-    layers: Vec<PathBuf>,
-}
-
 pub(super) fn unpack(context: &Context<'_>, scripts: &mut Scripts<'_>) -> Result<Origin> {
     let resolved = context.resolved;
     let url = resolved.definition.source.url.as_str();
@@ -70,10 +61,14 @@ pub(super) fn unpack(context: &Context<'_>, scripts: &mut Scripts<'_>) -> Result
     let cancel = context.fetcher.cancel;
     let (digest, name) = match Reference::parse(url, default, context.recipe_dir)? {
         Reference::Registry(remote) => {
-            let platform = Platform::linux(architecture);
-            let image = context.fetcher.run(registry::fetch(context, &remote, &platform))?;
+            let fetcher = context.fetcher;
+            let image = fetcher.run(async {
+                let registry = Registry::open(fetcher.http, &remote, None).await?;
+                let resolved = registry.resolve(&Platform::linux(architecture)).await?;
+                Ok(registry.fetch(&resolved, fetcher.cache, fetcher.progress).await?)
+            })?;
             apply(&image, context.root, architecture, cancel)?;
-            (image.digest, format!("{}/{}", remote.registry, remote.repository))
+            (image.digest, remote.place())
         }
         Reference::Layout { path, tag } => {
             let wanted = Wanted { architecture, tag: tag.as_deref(), cancel };
@@ -89,51 +84,6 @@ pub(super) fn unpack(context: &Context<'_>, scripts: &mut Scripts<'_>) -> Result
     scripts.env.entry("SOURCE_DATE_EPOCH".into()).or_insert_with(|| date.to_string());
     let source = manifest::Source { url: name, name: url.to_owned(), sha256: digest.0 };
     Ok(Origin { sources: vec![source], date, installed: None })
-}
-
-/// The manifest for a platform.
-fn select<'i>(index: &'i Index, platform: &Platform, what: &str) -> Result<&'i Descriptor> {
-    index.select(platform).ok_or_else(|| {
-        let mut known: Vec<_> = index
-            .manifests
-            .iter()
-            .filter_map(|m| m.platform.as_ref())
-            .filter(|p| p.os == "linux")
-            .map(|p| p.architecture.clone() + p.variant.as_deref().unwrap_or_default())
-            .collect();
-        known.sort();
-        known.dedup();
-        Error::Refused(format!(
-            "{what}: there is no image for {} (there: {}); check image.architecture",
-            platform.architecture,
-            known.join(", ")
-        ))
-    })
-}
-
-/// Refuses what is no image of a root file system, or is far too large.
-fn check(manifest: &Manifest) -> Result<()> {
-    const LAYERS: [&str; 5] = [
-        media_type::LAYER,
-        media_type::LAYER_GZIP,
-        media_type::LAYER_ZSTD,
-        media_type::DOCKER_LAYER,
-        media_type::DOCKER_LAYER_GZIP,
-    ];
-    if let Some(layer) = manifest.layers.iter().find(|layer| !LAYERS.contains(&layer.media_type.as_str())) {
-        return Err(Error::Refused(format!(
-            "the image has a layer of type {:?}, which is no part of a root file system",
-            layer.media_type
-        )));
-    }
-    let total = manifest.layers.iter().fold(0_u64, |sum, layer| sum.saturating_add(layer.size));
-    let limit = Limits::default().unpacked;
-    if total > limit {
-        return Err(Error::Refused(format!(
-            "the image's layers have {total} bytes, more than the {limit} allowed"
-        )));
-    }
-    Ok(())
 }
 
 /// Unpacks the layers of an image in their order into the empty directory `root`.

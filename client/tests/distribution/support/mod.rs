@@ -2,6 +2,7 @@
 //! directories of its own.
 
 pub mod server;
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -36,6 +36,8 @@ pub enum Fault {
     Encoded(&'static str),
     /// Other bytes than the file's.
     Replace(Vec<u8>),
+    /// The file, said to be of this type.
+    Typed(String),
 }
 
 struct Shared {
@@ -84,6 +86,11 @@ impl Server {
         self.shared.faults.lock().unwrap().clear();
     }
 
+    /// `127.0.0.1:PORT`.
+    pub fn address(&self) -> &str {
+        self.url.trim_start_matches("http://").trim_end_matches('/')
+    }
+
     /// Requests so far, `PATH RANGE`.
     pub fn requests(&self) -> Vec<String> {
         self.shared.requests.lock().unwrap().clone()
@@ -97,8 +104,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        let address = self.url.trim_start_matches("http://").trim_end_matches('/');
-        drop(TcpStream::connect(address));
+        drop(TcpStream::connect(self.address()));
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap();
         }
@@ -164,6 +170,10 @@ fn answer(shared: &Shared, stream: &TcpStream) -> std::io::Result<()> {
             head(stream, status, &headers, length)?;
             thread::sleep(Duration::from_secs(5));
             Ok(())
+        }
+        Some(Fault::Typed(kind)) => {
+            head(stream, status, &[&format!("Content-Type: {kind}")], length)?;
+            send(stream, &bytes)
         }
         Some(Fault::Encoded(encoding)) => {
             head(stream, status, &[&format!("Content-Encoding: {encoding}")], length)?;
