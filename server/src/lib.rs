@@ -3,7 +3,7 @@
 //! [`stream`] keeps a tree of signed images that any static web server can serve; [`keys`] holds
 //! the keys that sign it; [`mirror`] fills it from another server,
 //! [`pull`] image by image as clients ask; [`http`] serves it, with a
-//! certificate from [`tls`]; [`config`] is what an operator writes down, and [`schedule`] does it at
+//! certificate from [`tls`], under [`systemd`] or without; [`config`] is what an operator writes down, and [`schedule`] does it at
 //! its times: [`daily`] builds.
 
 pub mod config;
@@ -15,6 +15,7 @@ pub mod mirror;
 pub mod pull;
 pub mod schedule;
 pub mod stream;
+pub mod systemd;
 pub mod tls;
 pub mod token;
 

@@ -14,6 +14,7 @@ mod lxc_template;
 mod lxd;
 mod newcomer;
 mod run;
+mod service;
 mod settings;
 mod signatures;
 mod signing;
