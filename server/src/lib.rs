@@ -3,7 +3,8 @@
 //! [`stream`] keeps a tree of signed images that any static web server can serve; [`keys`] holds
 //! the keys that sign it; [`mirror`] fills it from another server,
 //! [`pull`] image by image as clients ask, [`push`] from builders elsewhere; [`http`] serves it, with a
-//! certificate from [`tls`], and [`hosting`] has other web servers do so; [`config`] is what an operator writes down, and [`schedule`] does it at
+//! certificate from [`tls`], under [`systemd`] or without, and [`hosting`] has other web servers do so;
+//! [`config`] is what an operator writes down, and [`schedule`] does it at
 //! its times: [`daily`] builds.
 
 pub mod config;
@@ -17,6 +18,7 @@ pub mod pull;
 pub mod push;
 pub mod schedule;
 pub mod stream;
+pub mod systemd;
 pub mod tls;
 pub mod token;
 

@@ -254,6 +254,9 @@ pub fn wait_for_url(streams: [Box<dyn std::io::Read + Send>; 2]) -> String {
 
 /// Asks a child to end, and makes it.
 pub fn end(child: &mut Child) {
+    if matches!(child.try_wait(), Ok(Some(_))) {
+        return;
+    }
     let _ = Command::new("kill").arg(child.id().to_string()).status();
     let asked = Instant::now();
     while asked.elapsed() < Duration::from_secs(20) {

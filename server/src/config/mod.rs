@@ -64,6 +64,21 @@ impl Config {
         Ok(config)
     }
 
+    /// What differs in `new` that a running server does not take over; it does take over
+    /// certificates, `[[access]]` and `[serve.limits]`.
+    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        let (old_serve, serve) = (&self.serve, &new.serve);
+        let differs = [
+            ("root", old_serve.root != serve.root),
+            ("listen", old_serve.listen != serve.listen),
+            ("resign", old_serve.resign != serve.resign),
+            ("[serve.upstream]", old_serve.upstream != serve.upstream),
+            ("[[daily]]", self.daily != new.daily),
+            ("[[mirror]]", self.mirror != new.mirror),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+
     /// Reads a configuration's text.
     ///
     /// # Errors
@@ -109,6 +124,17 @@ mod tests {
         assert!(unknown.contains("line 3") && unknown.contains("`port`"), "{unknown}");
         let wrong = Config::parse("[serve]\nroot = 5\n").unwrap_err();
         assert!(wrong.contains("line 2"), "{wrong}");
+    }
+
+    #[test]
+    fn what_a_running_server_does_not_take_over_is_named() {
+        let config = |text: &str| Config::parse(text).unwrap();
+        let old = config("[serve]\nroot = \"/a\"\n");
+        let taken = "names = [\"n\"]\ntls_cert = \"c\"\ntls_key = \"k\"\n[serve.limits]\nburst = 1\n\
+            [[access]]\npath = \"/\"\nright = \"read\"\n";
+        assert!(old.needs_restart(&config(&format!("[serve]\nroot = \"/a\"\n{taken}"))).is_empty());
+        let new = config("[serve]\nlisten = \"[::1]:1\"\n[serve.upstream]\nurl = \"https://a.example\"\n");
+        assert_eq!(old.needs_restart(&new), ["root", "listen", "[serve.upstream]"]);
     }
 
     #[test]

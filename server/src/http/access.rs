@@ -1,5 +1,7 @@
 //! Private areas: who asks, and what they may see and do.
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, VARY, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
@@ -15,6 +17,23 @@ const LONGEST: usize = 4096;
 /// The areas of a server.
 #[derive(Debug, Default)]
 pub(super) struct Areas(Vec<(Vec<String>, Area)>);
+
+/// The areas there are now: an operator may change them under a running server.
+pub(super) struct CurrentAreas(RwLock<Arc<Areas>>);
+
+impl CurrentAreas {
+    pub(super) fn new(areas: Vec<Area>) -> Self {
+        Self(RwLock::new(Arc::new(Areas::new(areas))))
+    }
+
+    pub(super) fn now(&self) -> Arc<Areas> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn replace(&self, areas: Areas) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(areas);
+    }
+}
 
 /// Who asks, as far as they said; secrets only as digests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

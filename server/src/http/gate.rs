@@ -50,17 +50,18 @@ pub(super) async fn guard(State(served): State<Arc<Served>>, request: Request, n
         // Aliases in the API may hold encoded slashes; below a name nothing is spelled otherwise.
         _ => request.uri().path().trim_matches('/').to_owned(),
     };
+    let areas = served.areas.now();
     let pushes = push::is_push(request.uri().path());
-    if path == OPEN || pushes || !served.areas.private(&path) {
+    if path == OPEN || pushes || !areas.private(&path) {
         // What these answer depends on who asks.
-        let restricted = served.areas.restrict() && ["1.0", "direct"].iter().any(|at| path.starts_with(at));
+        let restricted = areas.restrict() && ["1.0", "direct"].iter().any(|at| path.starts_with(at));
         let mut response = next.run(request).await;
         if restricted {
             keep_private(&mut response);
         }
         return response;
     }
-    if let Err(why) = served.areas.read(caller(&request), &path) {
+    if let Err(why) = areas.read(caller(&request), &path) {
         return denied(why);
     }
     let mut response = next.run(request).await;
@@ -77,14 +78,16 @@ pub(super) fn caller(request: &Request) -> Caller {
 /// Whether the caller may know of a product, as documents name it.
 pub(super) fn may_see(served: &Served, caller: Caller, product: &str) -> bool {
     let path = format!("images/{}", product.replace(':', "/"));
-    !served.areas.private(&path) || served.areas.read(caller, &path).is_ok()
+    let areas = served.areas.now();
+    !areas.private(&path) || areas.read(caller, &path).is_ok()
 }
 
 /// The images the caller may see. May block.
 pub(super) fn visible(served: &Served, caller: Caller) -> io::Result<Arc<Offer>> {
     let offer = served.offers.now(&served.site)?;
-    if !served.areas.restrict() {
+    let areas = served.areas.now();
+    if !areas.restrict() {
         return Ok(offer);
     }
-    Ok(Arc::new(offer.only(|path| served.areas.read(caller, path).is_ok())))
+    Ok(Arc::new(offer.only(|path| areas.read(caller, path).is_ok())))
 }

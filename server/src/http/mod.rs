@@ -4,19 +4,23 @@
 //! what of it is wanted, [`answer`] puts the response together. Images: [`offer`] knows what the tree
 //! offers, [`api`] speaks LXD's and Incus' API, [`direct`] says where an import finds one. [`gate`] stands before all of it: [`access`] knows who
 //! may what, [`rates`] how much. [`metrics`] counts; [`daily`] and [`status`] tell what only a running
-//! server knows; [`Server`] looks after connections.
+//! server knows; [`Server`] looks after connections, which [`listen`] brings and [`certificate`] encrypts;
+//! [`control`] speaks to it meanwhile.
 
 mod access;
 mod answer;
 mod api;
 mod body;
+mod certificate;
 mod clients;
 mod conditional;
+mod control;
 mod daily;
 mod direct;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod gate;
+mod listen;
 mod log;
 mod media;
 mod metrics;
@@ -32,7 +36,9 @@ mod stall;
 mod status;
 
 pub(crate) use answer::POLICY;
+pub use certificate::Tls;
 pub(crate) use clients::AnyClient;
+pub use control::{Control, Settings};
 pub use gate::Gate;
 pub use log::{Access, AccessLog};
-pub use server::{Limits, Options, Server, Tls, raise_file_limit};
+pub use server::{Limits, Options, Server, raise_file_limit};

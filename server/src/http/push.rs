@@ -37,11 +37,11 @@ pub(super) fn is_push(path: &str) -> bool {
 /// Answers a push.
 pub(super) async fn answer(served: State<Arc<Served>>, request: Request) -> Response {
     let State(served) = served;
-    let Some(push) = served.push.clone().filter(|_| served.areas.take_pushes()) else {
+    let Some(push) = served.push.clone().filter(|_| served.areas.now().take_pushes()) else {
         return plain(StatusCode::NOT_FOUND);
     };
     let caller = caller(&request);
-    let pusher = match served.areas.pusher(caller) {
+    let pusher = match served.areas.now().pusher(caller) {
         Ok(pusher) => pusher,
         Err(why) => return denied(why),
     };
@@ -187,7 +187,7 @@ async fn take(upload: &Pushed, name: &str, mut offset: u64, body: Body) -> Resul
 /// What somebody may publish.
 fn may(served: &Arc<Served>, caller: Caller) -> May {
     let served = Arc::clone(served);
-    Arc::new(move |path| path.to_str().is_some_and(|path| served.areas.push(caller, path)))
+    Arc::new(move |path| path.to_str().is_some_and(|path| served.areas.now().push(caller, path)))
 }
 
 fn length(headers: &HeaderMap) -> Option<u64> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use axum::http::header::RETRY_AFTER;
@@ -17,7 +17,7 @@ const MOST: usize = 1 << 15;
 
 /// The limits, and what each address has used of them.
 pub(super) struct Rates {
-    limits: PerAddress,
+    limits: RwLock<PerAddress>,
     buckets: Mutex<Buckets>,
     connections: Mutex<HashMap<IpAddr, u32>>,
 }
@@ -37,15 +37,25 @@ struct Bucket {
 
 impl Rates {
     pub(super) fn new(limits: PerAddress) -> Self {
-        Self { limits, buckets: Mutex::default(), connections: Mutex::default() }
+        Self { limits: RwLock::new(limits), buckets: Mutex::default(), connections: Mutex::default() }
+    }
+
+    /// Other limits, from the next request on; what was used of the old ones counts.
+    pub(super) fn set_limits(&self, limits: PerAddress) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    fn limits(&self) -> PerAddress {
+        *self.limits.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a request; when there are too many, how long to wait.
     pub(super) fn request(&self, peer: IpAddr, now: Instant) -> Result<(), Duration> {
-        let Some(rate) = self.limits.requests_per_second.map(|rate| f64::from(rate.max(1))) else {
+        let limits = self.limits();
+        let Some(rate) = limits.requests_per_second.map(|rate| f64::from(rate.max(1))) else {
             return Ok(());
         };
-        let burst = self.limits.burst.map_or(rate * 10.0, |burst| f64::from(burst.max(1)));
+        let burst = limits.burst.map_or(rate * 10.0, |burst| f64::from(burst.max(1)));
         let peer = network(peer);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let known = buckets.recent.get(&peer).or_else(|| buckets.before.get(&peer)).copied();
@@ -66,7 +76,7 @@ impl Rates {
         let peer = network(peer);
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         let count = connections.entry(peer).or_default();
-        if self.limits.connections_per_address.is_some_and(|most| *count >= most.max(1)) {
+        if self.limits().connections_per_address.is_some_and(|most| *count >= most.max(1)) {
             return None;
         }
         *count += 1;

@@ -1,12 +1,11 @@
 //! The listener and its connections.
 
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -18,20 +17,22 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::access::Areas;
+use super::access::{Areas, CurrentAreas};
 use super::answer::answer;
 use super::api;
+use super::certificate::{Certificate, Tls};
 use super::clients;
+use super::control::{Control, Order, Settings};
 use super::daily;
 use super::direct;
 use super::gate::{self, Gate, Peer};
+use super::listen::Listeners;
 use super::log::{AccessLog, Pending};
 use super::metrics::{self, Connected, Metrics};
 use super::offer::Offers;
@@ -40,14 +41,14 @@ use super::rates::Rates;
 use super::site::{Served, Site};
 use super::stall::{Progress, Watched};
 use super::status;
+use crate::Result;
 use crate::daily::History;
 use crate::pull::Pull;
 use crate::push::{self as uploads, Push};
-use crate::tls::{self, LocalAuthority};
-use crate::{Error, Result};
 
-/// How often certificates are looked at: renewed, or read again when the operator changed them.
-const CERTIFICATE_CHECK: Duration = Duration::from_hours(12);
+/// How often certificates are looked at, when nobody says otherwise: renewed, or read again when the
+/// operator changed them.
+const CERTIFICATE_CHECK: Duration = Duration::from_mins(1);
 /// How often uploads that nobody goes on with are looked for.
 const EXPIRY_CHECK: Duration = Duration::from_mins(10);
 /// How long a connection may take to say goodbye.
@@ -71,17 +72,6 @@ pub struct Options {
     pub history: Option<Arc<History>>,
     /// Takes what those push who may; of the same root.
     pub push: Option<Arc<Push>>,
-}
-
-/// Encryption.
-#[derive(Clone, Debug)]
-pub enum Tls {
-    /// None: for tests, and behind a proxy that has it.
-    Off,
-    /// By a certificate of one's own authority; further names the server is called.
-    Local(LocalAuthority, Vec<String>),
-    /// By a certificate chain and key in PEM files.
-    Files(PathBuf, PathBuf),
 }
 
 /// Bounds on what clients may cost.
@@ -113,12 +103,17 @@ impl Default for Limits {
 
 /// A server that has its port.
 pub struct Server {
-    listener: TcpListener,
-    address: SocketAddr,
+    root: PathBuf,
+    listeners: Listeners,
+    addresses: Vec<SocketAddr>,
     app: Router,
     served: Arc<Served>,
-    tls: Option<Arc<ServerConfig>>,
-    options: Options,
+    certificate: Certificate,
+    certificate_check: Duration,
+    limits: Limits,
+    access_log: Option<AccessLog>,
+    say: Arc<dyn Fn(&str) + Send + Sync>,
+    orders: (mpsc::Sender<Order>, mpsc::Receiver<Order>),
 }
 
 impl Server {
@@ -133,72 +128,89 @@ impl Server {
 
     /// The same; what is not in the tree yet comes through `pull`, which is of the same root.
     pub async fn bind_with(options: Options, pull: Option<Arc<Pull>>) -> Result<Self> {
-        let site = Site::new(&options.root)?;
-        let served = Arc::new(Served {
-            site,
-            offers: Offers::default(),
-            metrics: Metrics::default(),
-            history: options.history.clone(),
-            areas: Areas::new(options.gate.areas.clone()),
-            rates: Arc::new(Rates::new(options.gate.limits)),
-            pull,
-            push: options.push.clone(),
-        });
-        let listen = &options.listen;
-        let listener = TcpListener::bind(listen).await.map_err(|error| unavailable(listen, &error))?;
-        let address = listener.local_addr().map_err(|error| unavailable(listen, &error))?;
-        let tls = certificate(&options.tls, address, served.areas.want_certificates())?;
-        let api = get(api::answer).fallback(api::answer);
-        let direct = get(direct::answer).fallback(direct::answer);
-        let app = Router::new()
-            .route(api::ROOT, api.clone())
-            .route(&format!("{}/{{*rest}}", api::ROOT), api)
-            .route(&format!("{}/{{*alias}}", direct::ROOT), direct)
-            .route("/daily", get(daily::page))
-            .route("/daily.json", get(daily::json))
-            .route("/healthz", get(metrics::health))
-            .route("/metrics", get(metrics::answer))
-            .route("/status.json", get(status::answer))
-            .route(uploads::PATH, any(push::answer))
-            .route(&format!("{}/{{*rest}}", uploads::PATH), any(push::answer))
-            .fallback(answer)
-            .layer(middleware::from_fn_with_state(Arc::clone(&served), gate::guard))
-            .with_state(Arc::clone(&served));
-        Ok(Self { listener, address, app, served, tls, options })
+        Self::bind_or_adopt(options, pull, Vec::new()).await
     }
 
-    /// Where it listens.
+    /// The same on sockets that somebody else listens on, if there are any.
+    pub async fn bind_or_adopt(
+        options: Options,
+        pull: Option<Arc<Pull>>,
+        sockets: Vec<std::net::TcpListener>,
+    ) -> Result<Self> {
+        let served = Arc::new(Served {
+            site: Site::new(&options.root)?,
+            offers: Offers::default(),
+            metrics: Metrics::default(),
+            history: options.history,
+            areas: CurrentAreas::new(options.gate.areas),
+            rates: Arc::new(Rates::new(options.gate.limits)),
+            pull,
+            push: options.push,
+        });
+        let listeners = match sockets.len() {
+            0 => Listeners::bind(&options.listen).await?,
+            _ => Listeners::adopt(sockets)?,
+        };
+        let addresses = listeners.addresses()?;
+        let ask = served.areas.now().want_certificates();
+        Ok(Self {
+            listeners,
+            certificate: Certificate::new(options.tls, addresses.clone(), ask)?,
+            addresses,
+            app: application(&served),
+            served,
+            certificate_check: CERTIFICATE_CHECK,
+            root: options.root,
+            limits: options.limits,
+            access_log: options.access_log,
+            say: Arc::new(|_| ()),
+            orders: mpsc::channel(4),
+        })
+    }
+
+    /// Where it listens, first.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
+    }
+
+    /// Everywhere it listens.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What becomes of changed certificates is told to `say`; they are looked at so often.
+    #[must_use]
+    pub fn telling(self, say: Arc<dyn Fn(&str) + Send + Sync>, certificate_check: Duration) -> Self {
+        Self { say, certificate_check, ..self }
+    }
+
+    /// Speaks to it while it runs.
+    pub fn control(&self) -> Control {
+        Control(self.orders.0.clone())
     }
 
     /// Serves until `stop` is done; then requests under way may finish, within the limit.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
-        let limits = self.options.limits;
+        let limits = self.limits;
         let permits = Arc::new(Semaphore::new(limits.connections));
         let (stopping, stopped) = watch::channel(false);
-        let (served, operator) = (Arc::clone(&self.served), self.options.access_log.take());
-        let log: AccessLog = Arc::new(move |access| {
-            served.metrics.observe(access);
-            if let Some(log) = &operator {
-                log(access);
-            }
-        });
-        let mut check = interval(CERTIFICATE_CHECK);
-        let expiring = tokio::spawn(expire(self.options.root.clone()));
+        let log = self.log();
+        let mut check = interval(self.certificate_check);
+        let expiring = tokio::spawn(expire(self.root.clone()));
         loop {
             let accepted = async {
                 let permit = Arc::clone(&permits).acquire_owned().await;
-                (permit, self.listener.accept().await)
+                (permit, self.listeners.accept().await)
             };
             let accepted = tokio::select! {
                 () = &mut stop => break,
                 _ = check.tick() => {
-                    // A certificate that cannot be read now is no reason to drop the one in use.
-                    if let Ok(config) = certificate(&self.options.tls, self.address, self.served.areas.want_certificates()) {
-                        self.tls = config;
-                    }
+                    self.check_certificate();
+                    continue;
+                }
+                Some(order) = self.orders.1.recv() => {
+                    self.obey(order);
                     continue;
                 }
                 accepted = accepted => accepted,
@@ -219,7 +231,7 @@ impl Server {
                 limits,
                 stopped: stopped.clone(),
             };
-            let tls = self.tls.clone().map(TlsAcceptor::from);
+            let tls = self.certificate.acceptor();
             let connected = Connected::new(Arc::clone(&self.served));
             tokio::spawn(async move {
                 connection.accept(stream, tls).await;
@@ -227,11 +239,65 @@ impl Server {
             });
         }
         expiring.abort();
-        drop(self.listener);
+        drop((self.listeners, self.orders));
         let _ = stopping.send(true);
         // All permits back means all connections gone.
         let _ = timeout(limits.shutdown, permits.acquire_many(limits.connections as u32)).await;
     }
+
+    /// Told of every request: the metrics, then the operator.
+    fn log(&mut self) -> AccessLog {
+        let (served, operator) = (Arc::clone(&self.served), self.access_log.take());
+        Arc::new(move |access| {
+            served.metrics.observe(access);
+            if let Some(log) = &operator {
+                log(access);
+            }
+        })
+    }
+
+    fn check_certificate(&mut self) {
+        match self.certificate.check() {
+            Ok(true) => (self.say)("the certificate changed; new connections get the new one"),
+            Ok(false) => {}
+            Err(error) => (self.say)(&format!("{error}; the certificate from before stays in use")),
+        }
+    }
+
+    /// Who asked may have gone; that changes nothing.
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Answer(answer) => drop(answer.send(())),
+            Order::Reload(settings, answer) => drop(answer.send(self.reload(settings))),
+        }
+    }
+
+    fn reload(&mut self, settings: Settings) -> Result<()> {
+        let areas = Areas::new(settings.gate.areas);
+        self.certificate.replace(&settings.tls, areas.want_certificates())?;
+        self.served.areas.replace(areas);
+        self.served.rates.set_limits(settings.gate.limits);
+        Ok(())
+    }
+}
+
+fn application(served: &Arc<Served>) -> Router {
+    let api = get(api::answer).fallback(api::answer);
+    let direct = get(direct::answer).fallback(direct::answer);
+    Router::new()
+        .route(api::ROOT, api.clone())
+        .route(&format!("{}/{{*rest}}", api::ROOT), api)
+        .route(&format!("{}/{{*alias}}", direct::ROOT), direct)
+        .route("/daily", get(daily::page))
+        .route("/daily.json", get(daily::json))
+        .route("/healthz", get(metrics::health))
+        .route("/metrics", get(metrics::answer))
+        .route("/status.json", get(status::answer))
+        .route(uploads::PATH, any(push::answer))
+        .route(&format!("{}/{{*rest}}", uploads::PATH), any(push::answer))
+        .fallback(answer)
+        .layer(middleware::from_fn_with_state(Arc::clone(served), gate::guard))
+        .with_state(Arc::clone(served))
 }
 
 /// Clears away uploads that nobody goes on with. What cannot be removed here is left to the tree's owner.
@@ -250,29 +316,6 @@ pub fn raise_file_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     let _ = setrlimit(Resource::Nofile, limit);
-}
-
-fn certificate(tls: &Tls, address: SocketAddr, ask: bool) -> Result<Option<Arc<ServerConfig>>> {
-    match tls {
-        Tls::Off => Ok(None),
-        Tls::Local(authority, extra) => {
-            let config = authority.server_config(&tls::names(address, extra), SystemTime::now())?;
-            let (cert, key) = authority.server_paths();
-            if ask { tls::from_files_asking(&cert, &key).map(Some) } else { Ok(Some(config)) }
-        }
-        Tls::Files(cert, key) if ask => tls::from_files_asking(cert, key).map(Some),
-        Tls::Files(cert, key) => tls::from_files(cert, key).map(Some),
-    }
-}
-
-fn unavailable(listen: &str, error: &io::Error) -> Error {
-    let reason = match error.kind() {
-        io::ErrorKind::AddrInUse => "another program has this port; choose another with --listen".into(),
-        io::ErrorKind::PermissionDenied => "ports below 1024 are root's; choose another with --listen".into(),
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address".into(),
-        _ => error.to_string(),
-    };
-    Error::Listen { address: listen.to_owned(), reason }
 }
 
 struct Connection {

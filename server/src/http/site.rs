@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 use rustix::io::Errno;
 
-use super::access::Areas;
+use super::access::CurrentAreas;
 use super::conditional::Validators;
 use super::metrics::Metrics;
 use super::offer::Offers;
@@ -34,7 +34,7 @@ pub(super) struct Served {
     pub(super) metrics: Metrics,
     /// What was built, where this server builds.
     pub(super) history: Option<Arc<History>>,
-    pub(super) areas: Areas,
+    pub(super) areas: CurrentAreas,
     pub(super) rates: Arc<Rates>,
     /// Where files come from that are not here yet.
     pub(super) pull: Option<Arc<Pull>>,

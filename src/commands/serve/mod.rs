@@ -1,5 +1,8 @@
 //! `millstream serve`.
 
+mod supervisor;
+
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,16 +10,20 @@ use std::time::Duration;
 use anyhow::bail;
 use millstream_runtime::CancelToken;
 use millstream_server::config::{Config, Right};
-use millstream_server::http::{self, Access, Gate, Limits, Options, Server, Tls};
+use millstream_server::http::{self, Access, Gate, Limits, Options, Server, Settings, Tls};
 use millstream_server::pull::{Pull, REFRESH};
+use millstream_server::systemd;
 use millstream_server::tls::LocalAuthority;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::server::Serve;
 use crate::commands::stream::sign_if_due;
 use crate::commands::{daily, push, upstream};
 use crate::output::say;
 use crate::paths::Paths;
+use supervisor::Supervisor;
+
+/// How often it is looked whether the certificate's files changed.
+const CERTIFICATE_CHECK: Duration = Duration::from_secs(5);
 
 /// How often it is asked whether documents should be signed anew.
 const RESIGN: Duration = Duration::from_hours(1);
@@ -34,39 +41,34 @@ pub fn run_and_say(
     quiet: bool,
     ready: &dyn Fn(&str) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let sockets = systemd::sockets()?;
     let paths = Paths::from_env();
     let config = read_config(command.config.as_deref(), &paths)?;
     let root = command.root.clone().or(config.serve.root.clone()).unwrap_or_else(|| paths.stream());
     let pull = upstream::open(&command.upstream, config.serve.upstream.clone(), &root, quiet)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve((command, config), (root, pull), quiet, ready))
+    runtime.block_on(serve((command, config), (root, pull, sockets), quiet, ready))
 }
 
 async fn serve(
     (command, config): (&Serve, Config),
-    (root, pull): (PathBuf, Option<Arc<Pull>>),
+    (root, pull, sockets): (PathBuf, Option<Arc<Pull>>, Vec<TcpListener>),
     quiet: bool,
     ready: &dyn Fn(&str) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let paths = Paths::from_env();
-    let authority = LocalAuthority::new(paths.tls());
-    let ca = authority.ca_path();
-    let gate = Gate { areas: config.access.clone(), limits: config.serve.limits };
-    let service = config.serve.clone();
-    let tls_cert = command.tls_cert.clone().or(service.tls_cert);
-    let tls = match (tls_cert, command.tls_key.clone().or(service.tls_key)) {
-        _ if command.plain_http => Tls::Off,
-        (Some(cert), Some(key)) => Tls::Files(cert, key),
-        (None, None) => Tls::Local(authority, [command.name.clone(), service.names].concat()),
-        _ => bail!("the configuration has one of tls_cert and tls_key; it takes both or none"),
-    };
     if pull.is_some() && config.access.iter().any(|area| area.right == Right::Push) {
         bail!("a stream that is filled from upstream has no images of its own; serve another one for pushes");
     }
+    let Settings { tls, gate } = settings(command, &config, &paths)?;
     let local = matches!(tls, Tls::Local(..));
+    let listen = command.listen.clone().or(config.serve.listen.clone());
+    if let (Some(listen), false) = (&listen, sockets.is_empty()) {
+        say(quiet, &format!("listening on the sockets of systemd, not on {listen}"));
+    }
     let options = Options {
         root: root.clone(),
-        listen: command.listen.clone().or(service.listen).unwrap_or_else(|| LISTEN.into()),
+        listen: listen.unwrap_or_else(|| LISTEN.into()),
         tls,
         limits: Limits::default(),
         gate,
@@ -75,18 +77,23 @@ async fn serve(
         push: push::open(&config, &root, &paths, quiet)?,
     };
     let schedule = daily::scheduler(&config, &root, &paths, quiet)?;
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let supervisor = Supervisor::new(command, &config, quiet)?;
     http::raise_file_limit();
     if let Some(pull) = &pull {
         upstream::begin(pull).await?;
     }
-    let server = Server::bind_with(options, pull.clone()).await?;
+    let server = Server::bind_or_adopt(options, pull.clone(), sockets).await?;
+    let server = server.telling(Arc::new(|text| say(false, text)), CERTIFICATE_CHECK);
     let scheme = if command.plain_http { "http" } else { "https" };
-    let url = format!("{scheme}://{}", server.address());
-    ready(&url)?;
-    say(quiet, &format!("serving {} at {url}", root.display()));
+    let urls: Vec<_> = server.addresses().iter().map(|address| format!("{scheme}://{address}")).collect();
+    ready(&urls[0])?;
+    let serving = format!("serving {} at {}", root.display(), urls.join(" and "));
+    say(quiet, &serving);
     if local {
-        say(quiet, &format!("clients have to trust {}", ca.display()));
+        say(
+            quiet,
+            &format!("clients have to trust {}", LocalAuthority::new(paths.tls()).ca_path().display()),
+        );
     }
     let cancel = CancelToken::new();
     let scheduled = async {
@@ -94,13 +101,11 @@ async fn serve(
             schedule.run(&cancel).await;
         }
     };
-    let resigning = service.resign.then(|| tokio::spawn(resign(root.clone(), quiet)));
+    let resigning = config.serve.resign.then(|| tokio::spawn(resign(root.clone(), quiet)));
     let refreshing = pull.map(|pull| tokio::spawn(pull.keep_fresh(REFRESH)));
+    let control = server.control();
     let stop = async {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        supervisor.until_stopped(&control, &serving).await;
         cancel.cancel();
         say(quiet, "stopping; downloads under way may finish");
     };
@@ -109,6 +114,22 @@ async fn serve(
         task.abort();
     }
     Ok(())
+}
+
+/// What can change while the server runs.
+fn settings(command: &Serve, config: &Config, paths: &Paths) -> anyhow::Result<Settings> {
+    let service = config.serve.clone();
+    let tls_cert = command.tls_cert.clone().or(service.tls_cert);
+    let tls = match (tls_cert, command.tls_key.clone().or(service.tls_key)) {
+        _ if command.plain_http => Tls::Off,
+        (Some(cert), Some(key)) => Tls::Files(cert, key),
+        (None, None) => {
+            let names = [command.name.clone(), service.names].concat();
+            Tls::Local(LocalAuthority::new(paths.tls()), names)
+        }
+        _ => bail!("the configuration has one of tls_cert and tls_key; it takes both or none"),
+    };
+    Ok(Settings { tls, gate: Gate { areas: config.access.clone(), limits: service.limits } })
 }
 
 /// Signs the stream whenever it is due. What fails is said, and tried again.
