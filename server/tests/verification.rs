@@ -17,8 +17,11 @@ type Contradiction = fn(&mut Index);
 
 fn tree() -> (Fixture, PathBuf) {
     let tree = Fixture::new();
-    let path = tree.add(&Image::new(PRODUCT, SERIAL)).unwrap().path;
-    tree.add(&Image::new(PRODUCT, "20260102_0000")).unwrap();
+    let add = |serial: &str| {
+        tree.add(&Image { unified: "unified.tar.zst", ..Image::new(PRODUCT, serial) }).unwrap().path
+    };
+    let path = add(SERIAL);
+    add("20260102_0000");
     (tree, path)
 }
 
