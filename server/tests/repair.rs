@@ -17,7 +17,8 @@ const IMAGE: &str = "images/debian/bookworm/amd64/default";
 fn tree() -> Fixture {
     let tree = Fixture::new();
     for day in 1..=3 {
-        tree.add(&Image::new(PRODUCT, &format!("2026010{day}_0000"))).unwrap();
+        let image = Image::new(PRODUCT, &format!("2026010{day}_0000"));
+        tree.add(&Image { unified: "unified.tar.zst", ..image }).unwrap();
     }
     tree
 }
