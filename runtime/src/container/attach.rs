@@ -75,7 +75,7 @@ fn serve(file: &mut File) -> Step<i32> {
     let groups = host.and_then(|host| host.container(&request.cgroup).open_for_exec());
     let mut groups = groups.map_err(|e| e.to_string())?;
     let label = label::Host::real().of(request.init.pid);
-    let proc = label.map(|label| label::host_proc().map(|proc| (label, proc))).transpose();
+    let proc = label.map(|label| label::open_proc().map(|proc| (label, proc))).transpose();
     let proc = proc.map_err(|e| format!("/proc: {e}"))?;
     enter(request.init)?;
     let mut stdio = Stdio::prepare(request.terminal)?;
@@ -211,12 +211,12 @@ impl Stdio {
 /// A terminal out of the container's devpts. What is opened is looked at, as the container's root
 /// may have put something else there; the other side is had from the master itself.
 fn open_terminal() -> io::Result<(OwnedFd, OwnedFd)> {
-    use rustix::fs::{Mode, OFlags, fstatfs, open};
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstatfs, openat2};
     const DEVPTS: u32 = 0x1cd1;
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     // A terminal belongs to whoever opened it.
     let (uid, gid) = (nix::unistd::setfsuid(0.into()), nix::unistd::setfsgid(0.into()));
-    let master = open("/dev/pts/ptmx", flags, Mode::empty());
+    let master = openat2(CWD, "/dev/pts/ptmx", flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS);
     nix::unistd::setfsgid(gid);
     nix::unistd::setfsuid(uid);
     let master = master?;
@@ -263,13 +263,20 @@ fn prepare(request: &Request, stdio: Stdio, mut wait: io::PipeReader) -> Step<()
         die_with_parent()?;
     }
     if let Some(cwd) = &request.cwd {
-        nix::unistd::chdir(cwd).map_err(|e| format!("{}: {e}", cwd.display()))?;
+        change_directory(cwd).map_err(|e| format!("{}: {e}", cwd.display()))?;
     } else if let Some(home) = request.env.get("HOME")
-        && nix::unistd::chdir(home.as_str()).is_err()
+        && change_directory(Path::new(home)).is_err()
     {
         nix::unistd::chdir("/").map_err(|e| format!("/: {e}"))?;
     }
     sys::close_on_exec_from(3).map_err(|e| format!("descriptors: {e}"))
+}
+
+/// Not through a descriptor of this process, which might lead out of the container.
+fn change_directory(path: &Path) -> rustix::io::Result<()> {
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::process::fchdir(openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)?)
 }
 
 struct Argv {
@@ -321,5 +328,24 @@ fn execute(argv: &Argv, env: &BTreeMap<String, String>) -> (i32, Errno) {
     match found {
         None | Some(Errno::ENOENT) => (127, Errno::ENOENT),
         Some(error) => (126, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_descriptor_is_a_directory_to_change_to() {
+        let open = File::open("/proc").unwrap();
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&open));
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        for way in [Path::new(&path), &Path::new(&path).join(".."), &link, &link.join("..")] {
+            assert_eq!(change_directory(way), Err(rustix::io::Errno::LOOP), "{}", way.display());
+        }
+        // As this process has one working directory for all tests, to where it is.
+        change_directory(&std::env::current_dir().unwrap()).unwrap();
     }
 }

@@ -63,8 +63,6 @@ pub(crate) fn main(request: &Request, templates: &[Job], own_v2: Step<()>, super
 }
 
 fn run(request: &Request, templates: &[Job], own_v2: Step<()>, supervisor: &Channel) -> Step<Infallible> {
-    let proc =
-        request.label.as_ref().map(|_| label::host_proc().map_err(|e| format!("/proc: {e}"))).transpose()?;
     sys::reset_signals().map_err(|e| format!("signals: {e}"))?;
     die_with_parent()?;
     let Ok(Some((go, Some(root)))) = supervisor.receive::<Go>() else {
@@ -90,7 +88,7 @@ fn run(request: &Request, templates: &[Job], own_v2: Step<()>, supervisor: &Chan
     supervisor.send(&Message::Ready, Some(&master)).map_err(|e| format!("socket: {e}"))?;
     drop(master);
     drop(slave);
-    execute(request, proc)
+    execute(request)
 }
 
 /// After the templates, which write files of the container, not of the host.
@@ -126,7 +124,7 @@ fn is_systemd() -> Step<bool> {
     Ok(init.file_name().is_some_and(|name| name == "systemd"))
 }
 
-fn execute(request: &Request, proc: Option<OwnedFd>) -> Step<Infallible> {
+fn execute(request: &Request) -> Step<Infallible> {
     confine()?;
     let failed = |error: rustix::io::Errno| format!("console: {error}");
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -147,7 +145,9 @@ fn execute(request: &Request, proc: Option<OwnedFd>) -> Step<Infallible> {
     environment.extend(config::environment(&request.settings));
     let pairs = environment.iter().map(|(key, value)| text(&format!("{key}={value}")));
     let environment = pairs.collect::<Step<Vec<_>>>()?;
-    if let (Some(label), Some(proc)) = (&request.label, proc) {
+    if let Some(label) = &request.label {
+        // Ours: nothing of the container has run yet that could have put another in its place.
+        let proc = label::open_proc().map_err(|e| format!("/proc: {e}"))?;
         label.write(proc.as_fd())?;
     }
     let Err(error) = nix::unistd::execve(&text(INIT)?, &[text(INIT)?], &environment);

@@ -101,9 +101,10 @@ impl Host {
     }
 }
 
-/// The host's `/proc`, for [`Label::write`] after its mounts have been left behind: what a container
-/// shows as `/proc` may be anything.
-pub fn host_proc() -> io::Result<OwnedFd> {
+/// The `/proc` that is mounted now, for [`Label::write`]. A command opens it before it leaves the
+/// host's mounts behind, as what a container shows there may be anything. While it is open, no path of
+/// the container may be followed through magic links: `/proc/self/fd` would lead to it, and out.
+pub fn open_proc() -> io::Result<OwnedFd> {
     Ok(open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
