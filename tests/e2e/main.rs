@@ -20,5 +20,6 @@ mod signatures;
 mod signing;
 mod simplestreams;
 mod static_host;
+mod units;
 mod usage;
 mod users;
