@@ -12,6 +12,7 @@ mod instances;
 mod lxc;
 mod lxc_template;
 mod lxd;
+mod mirror;
 mod newcomer;
 mod run;
 mod service;
