@@ -77,19 +77,19 @@ impl Certificate {
         (self.seen, self.read) = (self.files(), Instant::now());
         self.config = match &self.tls {
             Tls::Off => None,
-            Tls::Files(cert, key) => Some(self.from_files(cert, key)?),
+            Tls::Files(cert, key) => Some(self.settings(cert, key)?),
             Tls::Local(authority, extra) => {
                 authority.server_config(&self.names(extra), SystemTime::now())?;
                 // The authority may have made them just now.
                 self.seen = self.files();
                 let (cert, key) = authority.server_paths();
-                Some(self.from_files(&cert, &key)?)
+                Some(self.settings(&cert, &key)?)
             }
         };
         Ok(())
     }
 
-    fn from_files(&self, cert: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
+    fn settings(&self, cert: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
         if self.ask { tls::from_files_asking(cert, key) } else { tls::from_files(cert, key) }
     }
 

@@ -181,7 +181,7 @@ impl Server {
     /// What becomes of changed certificates is told to `say`; they are looked at so often.
     #[must_use]
     pub fn telling(self, say: Arc<dyn Fn(&str) + Send + Sync>, certificate_check: Duration) -> Self {
-        Self { say, certificate_check, ..self }
+        Self { certificate_check, say, ..self }
     }
 
     /// Speaks to it while it runs.
