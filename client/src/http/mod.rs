@@ -10,11 +10,12 @@ mod part;
 mod pieces;
 mod post;
 mod rate;
+mod retry;
 mod unstated;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use millstream_image::Sha256Digest;
 use reqwest::header::{
@@ -32,6 +33,8 @@ use self::certificate::Pinned;
 pub(crate) use self::certificate::offered as offered_certificate;
 pub(crate) use self::download::Source;
 use self::rate::Rate;
+pub(crate) use self::retry::BackOff;
+pub use self::retry::Retry;
 use crate::access::{Access, Proxy};
 use crate::arriving::Publisher;
 use crate::{Error, Progress, Result};
@@ -53,22 +56,6 @@ impl Default for Pace {
     /// 4 KiB in 30 seconds.
     fn default() -> Self {
         Self { window: Duration::from_secs(30), bytes: 4 << 10 }
-    }
-}
-
-/// How failures that may pass are met: each pause is three times the one before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retry {
-    /// Tries without progress before an error is final; at least one.
-    pub tries: u32,
-    /// The first pause.
-    pub pause: Duration,
-}
-
-impl Default for Retry {
-    /// Four tries, the first pause 0.3 seconds.
-    fn default() -> Self {
-        Self { tries: 4, pause: Duration::from_millis(300) }
     }
 }
 
@@ -334,31 +321,6 @@ impl HttpClient {
             return Err(Error::mismatch(shown(url), "the server sent another range than asked"));
         }
         Ok(response)
-    }
-}
-
-/// Waits longer after each failure, and gives up after some.
-pub(crate) struct BackOff {
-    retry: Retry,
-    failures: u32,
-}
-
-impl BackOff {
-    pub(crate) fn new(retry: Retry) -> Self {
-        Self { retry, failures: 0 }
-    }
-
-    /// Waits before the next try; after the last one returns `error`. Up to a quarter of jitter
-    /// keeps clients that failed together from coming back together.
-    pub(crate) async fn pause_or(&mut self, error: Error) -> Result<()> {
-        self.failures += 1;
-        if self.failures >= self.retry.tries {
-            return Err(error);
-        }
-        let pause = self.retry.pause * 3_u32.saturating_pow(self.failures - 1);
-        let noise = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        tokio::time::sleep(pause + pause / 4 * (noise.subsec_micros() % 100) / 100).await;
-        Ok(())
     }
 }
 
