@@ -4,17 +4,23 @@
 //! fingerprints, the public keys themselves, private authorities – so that nothing outside it can
 //! change what is believed.
 
+mod protocol;
+mod url;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::path::Path;
 use std::str::FromStr;
 
+use ::url::Url;
 use millstream_image::atomic;
 use millstream_image::openpgp::{KeyFingerprint, Keyring};
 use serde::{Deserialize, Serialize};
-use url::Url;
 
+pub use self::protocol::Protocol;
+pub use self::url::parse_url;
+use self::url::{url_text, url_texts};
 use crate::access::{Access, is_here};
 use crate::http::{self, HttpClient, HttpOptions};
 use crate::tree::Tree;
@@ -76,39 +82,6 @@ impl TryFrom<String> for RemoteName {
 impl From<RemoteName> for String {
     fn from(name: RemoteName) -> Self {
         name.0
-    }
-}
-
-/// How a remote's catalogue is read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// A stream tree with `streams/v1/index.json`.
-    #[default]
-    Simplestreams,
-    /// A tree with `meta/1.0/index-system`, as LXC's templates read it: its images have no
-    /// fingerprints, and only `lxc-create` can use them.
-    Lxc,
-    /// The public API of an LXD or Incus, `/1.0/images`.
-    Lxd,
-    /// A registry of OCI or Docker images: it has no list, its images are named `REPOSITORY:TAG`.
-    Oci,
-}
-
-impl Protocol {
-    /// As in lists and in the file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Simplestreams => "simplestreams",
-            Self::Lxc => "lxc",
-            Self::Lxd => "lxd",
-            Self::Oci => "oci",
-        }
-    }
-
-    /// Whether what is read can be signed at all.
-    pub fn has_signatures(self) -> bool {
-        matches!(self, Self::Simplestreams | Self::Lxc)
     }
 }
 
@@ -290,35 +263,6 @@ impl Remote {
     }
 }
 
-/// A URL as text in the file.
-mod url_text {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-    use url::Url;
-
-    pub(super) fn serialize<S: Serializer>(url: &Url, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(url.as_str())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
-}
-
-/// URLs as texts in the file.
-mod url_texts {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-    use url::Url;
-
-    pub(super) fn serialize<S: Serializer>(urls: &[Url], serializer: S) -> Result<S::Ok, S::Error> {
-        urls.iter().map(Url::as_str).collect::<Vec<_>>().serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Url>, D::Error> {
-        let texts = Vec::<String>::deserialize(deserializer)?;
-        texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
-    }
-}
-
 pub(crate) fn open_tree(
     url: &Url,
     ca: Option<&String>,
@@ -331,34 +275,6 @@ pub(crate) fn open_tree(
     }
     let client = access.client(url, ca, options)?;
     Ok(Tree::Http { client, base: url.to_string(), mirrors: Vec::new() })
-}
-
-/// Reads the URL of a tree's root; an absolute path means a directory here.
-pub fn parse_url(text: &str) -> Result<Url> {
-    let bad = |reason: &str| Error::Url { url: http::shown(text), reason: reason.to_owned() };
-    let mut url = if text.starts_with('/') {
-        Url::from_directory_path(text).map_err(|()| bad("not an absolute path"))?
-    } else {
-        let bad_url = |_| bad("not a URL; write https://HOST/PATH or the absolute path of a directory");
-        Url::parse(text).map_err(bad_url)?
-    };
-    if !matches!(url.scheme(), "https" | "http" | "file") {
-        return Err(bad("use https://, http:// or file:///"));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(bad("a tree's URL has no ? and no #"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(bad("user names and passwords in URLs are not supported"));
-    }
-    if url.scheme() == "file" && url.host().is_some() {
-        return Err(bad("write file:/// with three slashes"));
-    }
-    if !url.path().ends_with('/') {
-        let path = format!("{}/", url.path());
-        url.set_path(&path);
-    }
-    Ok(url)
 }
 
 /// All remotes, as the file holds them.
@@ -473,16 +389,6 @@ mod tests {
         }
         for bad in ["", "local", "a:b", "a/b", "..", "-x", "a b", "ä", &"x".repeat(64)] {
             assert!(bad.parse::<RemoteName>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn urls_are_checked_and_end_in_a_slash() {
-        assert_eq!(parse_url("https://h/x").unwrap().as_str(), "https://h/x/");
-        assert_eq!(parse_url("/srv/stream").unwrap().as_str(), "file:///srv/stream/");
-        for bad in ["h/x", "ftp://h/", "https://u:p@h/", "https://h/?q", "https://h/#f", "file://host/x", ""]
-        {
-            assert!(parse_url(bad).is_err(), "{bad}");
         }
     }
 

@@ -15,19 +15,23 @@ pub enum Remote {
     /// The server's catalogue is read and verified at once, so a wrong URL or key fails here. The
     /// first remote becomes the default.
     #[command(after_help = "\
-Every remote is pinned to an OpenPGP key: what it does not sign is refused. Without --key, the key
+Every stream is pinned to an OpenPGP key: what it does not sign is refused. Without --key, the key
 the server offers is shown and confirmed once, on a terminal; compare its fingerprint with one
-that you have from elsewhere.
+that you have from elsewhere. LXD, Incus and registries sign nothing: there the server's certificate
+is confirmed in the same way, or --insecure-no-signature says that any trusted one will do.
 
 Examples:
   millstream remote add home https://images.example.org
   millstream remote add home https://images.example.org --key 0123456789ABCDEF0123456789ABCDEF01234567
   millstream remote add lab https://10.0.0.5:8443 --ca ca.crt --key lab-key.asc
-  millstream remote add disk /srv/stream --key /srv/stream/key.asc")]
+  millstream remote add disk /srv/stream --key /srv/stream/key.asc
+  millstream remote add lxd https://10.0.0.5:8443
+  millstream remote add apps https://registry.example.org --insecure-no-signature")]
     Add {
         /// Name for it here, as in NAME:debian/bookworm
         name: String,
-        /// Root of its tree: https://..., http://... (signed only), or a directory's absolute path
+        /// Root of its tree: https://..., http://... (signed only), or a directory's absolute path; or an LXD,
+        /// an Incus, a registry of OCI images
         url: String,
         /// Public key to pin: a file, or the full fingerprint of the key the server offers
         #[arg(long, value_name = "FILE|FINGERPRINT", conflicts_with = "insecure_no_signature")]
@@ -134,7 +138,7 @@ impl From<Speaks> for Protocol {
 const NAMES: &str = "\
 Names: [REMOTE:]ALIAS, [REMOTE:]DIST/RELEASE[/VARIANT][/ARCH], or 6 and more digits of a
 fingerprint. Without a remote the local store is asked for an alias or fingerprint, then the
-default remote; local: asks the store only.";
+default remote; local: asks the store only. In a registry: REMOTE:REPOSITORY[:TAG][@sha256:HEX].";
 
 #[derive(Subcommand)]
 pub enum Image {

@@ -130,7 +130,7 @@ fn our_own_server_is_read_through_the_same_api() {
         let files = ["image/lxd.tar.xz", "image/rootfs.tar.xz"].map(|file| fs::read(text(file)).unwrap());
         Sha256Digest::of(&files.concat()).to_string()
     };
-    assert_eq!(fingerprints(&home, "api:"), [fingerprint.clone()]);
+    assert_eq!(fingerprints(&home, "api:"), std::slice::from_ref(&fingerprint));
     launch(&home, "api:tiny/1", "lxdremote-4");
     assert!(home.run(&["image", "list"]).contains(&fingerprint[..12]));
 

@@ -100,7 +100,7 @@ impl Receiving<'_> {
         let size = self.job.image.size();
         let mut hash = Hash { state: Sha256::new(), count: 0, size };
         let parts = if kind.trim_start().to_ascii_lowercase().starts_with("multipart/") {
-            let boundary = multer::parse_boundary(&kind).map_err(|e| self.wrong(e))?;
+            let boundary = multer::parse_boundary(&kind).map_err(|e| self.wrong(&e))?;
             let body = chunks(body, self.url.to_owned(), size.saturating_add(ENVELOPE));
             self.split(Multipart::new(body, boundary), publisher, &mut hash).await?;
             Parts::Split
@@ -141,11 +141,11 @@ impl Receiving<'_> {
         for expected in [METADATA, ROOTFS] {
             let field = parts.next_field().await.map_err(|e| self.failed(e))?;
             let mut field =
-                field.ok_or_else(|| self.wrong(format!("the answer has no part \"{expected}\"")))?;
+                field.ok_or_else(|| self.wrong(&format!("the answer has no part \"{expected}\"")))?;
             if field.name() != Some(expected) {
                 let found = field.name().unwrap_or_default().escape_debug();
                 let reason = format!("its parts are not those of a container's image: \"{found}\" is one");
-                return Err(self.wrong(reason));
+                return Err(self.wrong(&reason));
             }
             self.part(&mut field, expected, publisher.filter(|_| expected == ROOTFS), hash).await?;
         }
@@ -183,7 +183,7 @@ impl Receiving<'_> {
     fn came(&mut self, hash: &mut Hash, chunk: &[u8]) -> Result<()> {
         hash.count += chunk.len() as u64;
         if hash.count > hash.size {
-            return Err(self.wrong(format!("more than the {} bytes stated", hash.size)));
+            return Err(self.wrong(&format!("more than the {} bytes stated", hash.size)));
         }
         hash.state.update(chunk);
         // What comes again after a failure is told once.
@@ -194,7 +194,7 @@ impl Receiving<'_> {
         Ok(())
     }
 
-    fn wrong(&self, reason: impl ToString) -> Error {
+    fn wrong(&self, reason: &(impl ToString + ?Sized)) -> Error {
         Error::mismatch(self.url, reason.to_string())
     }
 
@@ -203,14 +203,14 @@ impl Receiving<'_> {
         match error {
             multer::Error::StreamReadFailed(cause) => match cause.downcast::<Error>() {
                 Ok(own) => *own,
-                Err(other) => self.wrong(other),
+                Err(other) => self.wrong(&other),
             },
             multer::Error::IncompleteStream
             | multer::Error::IncompleteFieldData { .. }
             | multer::Error::IncompleteHeaders => {
                 Error::Network { url: self.url.to_owned(), reason: "the connection broke off".into() }
             }
-            other => self.wrong(other),
+            other => self.wrong(&other),
         }
     }
 }
@@ -223,7 +223,7 @@ struct Hash {
 }
 
 /// A body as a stream that ends with an error at `cap` bytes.
-fn chunks<'a>(body: Body<'a>, url: String, cap: u64) -> impl Stream<Item = Result<Bytes>> + Send + 'a {
+fn chunks(body: Body<'_>, url: String, cap: u64) -> impl Stream<Item = Result<Bytes>> + Send + '_ {
     try_unfold((body, url, cap), |(mut body, url, left)| async move {
         let Some(chunk) = body.next().await? else { return Ok(None) };
         let Some(left) = left.checked_sub(chunk.len() as u64) else {

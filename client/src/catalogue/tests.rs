@@ -1,3 +1,5 @@
+use millstream_image::Sha256Digest;
+
 use super::*;
 
 fn item(ftype: &str, path: &str) -> Item {

@@ -85,7 +85,7 @@ impl Add<'_> {
                 protocol = Some(found?);
             }
             match protocol {
-                Some(protocol) if !protocol.has_signatures() => self.waived(&access)?,
+                Some(protocol) if !protocol.has_signatures() => waived(&access)?,
                 _ => self.trust(client)?,
             }
         };
@@ -117,19 +117,6 @@ impl Add<'_> {
         )?;
         access.server_certificate = Some(shown);
         Ok(probe(access)??)
-    }
-
-    /// Nothing is signed there: the way there must count for enough.
-    fn waived(&self, access: &Access) -> anyhow::Result<Trust> {
-        if access.server_certificate.is_none() {
-            confirm(
-                "Nothing is signed there: whoever controls the server, or its TLS certificate, chooses your \
-                 images.\nDo you allow that?",
-                "nothing is signed there, so whoever controls the server, or its TLS certificate, would choose \
-                 your images. To allow that, type the same again with --insecure-no-signature",
-            )?;
-        }
-        Ok(Trust::InsecureNoSignature)
     }
 
     pub(super) fn trust(&self, client: &Client) -> anyhow::Result<Trust> {
@@ -168,6 +155,19 @@ impl Add<'_> {
         )?;
         Ok(Trust::pin(&keyring)?)
     }
+}
+
+/// Nothing is signed there: the way there must count for enough.
+fn waived(access: &Access) -> anyhow::Result<Trust> {
+    if access.server_certificate.is_none() {
+        confirm(
+            "Nothing is signed there: whoever controls the server, or its TLS certificate, chooses your \
+             images.\nDo you allow that?",
+            "nothing is signed there, so whoever controls the server, or its TLS certificate, would choose \
+             your images. To allow that, type the same again with --insecure-no-signature",
+        )?;
+    }
+    Ok(Trust::InsecureNoSignature)
 }
 
 /// Asks a person; where there is none, says what to type.
