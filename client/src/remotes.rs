@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use self::protocol::Protocol;
 pub use self::url::parse_url;
 use self::url::{url_text, url_texts};
-use crate::access::{Access, is_here};
+use crate::access::Access;
 use crate::http::{self, HttpClient, HttpOptions};
 use crate::tree::Tree;
 use crate::{Error, Result};
@@ -179,10 +179,10 @@ pub struct Remote {
 
 impl Remote {
     /// Checks that parts fit together. Plain http is for signed remotes only, where the signature
-    /// protects what the transport does not; unsigned ones need https, a directory, or this machine.
+    /// protects what the transport does not; unsigned ones need https or a directory.
     pub fn new(url: &str, trust: Trust, ca: Option<String>) -> Result<Self> {
         let url = parse_url(url)?;
-        if trust == Trust::InsecureNoSignature && url.scheme() == "http" && !is_here(&url) {
+        if trust == Trust::InsecureNoSignature && url.scheme() == "http" {
             let reason = "plain http without signatures protects nothing; use https, or a key";
             return Err(Error::Url { url: url.into(), reason: reason.into() });
         }
