@@ -63,9 +63,9 @@ impl FromStr for Sha256Digest {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        digits(text).map(Self).ok_or_else(|| {
-            Error::name("SHA-256 digest", text, "expected 64 lower-case hex digits")
-        })
+        digits(text)
+            .map(Self)
+            .ok_or_else(|| Error::name("SHA-256 digest", text, "expected 64 lower-case hex digits"))
     }
 }
 

@@ -104,7 +104,8 @@ fn list(
                     && (all || image.newest)
                     && image.matches(&filters)
             };
-            let lines = catalogue.images.iter().filter(here).map(|image| remote_line(image, signed)).collect();
+            let lines =
+                catalogue.images.iter().filter(here).map(|image| remote_line(image, signed)).collect();
             // Taking a large one apart takes longer than the list; the process ends soon.
             std::mem::forget(catalogue);
             lines
