@@ -1,7 +1,5 @@
 //! The columns of `list`: LXD's letters, and keys of the configuration.
 
-use std::collections::BTreeSet;
-
 use anyhow::{anyhow, bail};
 use chrono::{DateTime, Utc};
 use indicatif::HumanBytes;
@@ -93,13 +91,7 @@ pub fn kind(info: &Info) -> &'static str {
 }
 
 fn words<A: ToString>(found: impl IntoIterator<Item = A>) -> String {
-    found
-        .into_iter()
-        .map(|word| word.to_string())
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect::<Vec<_>>()
-        .join(" ")
+    found.into_iter().map(|word| word.to_string()).collect::<Vec<_>>().join(" ")
 }
 
 fn number<N: ToString>(number: Option<N>) -> String {
