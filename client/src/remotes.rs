@@ -22,7 +22,7 @@ pub use self::protocol::Protocol;
 pub use self::url::parse_url;
 use self::url::{url_text, url_texts};
 use crate::access::Access;
-use crate::http::{self, HttpClient, HttpOptions};
+use crate::http::{self, HttpOptions};
 use crate::tree::Tree;
 use crate::{Error, Result};
 

@@ -38,6 +38,7 @@ fn pusher(to: &Destination, server: &str) -> anyhow::Result<Pusher> {
         proxy: to.proxy.clone(),
         client_certificate: to.client_certificate.clone(),
         token: to.token_file.clone(),
+        server_certificate: None,
     };
     let mut ca = to.ca.as_deref().map(remote::read_text).transpose()?;
     let client = client::open();

@@ -11,7 +11,7 @@ use millstream_image::metadata::Metadata;
 
 use super::config::devices::Devices;
 use super::config::keys::is_true;
-use super::config::{Configuration, PRIVILEGED, Settings};
+use super::config::{PRIVILEGED, Settings};
 use super::devices::{self, Mount};
 use super::ids::Ids;
 use super::image::ImageFiles;

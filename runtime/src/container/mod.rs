@@ -103,8 +103,8 @@ pub(crate) use record::new_id;
 pub use record::{Base, Exit};
 pub use runtime::{CreateOptions, ImageUse, Info, Runtime, Status};
 pub use storage::Snapshot;
-pub use tending::Tended;
 pub use template::{Job as Template, Variables as TemplateVariables};
+pub use tending::Tended;
 
 /// What a process of ours does first when a supervisor starts it. It has a single thread.
 pub(crate) fn prepare_helper() -> std::io::Result<()> {

@@ -413,7 +413,7 @@ impl Runtime {
     }
 
     /// What identifies each of the containers there are.
-    pub(crate) fn ids(&self) -> Result<BTreeSet<String>> {
+    pub(crate) fn identities(&self) -> Result<BTreeSet<String>> {
         let read = |name: &ContainerName| Config::read(&self.dir.join(name.as_str())).map(|c| c.id);
         self.names()?.iter().map(read).collect()
     }

@@ -76,9 +76,6 @@ pub(crate) struct Request {
     /// The security module's label of its programs.
     #[serde(default)]
     pub label: Option<Label>,
-    /// What the user should know about this run already.
-    #[serde(default)]
-    pub notes: Vec<String>,
     /// A process the container must not outlive: it is killed when that one ends, however it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Process>,
@@ -233,12 +230,7 @@ struct End {
 }
 
 impl Run {
-    fn start(
-        request: &Request,
-        templates: &[Job],
-        single: &SingleThread,
-        screen: &mut Screen,
-    ) -> Step<Self> {
+    fn start(request: &Request, templates: &[Job], single: &SingleThread, screen: &mut Screen) -> Step<Self> {
         let host = Host::discover(None).map_err(|e| e.to_string())?;
         host.leave_caller();
 

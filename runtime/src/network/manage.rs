@@ -213,7 +213,7 @@ impl Runtime {
 
     /// Takes networks away that were made for containers which are gone.
     fn collect_networks(&self) -> Result<()> {
-        let ids = self.ids()?;
+        let ids = self.identities()?;
         for (name, network) in self.networks()? {
             if network.container.as_ref().is_some_and(|id| !ids.contains(id)) {
                 self.remove_network(&name, &network)?;
