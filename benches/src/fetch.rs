@@ -47,8 +47,9 @@ pub fn all() -> Vec<Comparison> {
                 bench.run(&sides.theirs)?;
                 Ok(Sides {
                     ours: "MILLSTREAM_DIR=$PWD/client $MILLSTREAM -q create local:debian/bookworm c2".into(),
-                    before_ours: "MILLSTREAM_DIR=$PWD/client $MILLSTREAM -q delete c2 || true".into(),
-                    before_theirs: move_away("lxc"),
+                    // Neither waits for what the other wrote.
+                    before_ours: "MILLSTREAM_DIR=$PWD/client $MILLSTREAM -q delete c2 || true; sync".into(),
+                    before_theirs: format!("{}; sync", move_away("lxc")),
                     ..sides
                 })
             },

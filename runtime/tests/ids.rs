@@ -106,6 +106,9 @@ fn a_privileged_container_keeps_to_its_namespaces() {
     let host = container.output("hostname other; hostname");
     assert_eq!(host, "other");
     assert_ne!(fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim(), "other");
+    // What looks after it, and what enters it, is a copy that its root could not change.
+    let supervisor = fs::read_link(format!("/proc/{}/exe", container.supervisor())).unwrap();
+    assert!(supervisor.to_string_lossy().starts_with("/memfd:"), "{}", supervisor.display());
     world.runtime.delete(&container.name, true).unwrap();
     eventually("it is gone", || traces(&container.name, &world).is_empty());
 }

@@ -19,6 +19,7 @@ use super::config;
 use super::name::ContainerName;
 use super::record::{Config, Running, State};
 use super::runtime::Runtime;
+use super::sealed::Program;
 use crate::{CancelToken, Error, Result};
 
 /// Most bytes kept of what a command prints.
@@ -121,6 +122,7 @@ pub(super) struct Entry {
     file: File,
     /// The process that enters the container and waits there for it.
     command: Command,
+    _program: Program,
 }
 
 impl Entry {
@@ -144,9 +146,10 @@ impl Entry {
         };
         let file = request_file(&request)?;
         let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-        let mut command = Command::new(Runtime::program());
+        let program = Program::of_process(running.init.pid)?;
+        let mut command = Command::new(program.path());
         command.arg(attach::ARGUMENT).arg(path).env_clear();
-        Ok(Self { file, command })
+        Ok(Self { file, command, _program: program })
     }
 
     /// Runs it without any standard streams; whether it exited with 0 within `limit`.

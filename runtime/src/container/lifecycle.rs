@@ -19,6 +19,7 @@ use super::name::ContainerName;
 use super::process::Process;
 use super::record::{Config, Exit, Running, State, now};
 use super::runtime::{CreateOptions, ImageUse, Runtime, Status};
+use super::sealed::Program;
 use super::supervise::{self, Report, Request};
 use super::template::{self, Variables};
 use super::{cgroup, console, hooks, label, process, shutdown};
@@ -302,7 +303,8 @@ pub(super) fn settle(name: &ContainerName, directory: &Path) -> Result<Option<Ru
 /// Starts a supervisor and waits for its report; `None` when it died without one.
 fn supervisor(request: &Request) -> Result<Option<Report>> {
     let program = Runtime::program();
-    let mut child = Command::new(program)
+    let started = Program::new(request.ids.include_root()).map_err(Error::io(program))?;
+    let mut child = Command::new(started.path())
         .arg(supervise::ARGUMENT)
         .env_clear()
         .stdin(Stdio::piped())

@@ -62,6 +62,7 @@ mod record;
 mod relay;
 mod rootfs;
 mod runtime;
+mod sealed;
 mod seccomp;
 mod shutdown;
 mod squashfs;
