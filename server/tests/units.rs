@@ -7,13 +7,14 @@ use std::process::Command;
 
 /// The highest exposure level each service may have, tenfold as `--threshold` takes it. Why some need
 /// more than 2.5 stands in the unit.
-const EXPOSURE: [(&str, u32); 6] = [
+const EXPOSURE: [(&str, u32); 7] = [
     ("millstream-containers.service", 82),
     ("millstream-daily-once.service", 75),
     ("millstream-daily.service", 75),
     ("millstream-refresh.service", 25),
     ("millstream-serve.service", 25),
     ("millstream-sign@.service", 25),
+    ("millstream-snapshots.service", 65),
 ];
 
 fn units() -> PathBuf {

@@ -109,7 +109,8 @@ fn another_server_is_mirrored_no_faster_than_allowed() {
     assert!(again.contains("\"added\": []") && again.contains("\"present\": 1"), "{again}");
     // Nobody said that this server may be believed.
     let root = home.path().join("other");
-    let stranger = home.fail(&["mirror", "https://127.0.0.1:1", root.to_str().unwrap()]);
+    let ca = upstream.ca.to_str().unwrap();
+    let stranger = home.fail(&["mirror", &upstream.url, root.to_str().unwrap(), "--ca", ca]);
     assert!(stranger.contains("--key"), "{stranger}");
 }
 
