@@ -30,10 +30,11 @@ fn images_are_named_described_refreshed_and_pruned() {
 /// What the units start exists, by the names it is started with; the refresh really runs.
 #[test]
 fn the_shipped_units_run_commands_that_exist() {
-    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/");
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd");
     let home = Home::new();
     let (mut commands, mut units) = (0, 0);
-    for unit in std::fs::read_dir(dir).unwrap().map(|item| item.unwrap().path()) {
+    let files = |dir: &str| std::fs::read_dir(dir).unwrap().map(|item| item.unwrap().path());
+    for unit in files(dir).chain(files(&format!("{dir}/user"))).filter(|path| path.is_file()) {
         let text = std::fs::read_to_string(&unit).unwrap();
         let name = unit.file_name().unwrap().to_str().unwrap();
         if unit.extension().is_some_and(|kind| kind == "timer") {
