@@ -265,7 +265,7 @@ fn deltas(version: &Version) -> Vec<Delta> {
 }
 
 /// By name in a tree of ours.
-fn files(version: &Version) -> Result<BTreeMap<&'static str, RemoteFile>, String> {
+fn files(version: &Version) -> Result<Vec<(&'static str, RemoteFile)>, String> {
     let roots = [RootKind::TarXz, RootKind::Squashfs].map(|kind| (kind.item_type(), kind.file_name()));
     let known = METADATA.map(|name| (name, name)).into_iter().chain(roots);
     let found = known.filter_map(|(ftype, name)| {

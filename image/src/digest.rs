@@ -7,14 +7,13 @@ use std::path::Path;
 use std::str::FromStr;
 
 use serde::de::Visitor;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
 
 /// A SHA-256 digest; written as 64 lower-case hex digits and never as anything else.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sha256Digest([u8; 32]);
 
 impl Sha256Digest {
@@ -35,6 +34,14 @@ impl Sha256Digest {
         &self.0
     }
 
+    fn hex(&self) -> [u8; 64] {
+        let mut text = [0; 64];
+        for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
+            *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]];
+        }
+        text
+    }
+
     /// Wraps 32 bytes that already are a digest.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
@@ -49,7 +56,7 @@ impl From<Sha256> for Sha256Digest {
 
 impl fmt::Display for Sha256Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(std::str::from_utf8(&self.hex()).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -85,16 +92,24 @@ fn digits(text: &str) -> Option<[u8; 32]> {
 
 const NO_DIGIT: u8 = 0x80;
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// What each character is worth as a lower-case hex digit.
 static VALUES: [u8; 256] = {
     let mut values = [NO_DIGIT; 256];
     let mut value = 0;
     while value < 16 {
-        values[b"0123456789abcdef"[value as usize] as usize] = value;
+        values[DIGITS[value as usize] as usize] = value;
         value += 1;
     }
     values
 };
+
+impl Serialize for Sha256Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(std::str::from_utf8(&self.hex()).map_err(serde::ser::Error::custom)?)
+    }
+}
 
 impl<'de> Deserialize<'de> for Sha256Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {

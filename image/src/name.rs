@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,10 +33,11 @@ fn check_part(kind: &'static str, part: &str) -> Result<()> {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Product {
-    distribution: String,
-    release: String,
+    // Shared, as catalogues name each product in all its versions.
+    distribution: Arc<str>,
+    release: Arc<str>,
     architecture: Architecture,
-    variant: String,
+    variant: Arc<str>,
 }
 
 impl Product {
@@ -45,7 +47,8 @@ impl Product {
         check_part("distribution", &distribution)?;
         check_part("release", release)?;
         check_part("variant", variant)?;
-        Ok(Self { distribution, release: release.to_owned(), architecture, variant: variant.to_owned() })
+        let distribution = distribution.into();
+        Ok(Self { distribution, release: release.into(), architecture, variant: variant.into() })
     }
 
     /// `debian`.
@@ -70,7 +73,7 @@ impl Product {
 
     /// The product's directory in a stream tree: `images/debian/bookworm/amd64/default`.
     pub fn tree_path(&self) -> PathBuf {
-        ["images", &self.distribution, &self.release, self.architecture.debian(), &self.variant]
+        ["images", &*self.distribution, &self.release, self.architecture.debian(), &self.variant]
             .iter()
             .collect()
     }
@@ -92,12 +95,12 @@ impl Product {
             }
         };
         push(format!("{}/{}/{}", self.distribution, self.release, self.variant));
-        if self.variant == "default" {
+        if &*self.variant == "default" {
             push(format!("{}/{}", self.distribution, self.release));
         }
         for release in other_releases {
             push(format!("{}/{release}/{}", self.distribution, self.variant));
-            if self.variant == "default" {
+            if &*self.variant == "default" {
                 push(format!("{}/{release}", self.distribution));
             }
         }
@@ -120,7 +123,7 @@ impl FromStr for Product {
             return Err(Error::name("product", text, "expected DISTRIBUTION:RELEASE:ARCHITECTURE:VARIANT"));
         };
         let product = Self::new(distribution, release, architecture.parse()?, variant)?;
-        if product.distribution != distribution || product.architecture.debian() != architecture {
+        if &*product.distribution != distribution || product.architecture.debian() != architecture {
             return Err(Error::name(
                 "product",
                 text,

@@ -97,7 +97,7 @@ fn image(value: Value) -> Result<Option<CatalogueImage>, String> {
         uncompressed: None,
         deltas: Vec::new(),
         manifest: None,
-        files: BTreeMap::new(),
+        files: Vec::new(),
         newest: false,
     }))
 }

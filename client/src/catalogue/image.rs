@@ -100,8 +100,8 @@ pub struct CatalogueImage {
     pub deltas: Vec<Delta>,
     /// `manifest.json`, on our own streams.
     pub manifest: Option<RemoteFile>,
-    /// All its files that a tree of ours has too, by their name there.
-    pub files: BTreeMap<&'static str, RemoteFile>,
+    /// All its files that a tree of ours has too, with their name there.
+    pub files: Vec<(&'static str, RemoteFile)>,
     /// Whether it is the product's newest.
     pub newest: bool,
 }

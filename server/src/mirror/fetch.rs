@@ -83,7 +83,7 @@ impl Fetcher<'_> {
 
 /// Only metadata and root file system together prove that they belong to each other.
 fn check(image: &CatalogueImage, dir: &Path) -> Result<()> {
-    let Some((metadata, _)) = image.files.iter().find(|(_, file)| **file == image.metadata) else {
+    let Some((metadata, _)) = image.files.iter().find(|(_, file)| *file == image.metadata) else {
         return Ok(());
     };
     let rootfs = dir.join(image.root_kind.file_name());

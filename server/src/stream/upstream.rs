@@ -36,8 +36,9 @@ pub(crate) fn offered_files(
     let dir = image.product.image_path(serial);
     let path = |name: &str| dir.join(Path::new(name)).display().to_string();
     // The one pair whose fingerprint upstream was read for; the same metadata may have both names.
-    let same = |name: &&'static str| image.files.get(name).is_some_and(|f| f.sha256 == image.metadata.sha256);
-    let metadata = METADATA.into_iter().filter(same).map(|name| (name, path(name), &image.files[name]));
+    let same =
+        |(name, file): &&(&str, RemoteFile)| METADATA.contains(name) && file.sha256 == image.metadata.sha256;
+    let metadata = image.files.iter().filter(same).map(|(name, file)| (*name, path(name), file));
     let root = (image.root_kind.item_type(), path(image.root_kind.file_name()), &image.rootfs);
     let manifest = image.manifest.iter().map(|file| ("manifest.json", path("manifest.json"), file));
     metadata.chain([root]).chain(manifest).collect()
