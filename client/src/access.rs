@@ -1,10 +1,13 @@
 //! How a remote's servers are reached: proxy, client certificate, bearer token.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use millstream_image::Sha256Digest;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -31,6 +34,10 @@ pub struct Access {
     /// mirrors, and never without TLS but to this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<PathBuf>,
+    /// File with `USER:PASSWORD` (RFC 7617), mode 0600, in place of a token: for registries that want a login,
+    /// and web servers that ask for one. Goes where a token goes, and where a registry sends for tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<PathBuf>,
     /// SHA-256 of the one certificate that the server may show, whoever signed it, whatever its names and
     /// dates: what LXD and Incus call a certificate's fingerprint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,15 +50,15 @@ impl Access {
         *self == Self::default()
     }
 
-    /// What asks the server at `url`, which may have a private authority's certificate. The token goes to
-    /// no other host.
+    /// What asks the server at `url`, which may have a private authority's certificate. Token and login go
+    /// to no other host.
     ///
     /// # Errors
-    /// When a file of secrets cannot be used, or the token would go without TLS to another machine.
+    /// When a file of secrets cannot be used, or would go without TLS to another machine.
     pub fn client(&self, url: &Url, ca: Option<&String>, options: &HttpOptions) -> Result<HttpClient> {
         let mut options = HttpOptions { access: self.clone(), ..options.clone() };
         options.ca_pem.extend(ca.cloned());
-        HttpClient::new(&options)?.with_bearer(&[], self.token(url)?.as_deref())
+        HttpClient::new(&options)?.with_credential(&[], self.credential(url)?.as_ref())
     }
 
     /// Checks all of it, so that mistakes are told when a remote is added.
@@ -62,7 +69,7 @@ impl Access {
             let reason = "only https:// servers show a certificate";
             return Err(Error::Url { url: url.to_string(), reason: reason.into() });
         }
-        self.token(url).map(drop)
+        self.credential(url).map(drop)
     }
 
     /// The proxy: from the environment, none, or one for everything.
@@ -96,19 +103,36 @@ impl Access {
         Ok(Some((chain, key)))
     }
 
-    /// The token to show to the server at `url`.
-    pub(crate) fn token(&self, url: &Url) -> Result<Option<String>> {
-        let Some(path) = &self.token else { return Ok(None) };
+    /// The token or login to show to the server at `url`.
+    pub(crate) fn credential(&self, url: &Url) -> Result<Option<Credential>> {
+        let path = match (&self.token, &self.login) {
+            (None, None) => return Ok(None),
+            (Some(path), None) | (None, Some(path)) => path,
+            (Some(_), Some(_)) => {
+                return Err(Error::Setup(format!("{url}: a token or a login, not both")));
+            }
+        };
         if url.scheme() != "https" && !is_here(url) {
-            let reason = "a token would be seen by everybody on the way; use https://";
+            let reason = "a token or password would be seen by everybody on the way; use https://";
             return Err(Error::Url { url: url.to_string(), reason: reason.into() });
         }
         let text = String::from_utf8(secret(path)?).unwrap_or_default();
+        let text = text.trim_end_matches(['\r', '\n']);
+        let wrong = |what: &str| Error::Setup(format!("{}: it holds no {what} of one line", path.display()));
+        if self.login.is_some() {
+            let named = text.split_once(':').is_some_and(|(user, _)| !user.is_empty());
+            let plain = !text.chars().any(char::is_control);
+            return if named && plain {
+                Ok(Some(Credential::login(text)))
+            } else {
+                Err(wrong("USER:PASSWORD"))
+            };
+        }
         let text = text.trim();
         if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(Error::Setup(format!("{}: it holds no token of one line", path.display())));
+            return Err(wrong("token"));
         }
-        Ok(Some(text.to_owned()))
+        Ok(Some(Credential::Bearer(text.to_owned())))
     }
 }
 
@@ -119,6 +143,37 @@ pub(crate) fn is_here(url: &Url) -> bool {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),
         None => false,
+    }
+}
+
+/// What a server is shown to let us in.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// A bearer token (RFC 6750).
+    Bearer(String),
+    /// User and password in base64 (RFC 7617).
+    Basic(String),
+}
+
+impl Credential {
+    /// Of `USER:PASSWORD`.
+    pub fn login(text: &str) -> Self {
+        Self::Basic(STANDARD.encode(text))
+    }
+
+    /// The value of the `Authorization` header.
+    pub(crate) fn header(&self) -> String {
+        match self {
+            Self::Bearer(token) => format!("Bearer {token}"),
+            Self::Basic(login) => format!("Basic {login}"),
+        }
+    }
+}
+
+/// Shows nothing of it.
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credential")
     }
 }
 
@@ -162,18 +217,42 @@ mod tests {
         let path = dir.path().join("token");
         fs::write(&path, "abc.DEF-1\n").unwrap();
         let access = Access { token: Some(path.clone()), ..Access::default() };
-        let token = |url: &str| access.token(&Url::parse(url).unwrap());
+        let token = |url: &str| access.credential(&Url::parse(url).unwrap());
         let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         mode(0o644);
         assert!(token("https://h/").unwrap_err().to_string().contains("chmod 600"));
         mode(0o600);
-        assert_eq!(token("https://h/").unwrap().as_deref(), Some("abc.DEF-1"));
+        assert_eq!(token("https://h/").unwrap(), Some(Credential::Bearer("abc.DEF-1".into())));
         assert!(token("http://127.0.0.1:1/").is_ok());
         assert!(token("http://h/").is_err());
         for bad in ["", "a b", "a\nb"] {
             fs::write(&path, bad).unwrap();
             assert!(token("https://h/").is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn logins_are_a_user_and_a_password() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("login");
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let access = Access { login: Some(path.clone()), ..Access::default() };
+        let shown = |text: &str| {
+            fs::write(&path, text).unwrap();
+            access.credential(&Url::parse("https://h/").unwrap())
+        };
+        // The example of RFC 7617.
+        let known = shown("Aladdin:open sesame\n").unwrap().unwrap();
+        assert_eq!(known.header(), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        assert_eq!(format!("{known:?}"), "Credential");
+        for bad in ["", "user", ":password", "a:b\nc:d"] {
+            assert!(shown(bad).is_err(), "{bad:?}");
+        }
+        fs::write(&path, "a:b").unwrap();
+        assert!(access.credential(&Url::parse("http://h/").unwrap()).is_err());
+        let both = Access { token: Some(path.clone()), ..access.clone() };
+        assert!(both.credential(&Url::parse("https://h/").unwrap()).is_err());
     }
 
     #[test]

@@ -53,8 +53,9 @@ impl Catalogue {
     /// As [`Catalogue::new`], of documents that were reduced to what counts.
     pub(crate) fn of_parts(parts: Vec<Part>) -> Self {
         let entries: Vec<_> = parts.into_iter().flat_map(|part| part.entries).collect();
+        let count = entries.iter().filter_map(|entry| entry.images.as_ref().ok()).map(Vec::len).sum();
         let releases: BTreeSet<_> = entries.iter().map(|entry| entry.release.clone()).collect();
-        let mut catalogue = Self::default();
+        let mut catalogue = Self { images: Vec::with_capacity(count), refused: Vec::new() };
         for Listed { name, aliases, images, .. } in entries {
             let fits =
                 |images: &Vec<CatalogueImage>| images.first().map_or(Ok(()), |i| of_release(i, &releases));
@@ -195,7 +196,7 @@ fn images(
     entry: &ProductEntry,
 ) -> Result<Vec<CatalogueImage>, String> {
     let details = Arc::new(details(product, aliases, entry));
-    let mut images = Vec::new();
+    let mut images = Vec::with_capacity(entry.versions.len());
     for (serial, version) in entry.versions.iter().rev() {
         if !is_serial(serial) {
             continue; // Readers of the field skip these as well.
@@ -226,7 +227,8 @@ fn image(
 ) -> Result<Option<CatalogueImage>, String> {
     let of_type = |ftype: &str| version.items.values().find(|item| item.ftype == ftype);
     let of_kind = |kind: RootKind| of_type(kind.item_type()).map(|item| (item, kind));
-    let Some(metadata) = METADATA.iter().find_map(|ftype| of_type(ftype)) else { return Ok(None) };
+    let named = |name: &'static str| of_type(name).map(|item| (item, name));
+    let Some((metadata, metadata_name)) = METADATA.into_iter().find_map(named) else { return Ok(None) };
     let root = of_kind(RootKind::TarXz).or_else(|| of_kind(RootKind::Squashfs));
     let Some((root, root_kind)) = root else { return Ok(None) };
     let combined = match root_kind {
@@ -245,12 +247,13 @@ fn image(
         serial: serial.to_owned(),
         details: details.clone(),
         metadata: file(metadata)?,
+        metadata_name,
         rootfs: file(root)?,
         root_kind,
         uncompressed: root.sha256_uncompressed,
         deltas: deltas(version),
         manifest: of_type(MANIFEST).map(file).transpose()?,
-        files: files(version)?,
+        others: others(version, [metadata_name, root_kind.file_name()])?,
         newest: false,
     }))
 }
@@ -264,11 +267,11 @@ fn deltas(version: &Version) -> Vec<Delta> {
     version.items.values().filter(|item| item.ftype == DELTA).filter_map(delta).collect()
 }
 
-/// By name in a tree of ours.
-fn files(version: &Version) -> Result<Vec<(&'static str, RemoteFile)>, String> {
+/// Files beside the two that were chosen, by name in a tree of ours.
+fn others(version: &Version, chosen: [&str; 2]) -> Result<Vec<(&'static str, RemoteFile)>, String> {
     let roots = [RootKind::TarXz, RootKind::Squashfs].map(|kind| (kind.item_type(), kind.file_name()));
     let known = METADATA.map(|name| (name, name)).into_iter().chain(roots);
-    let found = known.filter_map(|(ftype, name)| {
+    let found = known.filter(|(_, name)| !chosen.contains(name)).filter_map(|(ftype, name)| {
         let item = version.items.values().find(|item| item.ftype == ftype)?;
         Some(file(item).map(|file| (name, file)))
     });

@@ -6,6 +6,7 @@
 //! seen is remembered when all of it has passed.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::thread::available_parallelism;
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
@@ -23,7 +24,7 @@ use crate::{Error, Result};
 
 /// Product documents one index may list.
 const MAX_DOCUMENTS: usize = 64;
-/// Product documents that are parsed at a time.
+/// Product documents that are parsed at a time, at most.
 const PARSED_AT_ONCE: usize = 4;
 
 /// What a reading needs beside the remote itself.
@@ -188,7 +189,8 @@ struct Parsing {
 
 impl Parsing {
     async fn add(&mut self, url: String, text: Vec<u8>) -> Result<()> {
-        if self.running.len() >= PARSED_AT_ONCE {
+        let processors = available_parallelism().map_or(1, usize::from);
+        if self.running.len() >= processors.min(PARSED_AT_ONCE) {
             self.wait().await?;
         }
         let parse = move || Part::parse(&text).map_err(|e| Error::document(url, e));

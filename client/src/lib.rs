@@ -55,7 +55,7 @@ mod trust;
 mod upkeep;
 mod upstream;
 
-pub use access::Access;
+pub use access::{Access, Credential};
 pub use arriving::{Arriving, Publisher, Sink, pair as arriving};
 pub use catalogue::{Catalogue, CatalogueImage, RemoteFile};
 pub use client::{Client, ClientConfig, Resolved};

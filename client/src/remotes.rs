@@ -251,7 +251,7 @@ impl Remote {
             Tree::Http { client, base, .. } => (client, base),
             directory @ Tree::Directory(_) => return Ok(vec![directory]),
         };
-        let bare = first.0.with_bearer(&[], None)?;
+        let bare = first.0.with_credential(&[], None)?;
         let mirrors = self.mirrors.iter().map(|url| (bare.clone(), url.to_string()));
         let all: Vec<_> = std::iter::once(first).chain(mirrors).collect();
         let tree = |at: usize| {

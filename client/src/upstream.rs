@@ -119,7 +119,7 @@ impl Upstream {
     /// Where the files of an image are, by name: those its manifest lists, else those of documents.
     pub fn files(image: &CatalogueImage, manifest: Option<&Manifest>) -> Result<Vec<(String, RemoteFile)>> {
         let (Some(manifest), Some(stated)) = (manifest, &image.manifest) else {
-            return Ok(image.files.iter().map(|(name, file)| ((*name).to_owned(), file.clone())).collect());
+            return Ok(image.files().map(|(name, file)| (name.to_owned(), file.clone())).collect());
         };
         let dir = stated.path.as_str().rsplit_once('/').map_or("", |(dir, _)| dir);
         let file = |(name, file): (&String, &File)| {

@@ -40,7 +40,7 @@ Examples:
         #[arg(long, value_name = "FILE")]
         ca: Option<PathBuf>,
         #[command(flatten)]
-        reach: Reach,
+        reach: Box<Reach>,
         /// Accept documents that nobody signed: then whoever controls the server, or its TLS
         /// certificate, chooses your images. Remembered, and shown in lists
         #[arg(long)]
@@ -104,6 +104,9 @@ pub struct Reach {
     /// File with a bearer token to show to the server, mode 0600
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// File with USER:PASSWORD for a registry or web server that wants a login, mode 0600
+    #[arg(long, value_name = "FILE", conflicts_with = "token_file")]
+    pub login_file: Option<PathBuf>,
     /// SHA-256 of the one certificate this server may show, as `lxc info` of LXD shows it: for servers that
     /// no authority vouches for
     #[arg(long, value_name = "FINGERPRINT")]

@@ -38,7 +38,7 @@ fn pusher(to: &Destination, server: &str) -> anyhow::Result<Pusher> {
         proxy: to.proxy.clone(),
         client_certificate: to.client_certificate.clone(),
         token: to.token_file.clone(),
-        server_certificate: None,
+        ..Access::default()
     };
     let mut ca = to.ca.as_deref().map(remote::read_text).transpose()?;
     let client = client::open();
@@ -47,7 +47,9 @@ fn pusher(to: &Destination, server: &str) -> anyhow::Result<Pusher> {
         let known = client.remotes()?.get(&name)?.clone();
         access.proxy = access.proxy.or(known.access.proxy);
         access.client_certificate = access.client_certificate.or(known.access.client_certificate);
-        access.token = access.token.or(known.access.token);
+        if access.token.is_none() {
+            (access.token, access.login) = (known.access.token, known.access.login);
+        }
         ca = ca.or(known.ca);
         url = known.url.into();
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -18,10 +19,16 @@ struct Registry {
     host: String,
     /// The certificate's fingerprint.
     certificate: String,
+    /// `USER:PASSWORD`, where it lets nobody else in.
+    login: Option<&'static str>,
 }
 
 impl Registry {
     fn start() -> Self {
+        Self::start_for(None)
+    }
+
+    fn start_for(login: Option<&'static str>) -> Self {
         let forms = Forms::new("--format=oci");
         let certificate = shell(
             "cd \"$D\"; openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
@@ -31,17 +38,25 @@ impl Registry {
         );
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let host = format!("127.0.0.1:{port}");
-        let config = json!({
+        let mut config = json!({
             "version": "0.1", "log": {"level": "error"},
             "storage": {"filesystem": {"rootdirectory": forms.text("registry")}},
             "http": {"addr": host, "tls": {"certificate": forms.text("tls.crt"), "key": forms.text("tls.key")}},
         });
+        if let Some((user, password)) = login.and_then(|login| login.split_once(':')) {
+            let hash = shell(
+                r#"perl -e 'print crypt($ENV{P}, "\$2y\$05\$abcdefghijklmnopqrstuu")'"#,
+                &[("P", password.as_ref())],
+            );
+            fs::write(forms.path("htpasswd"), format!("{user}:{hash}\n")).unwrap();
+            config["auth"] = json!({"htpasswd": {"realm": "team", "path": forms.text("htpasswd")}});
+        }
         fs::write(forms.path("registry.yml"), config.to_string()).unwrap();
         let mut command = Command::new("docker-registry");
         command.args(["serve", &forms.text("registry.yml")]).stdin(Stdio::null());
         let daemon = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let certificate = certificate.trim().to_owned();
-        let registry = Self { forms, daemon, host, certificate };
+        let registry = Self { forms, daemon, host, certificate, login };
         wait_for("the registry", 20, || TcpStream::connect(("127.0.0.1", port)).is_ok());
         registry.push();
         registry
@@ -57,14 +72,21 @@ impl Registry {
              echo second >bundle/rootfs/etc/which; rm bundle/rootfs/etc/gone; chown 7:9 bundle/rootfs/etc/which
              umoci repack --image image/oci:two bundle >/dev/null 2>&1
              umoci config --image image/oci:two --config.cmd /bin/sh --config.label org.opencontainers.image.title=Tiny
-             skopeo copy -q --dest-tls-verify=false oci:image/oci:two docker://$HOST/team/tiny:one
+             skopeo copy -q ${LOGIN:+--dest-creds $LOGIN} --dest-tls-verify=false oci:image/oci:two docker://$HOST/team/tiny:one
              rm -rf bundle",
-            &[("D", self.forms.home.path()), ("HOST", self.host.as_ref())],
+            &[
+                ("D", self.forms.home.path()),
+                ("HOST", self.host.as_ref()),
+                ("LOGIN", self.login.unwrap_or_default().as_ref()),
+            ],
         );
         let kind = "application/vnd.oci.image.manifest.v1+json";
         let base = format!("https://{}/v2/team/tiny/manifests", self.host);
         let accept = format!("Accept: {kind}");
-        let manifest = succeed(Command::new("curl").args(["-sfk", "-H", &accept, &format!("{base}/one")]));
+        let login = self.login.map(|login| ["-u", login]);
+        let login = login.as_ref().map_or(&[][..], |login| &login[..]);
+        let get = ["-sfk", "-H", &accept, &format!("{base}/one")];
+        let manifest = succeed(Command::new("curl").args(login).args(get));
         let digest = millstream_image::oci::Digest::of(manifest.as_bytes());
         let index = json!({
             "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
@@ -79,7 +101,7 @@ impl Registry {
             "Content-Type: application/vnd.oci.image.index.v1+json",
         );
         let put = ["-sfk", "-X", "PUT", "-H", kind, "--data-binary", &file, &format!("{base}/1")];
-        succeed(Command::new("curl").args(put));
+        succeed(Command::new("curl").args(login).args(put));
     }
 
     fn add(&self) {
@@ -143,6 +165,32 @@ fn images_of_a_registry_are_shown_copied_and_launched() {
     fs::write(&blob, bytes).unwrap();
     assert!(home.fail(&["image", "copy", "reg:team/tiny:1"]).contains("SHA-256"));
     assert_eq!(home.run(&["image", "list", "--format", "json"]).trim(), "[]");
+}
+
+#[test]
+fn a_registry_that_wants_a_login_gets_it_and_nobody_else_does() {
+    let registry = Registry::start_for(Some("reader:open-sesame"));
+    let home = &registry.forms.home;
+    registry.add();
+    let error = home.fail(&["image", "copy", "reg:team/tiny:1"]);
+    assert!(error.contains("wants a login") && error.contains("--login-file"), "{error}");
+    home.run(&["remote", "remove", "reg"]);
+
+    let url = format!("https://{}", registry.host);
+    let file = registry.forms.text("login");
+    let add = |name: &str, text: &str| {
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let known = ["--accept-certificate", &registry.certificate, "--login-file", &file];
+        home.run(&[&["remote", "add", name, &url][..], &known].concat());
+    };
+    add("wrong", "reader:other");
+    assert!(home.fail(&["image", "copy", "wrong:team/tiny:1"]).contains("401"));
+    add("reg", "reader:open-sesame\n");
+    home.run(&["image", "copy", "reg:team/tiny:1", "--alias", "tiny"]);
+    assert!(home.run(&["image", "verify"]).contains(" good"));
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(home.fail(&["image", "copy", "reg:team/tiny:1"]).contains("chmod 600"));
 }
 
 #[test]

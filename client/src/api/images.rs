@@ -92,12 +92,13 @@ fn image(value: Value) -> Result<Option<CatalogueImage>, String> {
         serial,
         details: Arc::new(details),
         metadata: answer.clone(),
+        metadata_name: RootKind::Exported.file_name(),
         rootfs: answer,
         root_kind: RootKind::Exported,
         uncompressed: None,
         deltas: Vec::new(),
         manifest: None,
-        files: Vec::new(),
+        others: Vec::new(),
         newest: false,
     }))
 }

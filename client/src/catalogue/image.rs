@@ -90,6 +90,8 @@ pub struct CatalogueImage {
     pub details: Arc<Details>,
     /// The metadata archive.
     pub metadata: RemoteFile,
+    /// Its name in a tree of ours.
+    pub metadata_name: &'static str,
     /// The root file system's archive.
     pub rootfs: RemoteFile,
     /// Its kind.
@@ -100,8 +102,8 @@ pub struct CatalogueImage {
     pub deltas: Vec<Delta>,
     /// `manifest.json`, on our own streams.
     pub manifest: Option<RemoteFile>,
-    /// All its files that a tree of ours has too, with their name there.
-    pub files: Vec<(&'static str, RemoteFile)>,
+    /// Further files that a tree of ours has too, with their name there.
+    pub others: Vec<(&'static str, RemoteFile)>,
     /// Whether it is the product's newest.
     pub newest: bool,
 }
@@ -111,6 +113,12 @@ impl CatalogueImage {
     pub fn size(&self) -> u64 {
         let metadata = if self.root_kind == RootKind::Exported { 0 } else { self.metadata.size };
         self.rootfs.size.saturating_add(metadata)
+    }
+
+    /// All its files that a tree of ours has too, with their name there.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &RemoteFile)> {
+        let chosen = [(self.metadata_name, &self.metadata), (self.root_kind.file_name(), &self.rootfs)];
+        chosen.into_iter().chain(self.others.iter().map(|(name, file)| (*name, file)))
     }
 
     /// Names the product answers to.

@@ -36,7 +36,7 @@ pub(crate) use self::download::Source;
 pub use self::exchange::{Question, Reply};
 use self::rate::Rate;
 pub use self::retry::{BackOff, Retry};
-use crate::access::{Access, Proxy};
+use crate::access::{Access, Credential, Proxy};
 use crate::arriving::Publisher;
 use crate::{Error, Progress, Result};
 
@@ -163,18 +163,18 @@ impl HttpClient {
         Ok(Self { inner, pace: options.pace, retry: options.retry, rate, headers: HeaderMap::new() })
     }
 
-    /// The same client, which accepts these media types and shows a bearer token (RFC 6750). The
-    /// token goes to the host that is asked, not to one it redirects to.
-    pub fn with_bearer(&self, accept: &[&str], token: Option<&str>) -> Result<Self> {
+    /// The same client, which accepts these media types and shows a token or login. That goes to the
+    /// host that is asked, not to one it redirects to.
+    pub fn with_credential(&self, accept: &[&str], credential: Option<&Credential>) -> Result<Self> {
         let value = |text: &str| HeaderValue::from_str(text).map_err(|e| Error::Setup(e.to_string()));
         let mut headers = HeaderMap::new();
         if !accept.is_empty() {
             headers.insert(ACCEPT, value(&accept.join(", "))?);
         }
-        if let Some(token) = token {
-            let mut bearer = value(&format!("Bearer {token}"))?;
-            bearer.set_sensitive(true);
-            headers.insert(AUTHORIZATION, bearer);
+        if let Some(credential) = credential {
+            let mut shown = value(&credential.header())?;
+            shown.set_sensitive(true);
+            headers.insert(AUTHORIZATION, shown);
         }
         Ok(Self { headers, ..self.clone() })
     }

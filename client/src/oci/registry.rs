@@ -1,5 +1,5 @@
-//! Fetching from a registry (OCI Distribution Specification, version 1.1), with an anonymous token
-//! where one is asked for (Docker's token authentication).
+//! Fetching from a registry (OCI Distribution Specification, version 1.1), with a token where
+//! one is asked for (Docker's token authentication): anybody's, or that of a login.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{Image, Reference};
-use crate::access::is_here;
+use crate::access::{Credential, is_here};
 use crate::http::{Download, HttpClient};
 use crate::{Error, Progress, Result};
 
@@ -32,7 +32,7 @@ pub(crate) async fn answers(http: &HttpClient, server: &Url) -> bool {
     }
 }
 
-/// One image's place in a registry that lets anonymous readers in, or this one.
+/// One image's place in a registry.
 #[derive(Debug)]
 pub struct Registry<'a> {
     http: HttpClient,
@@ -51,26 +51,30 @@ pub struct Resolved {
 }
 
 impl<'a> Registry<'a> {
-    /// Gets ready to read an image; `token` is a bearer token, in place of the one the registry gives
-    /// anybody.
+    /// Gets ready to read an image: as whoever has the token or login, else as anybody.
     ///
     /// # Errors
-    /// When the registry wants a login.
-    pub async fn open(plain: &HttpClient, reference: &'a Reference, token: Option<&str>) -> Result<Self> {
-        let first = format!("{}/manifests/{}", reference.base(), reference.target());
-        let anonymous;
-        let token = match token {
-            Some(token) => Some(token),
-            None => match plain.with_bearer(&ACCEPTED, None)?.challenge(&first).await? {
-                Some(challenge) => {
-                    let asking = plain.with_bearer(&[], None)?;
-                    anonymous = self::token(&asking, &first, &challenge, reference.repository()).await?;
-                    Some(anonymous.as_str())
-                }
-                None => None,
-            },
+    /// When the registry wants a login, or another.
+    pub async fn open(
+        plain: &HttpClient,
+        reference: &'a Reference,
+        own: Option<&Credential>,
+    ) -> Result<Self> {
+        let ready = |credential: Option<&Credential>| {
+            plain.with_credential(&ACCEPTED, credential).map(|http| Self { http, reference })
         };
-        Ok(Self { http: plain.with_bearer(&ACCEPTED, token)?, reference })
+        if matches!(own, Some(Credential::Bearer(_))) {
+            return ready(own);
+        }
+        let first = format!("{}/manifests/{}", reference.base(), reference.target());
+        let challenge = plain.with_credential(&ACCEPTED, None)?.challenge(&first).await?;
+        let Some(challenge) = challenge else { return ready(None) };
+        if own.is_some() && scheme(&challenge).eq_ignore_ascii_case("basic") {
+            return ready(own);
+        }
+        let asking = plain.with_credential(&[], own)?;
+        let token = token(&asking, &first, &challenge, reference.repository()).await?;
+        ready(Some(&Credential::Bearer(token)))
     }
 
     /// The manifest for a platform, verified as far as a digest was given.
@@ -143,7 +147,7 @@ impl<'a> Registry<'a> {
     }
 }
 
-/// An anonymous token, from the server that the challenge names.
+/// A token, from the server that the challenge names.
 async fn token(http: &HttpClient, url: &str, challenge: &str, repository: &str) -> Result<String> {
     #[derive(Deserialize)]
     struct Answer {
@@ -154,7 +158,8 @@ async fn token(http: &HttpClient, url: &str, challenge: &str, repository: &str) 
         url: url.to_owned(),
         reason: format!("the registry wants a login{reason}"),
     };
-    let fields = bearer(challenge).ok_or_else(|| refused("; only images anybody may pull are fetched"))?;
+    let fields =
+        bearer(challenge).ok_or_else(|| refused("; type: millstream remote add --login-file FILE"))?;
     let realm = fields.get("realm").map_or("", String::as_str);
     let private = |url: &Url| url.scheme() == "https" || is_here(url);
     if !Url::parse(realm).is_ok_and(|url| private(&url)) {
@@ -169,6 +174,11 @@ async fn token(http: &HttpClient, url: &str, challenge: &str, repository: &str) 
     let answer = http.document(&format!("{realm}{separator}{query}"), MAX_TOKEN).await?;
     let answer: Answer = serde_json::from_slice(&answer).map_err(|_| refused(", and its token is none"))?;
     answer.token.or(answer.access_token).ok_or_else(|| refused(", and gives no token"))
+}
+
+/// How one may log in.
+fn scheme(challenge: &str) -> &str {
+    challenge.split_whitespace().next().unwrap_or_default()
 }
 
 /// The fields of `Bearer realm="…",service="…"` (RFC 9110, section 11.6.1).

@@ -146,8 +146,8 @@ impl Client {
         let Tree::Http { client, .. } = self.tree(remote)? else {
             return Err(Error::remote(name, "a directory is no registry"));
         };
-        let token = remote.access.token(&remote.url)?;
-        Registry::open(&client, reference, token.as_deref()).await
+        let own = remote.access.credential(&remote.url)?;
+        Registry::open(&client, reference, own.as_ref()).await
     }
 }
 

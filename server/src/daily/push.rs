@@ -22,7 +22,7 @@ pub(super) fn push(to: &PushTo, dir: &Path, cancel: &CancelToken) -> Result<Push
         proxy: to.proxy.clone(),
         client_certificate: to.client_certificate.clone(),
         token: to.token_file.clone(),
-        server_certificate: None,
+        ..Access::default()
     };
     let pusher = Pusher::new(&to.url, ca.as_ref(), &access, RETRY)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();

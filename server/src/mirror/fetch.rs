@@ -83,15 +83,12 @@ impl Fetcher<'_> {
 
 /// Only metadata and root file system together prove that they belong to each other.
 fn check(image: &CatalogueImage, dir: &Path) -> Result<()> {
-    let Some((metadata, _)) = image.files.iter().find(|(_, file)| *file == image.metadata) else {
-        return Ok(());
-    };
     let rootfs = dir.join(image.root_kind.file_name());
     let root = match File::open(&rootfs) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()), // Not among the types taken.
         root => root.map_err(Error::io(&rootfs))?,
     };
-    let path = dir.join(metadata);
+    let path = dir.join(image.metadata_name);
     let metadata = File::open(&path).map_err(Error::io(&path))?;
     let found = Fingerprint::of_split(metadata, root).map_err(Error::io(&rootfs))?;
     if found == image.fingerprint {

@@ -37,8 +37,8 @@ pub(crate) fn offered_files(
     let path = |name: &str| dir.join(Path::new(name)).display().to_string();
     // The one pair whose fingerprint upstream was read for; the same metadata may have both names.
     let same =
-        |(name, file): &&(&str, RemoteFile)| METADATA.contains(name) && file.sha256 == image.metadata.sha256;
-    let metadata = image.files.iter().filter(same).map(|(name, file)| (*name, path(name), file));
+        |(name, file): &(&str, &RemoteFile)| METADATA.contains(name) && file.sha256 == image.metadata.sha256;
+    let metadata = image.files().filter(same).map(|(name, file)| (name, path(name), file));
     let root = (image.root_kind.item_type(), path(image.root_kind.file_name()), &image.rootfs);
     let manifest = image.manifest.iter().map(|file| ("manifest.json", path("manifest.json"), file));
     metadata.chain([root]).chain(manifest).collect()

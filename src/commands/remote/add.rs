@@ -61,6 +61,7 @@ impl Add<'_> {
             proxy: self.reach.proxy.clone(),
             client_certificate: file(&self.reach.client_certificate)?,
             token: file(&self.reach.token_file)?,
+            login: file(&self.reach.login_file)?,
             server_certificate: self.reach.accept_certificate,
         })
     }

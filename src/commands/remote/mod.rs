@@ -49,6 +49,7 @@ pub fn run(command: &Remote, quiet: bool) -> anyhow::Result<()> {
                 proxy: access.proxy,
                 client_certificate: access.client_certificate,
                 token_file: access.token,
+                login_file: access.login,
                 accept_certificate: access.server_certificate,
                 ..Reach::default()
             };
