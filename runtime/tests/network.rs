@@ -76,6 +76,11 @@ fn start<'a>(world: &'a World, image: &ImageFiles, what: &str, devices: &[(&str,
     container
 }
 
+fn add(container: &Container, name: &str, keys: &Device) -> Vec<String> {
+    let pairs: Vec<_> = keys.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    container.device(name, &pairs)
+}
+
 fn dhcp(container: &Container) {
     let text = container.output("udhcpc -n -q -t 20 -T 1 -i eth0 -s /etc/dhcp.sh");
     assert!(text.contains("obtained"), "{text}");
@@ -200,9 +205,45 @@ fn comes_and_goes(container: &Container, network: &str) {
     assert_eq!(set(None), Vec::<String>::new());
     eventually("it is gone", || !there() && inventory().lines().count() == links);
     new.insert("security.mac_filtering".into(), "true".into());
-    assert_eq!(set(Some(&new)), ["device eth1 changes with the next start"]);
-    set(None);
+    assert_eq!(set(Some(&new)), Vec::<String>::new());
+    assert!(inventory().contains("ether saddr"), "filtered from the first packet");
+    assert_eq!(set(None), Vec::<String>::new());
+    assert!(!inventory().contains("ether saddr"));
     dhcp(container);
+}
+
+/// The host's network, and none.
+fn the_hosts_own(world: &World, image: &ImageFiles) {
+    let shared = device(&[("type", "nic"), ("nictype", "host")]);
+    let forwarded =
+        device(&[("type", "proxy"), ("listen", "tcp:127.0.0.1:8081"), ("connect", "tcp:127.0.0.1:8082")]);
+    let nothing = device(&[("type", "nic"), ("nictype", "none")]);
+    let container = start(world, image, "shared", &[("eth0", shared), ("web", forwarded)]);
+    let notes = container.info().notes;
+    assert!(notes.len() == 1 && notes[0].contains("eth0: the container has the host's network"), "{notes:?}");
+    assert_eq!(container.output(&format!("wget -qO- {OUTSIDE}")), "outside");
+    assert_eq!(container.sh("grep -q uplink: /proc/net/dev"), 0);
+    for closed in [
+        "ip link set uplink down",
+        "ip address add 203.0.113.77/24 dev uplink",
+        "echo 1 > /proc/sys/net/ipv4/ip_forward",
+        "mount -o remount,rw /sys && echo x > /sys/power/state",
+        "ls /sys/kernel/debug/* /sys/kernel/security/* /sys/firmware/*",
+    ] {
+        assert_ne!(container.sh(&format!("({closed}) >/dev/null 2>&1")), 0, "{closed}");
+    }
+    assert_eq!(container.sh("mkdir /sys/fs/cgroup/x"), 0, "groups of its own");
+    assert_eq!(container.output("cat /proc/self/cgroup | grep -c '^0::/'"), "1");
+    assert_eq!(container.sh("httpd -p 127.0.0.1:8082 -h /etc"), 0);
+    let mut stream = TcpStream::connect("127.0.0.1:8081").unwrap();
+    stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.ends_with("inside\n"), "{text}");
+    assert_eq!(add(&container, "eth0", &nothing), ["device eth0 changes with the next start"]);
+    world.runtime.stop(&container.name, Duration::ZERO).unwrap();
+    world.runtime.start(&container.name).unwrap();
+    assert_eq!(container.output("ls /sys/class/net"), "lo");
 }
 
 /// A test that fails leaves no `dnsmasq` either.
@@ -257,6 +298,31 @@ fn forwarded() {
         stream.read_to_string(&mut text).map(|_| text)
     };
     assert!(get().unwrap().ends_with("inside\n"));
+    // While it runs: away, again, elsewhere.
+    assert_eq!(container.no_device("again"), Vec::<String>::new());
+    assert!(get().is_err(), "the port is closed");
+    assert_eq!(add(&container, "again", &proxy("8080")), Vec::<String>::new());
+    assert!(get().unwrap().ends_with("inside\n"));
+    let said = add(&container, "third", &proxy("8080"));
+    assert!(said.len() == 1 && said[0].contains("Address already in use"), "{said:?}");
+    // Also after a reboot from inside.
+    let first = container.info().pid;
+    container.sh("reboot");
+    eventually("it runs again", || container.info().pid.is_some_and(|pid| Some(pid) != first));
+    assert_eq!(container.sh("httpd -p 127.0.0.1:80 -h /etc"), 0);
+    assert!(get().unwrap().ends_with("inside\n"));
+    // A supervisor that is killed leaves none; nor does a stop of what came later.
+    let process = rustix::process::Pid::from_raw(container.supervisor()).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
+    eventually("the container has ended", || container.info().pid.is_none());
+    assert!(get().is_err(), "the port is closed");
+    container.no_device("again");
+    container.no_device("web");
+    container.no_device("third");
+    world.runtime.start(&container.name).unwrap();
+    assert_eq!(container.sh("httpd -p 127.0.0.1:80 -h /etc"), 0);
+    assert_eq!(add(&container, "late", &proxy("8080")), Vec::<String>::new());
+    assert!(get().unwrap().ends_with("inside\n"));
     world.runtime.stop(&container.name, Duration::ZERO).unwrap();
     assert!(get().is_err(), "the port is closed again");
 }
@@ -274,12 +340,14 @@ fn guarded() {
     let _cleaner = Cleaner(&network);
     let mut settings = Network::default();
     settings.config.insert("ipv4.address".into(), "10.77.6.1/24".into());
+    settings.config.insert("ipv6.address".into(), "fd42:77::1/64".into());
     world.runtime.create_network(&network, &settings).unwrap();
     let image = image(&world);
     let eth0 = device(&[("type", "nic"), ("network", &network), ("ipv4.address", "10.77.6.9")]);
     let mut guarded = eth0.clone();
     guarded.extend(device(&[("security.mac_filtering", "true"), ("security.ipv4_filtering", "true")]));
-    guarded.extend(device(&[("ipv4.address", "10.77.6.8")]));
+    guarded.extend(device(&[("ipv4.address", "10.77.6.8"), ("security.ipv6_filtering", "true")]));
+    guarded.extend(device(&[("ipv6.address", "fd42:77::8")]));
     let free = start(&world, &image, "free", &[("eth0", eth0)]);
     let guarded = start(&world, &image, "guarded", &[("eth0", guarded)]);
     assert_eq!(guarded.info().notes, Vec::<String>::new());
@@ -303,6 +371,7 @@ fn guarded() {
         guarded.sh(&format!("ip link set eth0 address {own}; ping -c 1 -W 5 10.77.6.1 >/dev/null")),
         0
     );
+    ipv6_is_filtered(&free, &guarded);
     let rules = |world: &World| inventory().contains("ether saddr") && world.runtime.list().is_ok();
     assert!(rules(&world));
     let process = rustix::process::Pid::from_raw(guarded.supervisor()).unwrap();
@@ -315,6 +384,47 @@ fn guarded() {
     world.runtime.delete(&guarded.name, true).unwrap();
     world.runtime.delete_network(&network).unwrap();
     nothing_is_left(&before);
+}
+
+/// Nobody is told of a router or a neighbour that it is not.
+fn ipv6_is_filtered(free: &Container, guarded: &Container) {
+    let victim = guarded.world.launch_from("victim", &image(guarded.world));
+    let network = network_name();
+    add(&victim, "eth0", &device(&[("type", "nic"), ("network", &network)]));
+    for container in [&victim, guarded] {
+        eventually("an address", || {
+            container.info().network.is_some_and(|n| n.ipv6.iter().any(|a| a.to_string().starts_with("fd42")))
+        });
+        eventually("the bridge answers", || container.sh("ping -6 -c 1 -W 2 fd42:77::1 >/dev/null") == 0);
+    }
+    let as_another = |address: &str| {
+        format!(
+            "echo 0 > /proc/sys/net/ipv6/conf/eth0/dad_transmits; ip -6 address add {address}/64 dev eth0; sleep 1
+            ping -6 -c 1 -W 2 -I {address} fd42:77::1 >/dev/null"
+        )
+    };
+    eventually("the free one's own", || free.sh("ping -6 -c 1 -W 2 fd42:77::1 >/dev/null") == 0);
+    assert_eq!(free.sh(&as_another("fd42:77::bad")), 0);
+    assert_ne!(guarded.sh(&as_another("fd42:77::bad1")), 0, "another address");
+    assert_eq!(guarded.sh(&as_another("fd42:77::8")), 0, "the one that was set");
+    guarded.push_probe("neighbours");
+    free.push_probe("neighbours");
+    let told_of_router = || victim.output("ip -6 address show dev eth0").contains("2001:db8:bad:");
+    let neighbour = || {
+        victim.sh("ping -6 -c 1 -W 2 fd42:77::1 >/dev/null");
+        victim.output("ip -6 neigh show dev eth0 | grep 'fd42:77::1 '")
+    };
+    let before = neighbour();
+    for pretend in ["router", "neighbour fd42:77::1"] {
+        assert_eq!(guarded.output(&format!("/bin/probe {pretend}")), "");
+    }
+    assert!(!told_of_router(), "a router");
+    assert!(!victim.output("ip -6 neigh show dev eth0").contains("ba:ad:ba:ad"), "before: {before}");
+    // What is not filtered does all that.
+    free.sh("/bin/probe neighbour fd42:77::1");
+    assert!(victim.output("ip -6 neigh show dev eth0").contains("ba:ad:ba:ad"), "before: {before}");
+    free.sh("/bin/probe router");
+    eventually("an address in the false router's network", told_of_router);
 }
 
 #[test]
@@ -333,11 +443,27 @@ fn host_interfaces() {
     assert_eq!(macvlan.info().notes, Vec::<String>::new());
     assert_eq!(macvlan.sh("ip address add 203.0.113.9/24 dev eth0"), 0);
     assert_eq!(macvlan.output(&format!("wget -qO- {OUTSIDE}")), "outside");
-    world.runtime.delete(&macvlan.name, true).unwrap();
-
-    let add =
+    // While it runs, and at its end.
+    assert_eq!(macvlan.no_device("eth0"), Vec::<String>::new());
+    assert_ne!(macvlan.sh("test -e /sys/class/net/eth0"), 0);
+    let added =
         Command::new("ip").args(["link", "add", "phys0", "type", "veth", "peer", "name", "phys1"]).status();
-    assert!(add.unwrap().success());
+    assert!(added.unwrap().success());
+    assert_eq!(add(&macvlan, "eth0", &nic("macvlan", "uplink")), Vec::<String>::new());
+    assert_eq!(macvlan.sh("ip address add 203.0.113.9/24 dev eth0"), 0);
+    assert_eq!(macvlan.output(&format!("wget -qO- {OUTSIDE}")), "outside");
+    for round in 0..2 {
+        assert_eq!(add(&macvlan, "eth1", &nic("physical", "phys0")), Vec::<String>::new());
+        assert_eq!(macvlan.sh("test -e /sys/class/net/eth1"), 0);
+        assert!(!inventory().contains("phys0"), "it is the container's");
+        if round == 0 {
+            assert_eq!(macvlan.no_device("eth1"), Vec::<String>::new());
+            assert!(inventory().contains("phys0"), "it is the host's again");
+        }
+    }
+    world.runtime.delete(&macvlan.name, true).unwrap();
+    assert!(inventory().contains("phys0"), "it is the host's again");
+    the_hosts_own(&world, &image);
     let devices = [("eth0", nic("physical", "phys0")), ("eth1", nic("bridged", "missing"))];
     let physical = start(&world, &image, "physical", &devices);
     let notes = physical.info().notes;

@@ -20,7 +20,7 @@ mkdir /var/lib/millstream/config
 cp /root/systemd/sysusers.d/millstream.conf /etc/sysusers.d/
 systemd-sysusers
 cp /root/systemd/millstream-* /etc/systemd/system/
-for unit in containers daily-once daily refresh sign@; do
+for unit in containers daily-once daily refresh sign@ snapshots; do
     mkdir /etc/systemd/system/millstream-$unit.service.d
     printf '[Service]\nEnvironment=MILLSTREAM_DIR=/var/lib/millstream\n' \
         >/etc/systemd/system/millstream-$unit.service.d/test.conf
@@ -165,9 +165,31 @@ fn serves(machine: &Machine) {
 fn containers_start_and_stop(machine: &Machine) {
     machine.sh("millstream create base inner -c boot.autostart=true
         systemctl start millstream-containers
-        until millstream exec inner -- systemctl is-system-running --wait; do sleep 0.5; done
-        systemctl stop millstream-containers
+        until millstream exec inner -- systemctl is-system-running --wait; do sleep 0.5; done");
+    takes_snapshots(machine);
+    machine.sh("systemctl stop millstream-containers
         millstream list --format csv | grep inner,STOPPED");
+}
+
+/// Of a container that runs, by its schedule, when the timer says so; which is every second here.
+fn takes_snapshots(machine: &Machine) {
+    machine.sh("millstream exec inner -- sh -c 'echo kept >/root/file'
+        millstream config set inner snapshots.schedule=@hourly snapshots.pattern=hourly-%d
+        mkdir -p /etc/systemd/system/millstream-snapshots.timer.d $MILLSTREAM_DIR/containers/inner/snapshots
+        printf '[Timer]\\nOnCalendar=\\nOnCalendar=*:*:*\\nAccuracySec=1ms\\n' \\
+            >/etc/systemd/system/millstream-snapshots.timer.d/test.conf
+        echo 0 >$MILLSTREAM_DIR/containers/inner/snapshots/.scheduled
+        systemctl daemon-reload
+        systemctl start millstream-snapshots.timer
+        until [ -e $MILLSTREAM_DIR/containers/inner/snapshots/hourly-0.json ]; do sleep 0.2; done
+        systemctl stop millstream-snapshots.timer
+        while systemctl is-active -q millstream-snapshots.service; do sleep 0.2; done
+        millstream exec inner -- true
+        millstream copy inner/hourly-0 other
+        millstream file pull other/root/file - | grep kept
+        millstream delete other");
+    assert_eq!(machine.property("millstream-snapshots.service", "Result"), "success");
+    assert_eq!(machine.sh("ls $MILLSTREAM_DIR/containers/inner/snapshots"), "hourly-0.json\n", "once an hour");
 }
 
 fn builds(machine: &Machine) {

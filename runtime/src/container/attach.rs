@@ -21,6 +21,7 @@ use super::label::{self, Label};
 use super::process::Process;
 use super::relay::{self, Flow};
 use super::sys::{self, Fork, SingleThread};
+use super::tuning::Beginning;
 
 /// First argument of such a process; the path of the request file is the second.
 pub(crate) const ARGUMENT: &str = "__attach";
@@ -44,6 +45,9 @@ pub(crate) struct Request {
     pub cwd: Option<PathBuf>,
     pub uid: u32,
     pub gid: u32,
+    /// What each process of the container begins with.
+    #[serde(default)]
+    pub beginning: Beginning,
     /// Whether the command gets a terminal of its own, to which the caller's is connected.
     pub terminal: bool,
 }
@@ -74,6 +78,8 @@ fn serve(file: &mut File) -> Step<i32> {
     let host = Host::discover(request.caller.as_ref());
     let groups = host.and_then(|host| host.container(&request.cgroup).open_for_exec());
     let mut groups = groups.map_err(|e| e.to_string())?;
+    // Only here are there rights to.
+    request.beginning.make_room();
     let label = label::Host::real().of(request.init.pid);
     let proc = label.map(|label| label::open_proc().map(|proc| (label, proc))).transpose();
     let proc = proc.map_err(|e| format!("/proc: {e}"))?;
@@ -111,11 +117,14 @@ fn serve(file: &mut File) -> Step<i32> {
 /// Moves this process into all namespaces of the container, still as who it is.
 fn enter(init: Process) -> Step<()> {
     let gone = || "it has just stopped".to_owned();
+    // Who has the host's network may not be allowed to enter it again.
+    let network = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    let shares_network = network("self") == network(&init.pid.to_string());
     let init = init.open().map_err(|e| format!("its first process: {e}"))?.ok_or_else(gone)?;
     let all = ThreadNameSpaceType::USER
         | ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::PROCESS_ID
-        | ThreadNameSpaceType::NETWORK
+        | if shares_network { ThreadNameSpaceType::empty() } else { ThreadNameSpaceType::NETWORK }
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::CONTROL_GROUP;
@@ -257,7 +266,7 @@ fn prepare(request: &Request, stdio: Stdio, mut wait: io::PipeReader) -> Step<()
     die_with_parent()?;
     sys::reset_signals().map_err(|e| format!("signals: {e}"))?;
     stdio.install()?;
-    confine()?;
+    confine(&request.beginning)?;
     if (request.uid, request.gid) != (0, 0) {
         become_user(request.uid, request.gid)?;
         die_with_parent()?;

@@ -3,9 +3,10 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{
     CapabilitySet, capability_is_in_bounding_set, clear_ambient_capability_set,
-    remove_capability_from_bounding_set,
+    remove_capability_from_bounding_set, set_no_new_privs,
 };
 
+use super::tuning::Beginning;
 use super::{seccomp, sys};
 
 /// Capabilities a system container has no use for, even over its own namespaces.
@@ -41,9 +42,9 @@ pub fn die_with_parent() -> Step<()> {
 }
 
 /// Gives up what programs of a container do not have. Needs the container's root.
-pub fn confine() -> Step<()> {
+pub fn confine(beginning: &Beginning) -> Step<()> {
     let step = |what: &str, error: std::io::Error| format!("{what}: {error}");
-    limits().map_err(|e| step("resource limits", e.into()))?;
+    limits(beginning).map_err(|e| step("resource limits", e.into()))?;
     sys::new_session_keyring().map_err(|e| step("keyring", e))?;
     for capability in DROPPED {
         if capability_is_in_bounding_set(capability).unwrap_or(false) {
@@ -51,17 +52,27 @@ pub fn confine() -> Step<()> {
         }
     }
     clear_ambient_capability_set().map_err(|e| step("capabilities", e.into()))?;
-    sys::set_seccomp_filter(&seccomp::program()).map_err(|e| step("seccomp", e))
+    sys::set_seccomp_filter(&seccomp::program()).map_err(|e| step("seccomp", e))?;
+    if beginning.no_new_privileges {
+        set_no_new_privs(true).map_err(|e| step("no_new_privs", e.into()))?;
+    }
+    Ok(())
 }
 
 /// Limits do not depend on the shell that started the container.
-fn limits() -> rustix::io::Result<()> {
+fn limits(beginning: &Beginning) -> rustix::io::Result<()> {
+    beginning.take();
     let set = |resource, soft: u64, hard: u64| {
         // Never above what the host's administrator left us.
         let allowed = getrlimit(resource).maximum.unwrap_or(u64::MAX);
         let maximum = Some(hard.min(allowed));
         setrlimit(resource, Rlimit { current: Some(soft.min(allowed)), maximum })
     };
-    set(Resource::Nofile, 1024, 524_288)?;
+    if !beginning.limits(Resource::Nofile) {
+        set(Resource::Nofile, 1024, 524_288)?;
+    }
+    if beginning.limits(Resource::Core) {
+        return Ok(());
+    }
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: getrlimit(Resource::Core).maximum })
 }

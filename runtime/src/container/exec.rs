@@ -15,11 +15,12 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::attach;
-use super::config;
+use super::config::{self, Settings};
 use super::name::ContainerName;
 use super::record::{Config, Running, State};
 use super::runtime::Runtime;
 use super::sealed::Program;
+use super::tuning::Beginning;
 use crate::{CancelToken, Error, Result};
 
 /// Most bytes kept of what a command prints.
@@ -100,9 +101,9 @@ impl Runtime {
             return Err(Error::NotRunning { name: name.to_string() });
         };
         let config = Config::read(&directory)?;
-        let settings = config::environment(&self.expand(&config)?);
+        let settings = self.expand(&config)?;
         let failed = |reason: String| Error::Exec { name: name.to_string(), reason };
-        let mut entry = Entry::new(&running, &config.cgroup(name), options, settings)
+        let mut entry = Entry::new(&running, &config.cgroup(name), options, &settings)
             .map_err(|e| failed(e.to_string()))?;
         let _raw =
             options.terminal.then(RawTerminal::enter).transpose().map_err(|e| failed(e.to_string()))?;
@@ -126,23 +127,24 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// `settings` are variables that the container's configuration adds.
+    /// `settings` are those of the container.
     pub(super) fn new(
         running: &Running,
         cgroup: &str,
         options: &ExecOptions,
-        settings: BTreeMap<String, String>,
+        settings: &Settings,
     ) -> io::Result<Self> {
         let request = attach::Request {
             init: running.init,
             cgroup: cgroup.to_owned(),
             caller: running.caller.clone(),
             argv: options.argv.clone(),
-            env: environment(options, settings),
+            env: environment(options, config::environment(settings)),
             cwd: options.cwd.clone(),
             uid: options.uid,
             gid: options.gid,
             terminal: options.terminal,
+            beginning: Beginning::of(settings),
         };
         let file = request_file(&request)?;
         let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());

@@ -19,16 +19,19 @@ use super::confine::{become_root, confine, die_with_parent};
 use super::devices::place::Placement;
 use super::supervise::Request;
 use super::template::Job;
+use super::tuning::{self, Beginning};
 use super::{label, mounts, sys};
 
-/// The namespaces it is born in. That of the control groups comes later, as its root is where the
-/// process is when it is made.
-pub(crate) const NAMESPACES: libc::c_int = libc::CLONE_NEWUSER
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWNET
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWIPC;
+/// The namespaces it is born in, unless it shares the host's network. That of the control groups comes
+/// later, as its root is where the process is when it is made.
+pub(crate) fn namespaces(network_of_host: bool) -> libc::c_int {
+    let always = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWIPC;
+    always | if network_of_host { 0 } else { libc::CLONE_NEWNET }
+}
 
 const INIT: &str = "/sbin/init";
 /// Address space while templates are rendered, in bytes.
@@ -73,15 +76,19 @@ fn run(request: &Request, templates: &[Job], own_v2: Step<()>, supervisor: &Chan
     die_with_parent()?;
     unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| format!("cgroup namespace: {e}"))?;
     nix::unistd::sethostname(&request.name).map_err(|e| format!("host name: {e}"))?;
-    for name in ["lo"].into_iter().chain(go.interfaces.iter().map(String::as_str)) {
+    let loopback = (!request.network.host).then_some("lo");
+    for name in loopback.into_iter().chain(go.interfaces.iter().map(String::as_str)) {
         sys::interface_up(name).map_err(|e| format!("interface {name}: {e}"))?;
     }
-    mounts::enter(&root, is_true(&request.settings, "security.nesting"))?;
+    mounts::enter(&root, is_true(&request.settings, "security.nesting"), request.network.host)?;
     drop(root);
     let (master, slave) = console()?;
     mounts::console(&slave)?;
+    tuning::set_parameters(&request.settings)?;
     render(request, templates)?;
+    tuning::mount_memory(&request.settings)?;
     attach(&go.devices, supervisor)?;
+    tuning::cover(&request.settings)?;
     if is_systemd()? {
         own_v2.map_err(|how| format!("systemd, its init, needs a control group of its own; {how}"))?;
     }
@@ -114,7 +121,8 @@ fn console() -> Step<(OwnedFd, OwnedFd)> {
 fn render(request: &Request, templates: &[Job]) -> Step<()> {
     let before = getrlimit(Resource::As);
     let limit = |limit| setrlimit(Resource::As, limit).map_err(|e| format!("memory limit: {e}"));
-    limit(Rlimit { current: Some(TEMPLATE_MEMORY), maximum: before.maximum })?;
+    let most = before.maximum.map_or(TEMPLATE_MEMORY, |most| most.min(TEMPLATE_MEMORY));
+    limit(Rlimit { current: Some(most), maximum: before.maximum })?;
     templates.iter().try_for_each(|job| job.run(&request.variables))?;
     limit(before)
 }
@@ -125,7 +133,7 @@ fn is_systemd() -> Step<bool> {
 }
 
 fn execute(request: &Request) -> Step<Infallible> {
-    confine()?;
+    confine(&Beginning::of(&request.settings))?;
     let failed = |error: rustix::io::Errno| format!("console: {error}");
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let console = &open("/dev/console", flags, Mode::empty()).map_err(failed)?;

@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 
 use millstream_image::metadata::Metadata;
 
-use super::config::devices::Devices;
 use super::config::keys::is_true;
 use super::config::{PRIVILEGED, Settings};
-use super::devices::{self, Mount};
+use super::devices::Mount;
 use super::ids::Ids;
 use super::image::ImageFiles;
 use super::name::ContainerName;
@@ -22,13 +21,14 @@ use super::runtime::{CreateOptions, ImageUse, Runtime, Status};
 use super::sealed::Program;
 use super::supervise::{self, Report, Request};
 use super::template::{self, Variables};
-use super::{cgroup, console, hooks, label, process, shutdown};
-use crate::network::{Plan, Who, forget_guards};
+use super::{cgroup, console, hooks, label, process, quota, shutdown};
+use crate::network::{Plan, Present, Who, forget_guards};
 use crate::{Error, Result};
 
 /// Console lines shown when a container does not come up.
 const CONSOLE_LINES: usize = 10;
-/// An init that is going to die at once has done so, or sleeps, within this time.
+/// An init that is going to die at once has done so, or sleeps, within this time, or within the time
+/// that its start took: the machine may be slow.
 const FIRST_BREATH: Duration = Duration::from_millis(100);
 /// How long a killed container may take to be gone.
 const AFTER_KILL: Duration = Duration::from_secs(30);
@@ -90,9 +90,10 @@ impl Runtime {
             reason,
             console: console::last_lines(&directory, CONSOLE_LINES),
         };
+        let begin = Instant::now();
         match supervisor(&request)? {
             Some(Report::Started { supervisor }) => {
-                if let Some(exit) = died_at_once(&directory, supervisor)? {
+                if let Some(exit) = died_at_once(&directory, supervisor, FIRST_BREATH.max(begin.elapsed()))? {
                     settle(name, &directory)?;
                     return Err(failed(format!("its init ended at once with status {}", exit.code)));
                 }
@@ -218,13 +219,14 @@ impl Runtime {
         layers.ids =
             Some(ids.clone()).filter(|ids| *ids != config.idmap.into() && config.image_ids.is_none());
         let (label, note) = label::Host::real().choose(&settings);
+        let size = quota::limit(directory, config, &devices);
         let triggers: Vec<_> = config.pending_templates.as_deref().into_iter().chain(["start"]).collect();
         Ok(Request {
             directory: directory.to_path_buf(),
             name: name.to_string(),
             cgroup: config.cgroup(name),
             machine_id: config.id.clone(),
-            notes: notes_of(&settings, config, &devices, &ids).into_iter().chain(note).collect(),
+            notes: notes_of(&settings, config, &ids).into_iter().chain(note).chain(size).collect(),
             ids,
             layers,
             devices: Mount::all(&devices),
@@ -249,8 +251,8 @@ impl Runtime {
     }
 }
 
-/// What is to be said about settings and devices whenever the container starts.
-fn notes_of(settings: &Settings, config: &Config, devices: &Devices, ids: &Ids) -> Vec<String> {
+/// What is to be said about settings whenever the container starts.
+fn notes_of(settings: &Settings, config: &Config, ids: &Ids) -> Vec<String> {
     let key = if is_true(settings, "security.privileged") { "security.privileged" } else { "raw.idmap" };
     let privileged = config.image_ids.is_none() && ids.include_root();
     let privileged = privileged.then(|| format!("{key}: {PRIVILEGED}"));
@@ -258,9 +260,7 @@ fn notes_of(settings: &Settings, config: &Config, devices: &Devices, ids: &Ids) 
         "raw.idmap: files the container already has for these ids are nobody's, as only root can map mounts"
             .to_owned()
     });
-    let size = devices::root(devices).filter(|(_, device)| device.contains_key("size"));
-    let size = size.map(|(name, _)| format!("device {name}: size is not kept, as nothing here counts it"));
-    [privileged, unshifted, size].into_iter().flatten().collect()
+    [privileged, unshifted].into_iter().flatten().collect()
 }
 
 /// Kills a running container and waits until all of it is gone. Needs its lock.
@@ -290,6 +290,7 @@ pub(super) fn settle(name: &ContainerName, directory: &Path) -> Result<Option<Ru
         }
         let config = Config::read(directory)?;
         running.groups(&config.cgroup(name))?.remove()?;
+        Present::read(directory).clear(directory, None);
         forget_guards(&config.id);
     }
     let mut state = State::read(directory)?;
@@ -364,7 +365,7 @@ fn wait_gone(supervisor: Process, directory: &Path) -> Result<()> {
 }
 
 /// Looks at a fresh init until it has died or gone to sleep, or has lived long enough.
-fn died_at_once(directory: &Path, supervisor: Process) -> Result<Option<Exit>> {
+fn died_at_once(directory: &Path, supervisor: Process, breath: Duration) -> Result<Option<Exit>> {
     let begin = Instant::now();
     let mut asleep = 0;
     let mut gone = !supervisor.is_alive();
@@ -379,7 +380,7 @@ fn died_at_once(directory: &Path, supervisor: Process) -> Result<Option<Exit>> {
             return Ok(Some(Exit { at: now(), code: 128 + libc::SIGKILL, error: None }));
         }
         asleep = if running.init.is_asleep() { asleep + 1 } else { 0 };
-        if running.init.is_alive() && (asleep == 3 || begin.elapsed() > FIRST_BREATH) {
+        if running.init.is_alive() && (asleep == 3 || begin.elapsed() > breath) {
             return Ok(None);
         }
         // Without an init, the supervisor is about to write how it ended, or to start another one.

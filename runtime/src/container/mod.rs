@@ -58,6 +58,7 @@ mod owner;
 mod probe;
 mod process;
 mod publish;
+mod quota;
 mod record;
 mod relay;
 mod rootfs;
@@ -72,6 +73,7 @@ mod sys;
 mod template;
 mod tending;
 mod tree_copy;
+mod tuning;
 mod user_namespace;
 mod visit;
 
@@ -104,14 +106,15 @@ pub(crate) use record::new_id;
 pub use record::{Base, Exit};
 pub use runtime::{CreateOptions, ImageUse, Info, Runtime, Status};
 pub use storage::Snapshot;
+pub(crate) use sys::{Fork, fork};
 pub use template::{Job as Template, Variables as TemplateVariables};
 pub use tending::Tended;
 
 /// What a process of ours does first when a supervisor starts it. It has a single thread.
-pub(crate) fn prepare_helper() -> std::io::Result<()> {
+pub(crate) fn prepare_helper() -> std::io::Result<sys::SingleThread> {
     sys::close_inherited();
     sys::reset_signals()?;
-    sys::SingleThread::check().map(drop)
+    sys::SingleThread::check()
 }
 
 /// Takes over when this process was started as one of a container's.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -12,6 +12,7 @@ use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::lxcfs::Lxcfs;
+use super::sys;
 
 const NONE: Option<&str> = None;
 /// Device nodes every program may expect; the host's, as a user namespace cannot make any.
@@ -19,19 +20,27 @@ const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// Files that tell about the host, or act on it.
 const HIDDEN_FILES: [&str; 5] =
     ["/proc/kcore", "/proc/keys", "/proc/kmsg", "/proc/sysrq-trigger", "/proc/timer_list"];
-const HIDDEN_DIRECTORIES: [&str; 4] =
-    ["/sys/firmware", "/sys/kernel/debug", "/sys/kernel/security", "/sys/kernel/tracing"];
+const HIDDEN_DIRECTORIES: [&str; 6] = [
+    "/sys/firmware",
+    "/sys/fs/bpf",
+    "/sys/fs/pstore",
+    "/sys/kernel/debug",
+    "/sys/kernel/security",
+    "/sys/kernel/tracing",
+];
 
 type Step<T> = Result<T, String>;
 
 /// Makes `root`, a mount attached nowhere, the root, and mounts what belongs into it. Afterwards
 /// nothing of the host is reachable. For containers inside, nothing of `/proc` and `/sys` is covered:
 /// the kernel lets a user namespace mount these only where they are seen whole.
-pub(crate) fn enter(root: &OwnedFd, nesting: bool) -> Step<()> {
+/// With the host's network, `/sys` is the host's, as the kernel shows it to the owner of its network alone.
+pub(crate) fn enter(root: &OwnedFd, nesting: bool, network_of_host: bool) -> Step<()> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     step("private mounts", mount(NONE, "/", NONE, private, NONE))?;
     let devices = DEVICES.map(|name| (name, open_device(name)));
     let lxcfs = (!nesting).then(Lxcfs::of_host);
+    let sys = network_of_host.then(sys_of_host).transpose()?;
     // A mount point that is there on every host; it is left again at once.
     move_mount(root, "", CWD, "/proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(|e| format!("attaching the root file system: {e}"))?;
@@ -44,7 +53,11 @@ pub(crate) fn enter(root: &OwnedFd, nesting: bool) -> Step<()> {
     // The old root is stacked on the new one until these are mounted: a user namespace may only
     // mount what it can see already.
     step("/proc", mount(Some("proc"), "/proc", Some("proc"), plain, NONE))?;
-    step("/sys", mount(Some("sysfs"), "/sys", Some("sysfs"), plain | MsFlags::MS_RDONLY, NONE))?;
+    match &sys {
+        Some(sys) => move_mount(sys, "", CWD, "/sys", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .map_err(|e| format!("/sys: {e}"))?,
+        None => step("/sys", mount(Some("sysfs"), "/sys", Some("sysfs"), plain | MsFlags::MS_RDONLY, NONE))?,
+    }
     step("old root", umount2(".", MntFlags::MNT_DETACH))?;
     step("root file system", chdir("/"))?;
     step("/sys/fs/cgroup", mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), plain, NONE))?;
@@ -62,7 +75,9 @@ pub(crate) fn enter(root: &OwnedFd, nesting: bool) -> Step<()> {
     tmpfs("/run", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=755")?;
     if let Some(lxcfs) = lxcfs {
         lxcfs.show();
-        hide(plain)?;
+        hide(&HIDDEN_FILES, &HIDDEN_DIRECTORIES, plain)?;
+    } else if network_of_host {
+        hide(&[], &HIDDEN_DIRECTORIES, plain)?;
     }
     // As an init finds them on a machine of its own. Nothing is shared with the host.
     step("shared mounts", mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SHARED, NONE))
@@ -122,12 +137,23 @@ fn populate_dev() -> io::Result<()> {
 }
 
 /// The kernel guards these against a user namespace as well; this is the second lock.
-fn hide(plain: MsFlags) -> Step<()> {
-    for file in HIDDEN_FILES.into_iter().filter(|file| Path::new(file).exists()) {
+fn hide(files: &[&str], directories: &[&str], plain: MsFlags) -> Step<()> {
+    for file in files.iter().copied().filter(|file| Path::new(file).exists()) {
         step(file, mount(Some("/dev/null"), file, NONE, MsFlags::MS_BIND, NONE))?;
     }
-    for directory in HIDDEN_DIRECTORIES.into_iter().filter(|dir| Path::new(dir).exists()) {
+    for directory in directories.iter().copied().filter(|dir| Path::new(dir).exists()) {
         tmpfs(directory, plain | MsFlags::MS_RDONLY, "size=0,mode=755")?;
     }
     Ok(())
+}
+
+/// The host's `/sys` with all that is mounted there, which cannot be left out; nobody writes to it.
+fn sys_of_host() -> Step<OwnedFd> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(CWD, "/sys", flags).map_err(|e| format!("the host's /sys: {e}"))?;
+    let closed = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    sys::set_mount(tree.as_fd(), closed | libc::MOUNT_ATTR_NOEXEC, None, true)
+        .map_err(|e| format!("the host's /sys: {e}"))?;
+    Ok(tree)
 }

@@ -15,6 +15,7 @@ use rustix::mount::{
     OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount,
     mount_change, move_mount, open_tree,
 };
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use serde::{Deserialize, Serialize};
 
 use super::idmap::IdMap;
@@ -118,6 +119,7 @@ impl Layers {
             // Such attributes could be forged, so that directories cannot be redirected.
             flags.push("userxattr");
         }
+        let _rights = WithoutResources::new().map_err(|e| step(root, e))?;
         overlay(&paths, &options, &flags, &self.lower)
     }
 
@@ -146,6 +148,25 @@ impl Layers {
                 mapped(path, user_namespace::make(single, &ids.over(disk))?.as_fd())
             }
         }
+    }
+}
+
+/// Whoever mounts an overlay lends it its rights for all that is written there. With this one, neither
+/// limits of the disk nor the blocks a file system keeps for root would hold against a container.
+struct WithoutResources(CapabilitySets);
+
+impl WithoutResources {
+    fn new() -> rustix::io::Result<Self> {
+        let before = capabilities(None)?;
+        let effective = before.effective - CapabilitySet::SYS_RESOURCE;
+        set_capabilities(None, CapabilitySets { effective, ..before })?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for WithoutResources {
+    fn drop(&mut self) {
+        let _ = set_capabilities(None, self.0);
     }
 }
 

@@ -18,6 +18,7 @@ use super::lifecycle;
 use super::lock::DirLock;
 use super::name::ContainerName;
 use super::probe;
+use super::quota;
 use super::record::{Base, Config, Exit, State, new_id, now};
 use super::rootfs::Layers;
 use crate::network::Interfaces;
@@ -99,6 +100,8 @@ pub struct Info {
     pub memory: Option<u64>,
     /// The most it had in this run.
     pub memory_peak: Option<u64>,
+    /// The most bytes it and its snapshots may take of the disk, where that is kept.
+    pub disk_limit: Option<u64>,
     /// Processor time of this run.
     pub cpu_seconds: Option<f64>,
     /// Its interfaces and addresses, while it runs.
@@ -274,6 +277,7 @@ impl Runtime {
             Some(_) if usage.frozen => Status::Paused,
             Some(_) => Status::Running,
         };
+        let disk_limit = if everything { quota::of(&directory, &config) } else { None };
         Ok(Info {
             name: name.clone(),
             status,
@@ -286,6 +290,7 @@ impl Runtime {
             processes: usage.processes,
             memory: usage.memory,
             memory_peak: usage.memory_peak,
+            disk_limit,
             cpu_seconds: usage.cpu.map(|cpu| cpu.as_secs_f64()),
             network: running.filter(|_| everything).map(|r| Interfaces::of(r.init.pid)),
             snapshots: if everything { self.snapshot_names(name)? } else { Vec::new() },
@@ -321,6 +326,7 @@ impl Runtime {
     pub(super) fn remove(&self, directory: &Path, config: &Config) -> Result<()> {
         let doomed = self.dir.join(format!("{DELETED}{}", config.id));
         self.leave_networks(&config.id);
+        quota::forget(directory, config);
         atomic::rename(directory, &doomed)?;
         fs::remove_dir_all(&doomed).map_err(Error::io(&doomed))
     }

@@ -35,7 +35,7 @@ pub(super) fn ask(
         Shutdown::Command(argv, otherwise) => {
             let argv = argv.iter().map(|&word| word.to_owned()).collect();
             let options = ExecOptions { argv, ..ExecOptions::default() };
-            let entry = Entry::new(running, cgroup, &options, [].into());
+            let entry = Entry::new(running, cgroup, &options, &[].into());
             match entry.and_then(|entry| entry.run_quietly(limit.min(TELL))) {
                 Ok(true) => Ok(()),
                 _ => process::send(init, otherwise),

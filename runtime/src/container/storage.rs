@@ -17,6 +17,7 @@ use super::idmap;
 use super::lifecycle::settle;
 use super::lock::DirLock;
 use super::name::ContainerName;
+use super::quota;
 use super::record::{Base, Config, LayerRef, PendingLayers, new_id, now};
 use super::rootfs::Layer;
 use super::runtime::{DELETED, Runtime, STAGING};
@@ -289,6 +290,7 @@ impl Runtime {
         }
         let upper = &layers.upper;
         chown(upper, owner(root.uid()), owner(root.gid())).map_err(Error::io(upper))?;
+        quota::mark(config, [upper, &layers.work]);
         let mode = fs::Permissions::from_mode(root.mode() & 0o7777);
         fs::set_permissions(upper, mode).map_err(Error::io(upper))
     }

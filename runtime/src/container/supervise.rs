@@ -36,6 +36,7 @@ use super::runtime::Runtime;
 use super::shutdown;
 use super::sys::{self, Fork, SingleThread};
 use super::template::{Job, Variables};
+use super::tuning::Beginning;
 use crate::network::{Attached, Plan};
 
 /// First argument of a supervisor.
@@ -391,14 +392,15 @@ impl Starting {
         self.notes = cgroups.limit(&request.settings, None);
         self.notes.extend(request.notes.iter().cloned());
         let (ours, theirs) = Channel::pair().map_err(|e| format!("socket: {e}"))?;
-        let init =
-            match sys::fork(single, inside::NAMESPACES).map_err(|e| format!("making namespaces: {e}"))? {
-                Fork::Child => {
-                    drop(ours);
-                    inside::main(request, templates, own_v2, &theirs)
-                }
-                Fork::Parent(init) => init,
-            };
+        let init = match sys::fork(single, inside::namespaces(request.network.host))
+            .map_err(|e| format!("making namespaces: {e}"))?
+        {
+            Fork::Child => {
+                drop(ours);
+                inside::main(request, templates, own_v2, &theirs)
+            }
+            Fork::Parent(init) => init,
+        };
         drop(theirs);
         self.init = Some(init);
         let proc = PathBuf::from(format!("/proc/{init}"));
@@ -411,10 +413,11 @@ impl Starting {
         let root = request.layers.mount(single, namespace.as_fd())?;
         let devices = open_devices(&request.devices, &request.ids, namespace.as_fd(), single)?;
         self.notes.extend(devices.notes);
-        let network = Attached::new(&request.network, init.as_raw());
+        let network = Attached::new(&request.directory, &request.network, init.as_raw());
         self.notes.extend(network.notes.iter().cloned());
         let interfaces = network.names.clone();
         self.network = Some(network);
+        self.notes.extend(Beginning::of(&request.settings).give(pid_of(init)?));
         let (devices, trees): (Vec<_>, Vec<_>) = devices.trees.into_iter().unzip();
         let sent = ours.send(&inside::Go { interfaces, devices }, Some(&root));
         let sent = sent.and_then(|()| trees.iter().try_for_each(|tree| ours.send(&(), Some(tree))));
@@ -443,6 +446,10 @@ impl Drop for Starting {
             let _ = cgroups.remove();
         }
     }
+}
+
+fn pid_of(process: Pid) -> Step<rustix::process::Pid> {
+    rustix::process::Pid::from_raw(process.as_raw()).ok_or_else(|| "its first process has no id".into())
 }
 
 fn receive(channel: &Channel) -> Step<Option<(inside::Message, Option<OwnedFd>)>> {

@@ -155,6 +155,80 @@ pub fn reset_signals() -> io::Result<()> {
     nix::sys::signal::SigSet::empty().thread_set_mask().map_err(Into::into)
 }
 
+/// As the kernel has it for `FS_IOC_FSGETXATTR`.
+#[repr(C)]
+struct Attributes {
+    flags: u32,
+    sizes: [u32; 2],
+    project: u32,
+    more: [u32; 3],
+}
+
+const GET_ATTRIBUTES: rustix::ioctl::Opcode = rustix::ioctl::opcode::read::<Attributes>(b'X', 31);
+const SET_ATTRIBUTES: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<Attributes>(b'X', 32);
+/// What is made in such a directory has its project.
+const INHERIT: u32 = 0x200;
+
+fn attributes(file: BorrowedFd<'_>) -> io::Result<Attributes> {
+    // SAFETY: the operation fills in the structure, whose size is part of its number.
+    unsafe {
+        let get = rustix::ioctl::Getter::<GET_ATTRIBUTES, Attributes>::new();
+        rustix::ioctl::ioctl(file, get).map_err(Into::into)
+    }
+}
+
+/// The project a file system counts a file or directory for.
+pub fn project(file: BorrowedFd<'_>) -> io::Result<u32> {
+    attributes(file).map(|found| found.project)
+}
+
+/// Gives a file, or a directory and what will be made in it, another project.
+pub fn set_project(file: BorrowedFd<'_>, project: u32, directory: bool) -> io::Result<()> {
+    let mut wanted = attributes(file)?;
+    wanted.project = project;
+    wanted.flags |= if directory { INHERIT } else { 0 };
+    // SAFETY: the operation reads the structure, whose size is part of its number.
+    unsafe {
+        let set = rustix::ioctl::Setter::<SET_ATTRIBUTES, Attributes>::new(wanted);
+        rustix::ioctl::ioctl(file, set).map_err(Into::into)
+    }
+}
+
+/// Quotas of projects, on the file system of a file: `quotactl_fd`, of Linux 5.14.
+fn quota(
+    file: BorrowedFd<'_>,
+    command: libc::c_int,
+    project: u32,
+    quota: &mut libc::dqblk,
+) -> io::Result<()> {
+    const PROJECTS: libc::c_int = 2;
+    let command = libc::QCMD(command, PROJECTS);
+    // SAFETY: the structure is the one that both commands used here read or fill in.
+    outcome(unsafe {
+        libc::syscall(libc::SYS_quotactl_fd, file.as_raw_fd(), command, project, std::ptr::from_mut(quota))
+    })
+}
+
+/// Limits what a project takes to so many bytes, or not at all.
+pub fn set_disk_limit(file: BorrowedFd<'_>, project: u32, bytes: Option<u64>) -> io::Result<()> {
+    // SAFETY: plain data for which zeros are a value.
+    let mut wanted: libc::dqblk = unsafe { std::mem::zeroed() };
+    wanted.dqb_bhardlimit = bytes.map_or(0, |bytes| bytes.div_ceil(QUOTA_BLOCK));
+    wanted.dqb_valid = libc::QIF_BLIMITS;
+    quota(file, libc::Q_SETQUOTA, project, &mut wanted)
+}
+
+/// The bytes a project may take, if they are limited.
+pub fn disk_limit(file: BorrowedFd<'_>, project: u32) -> io::Result<Option<u64>> {
+    // SAFETY: plain data for which zeros are a value.
+    let mut found: libc::dqblk = unsafe { std::mem::zeroed() };
+    quota(file, libc::Q_GETQUOTA, project, &mut found)?;
+    Ok(Some(found.dqb_bhardlimit * QUOTA_BLOCK).filter(|bytes| *bytes > 0))
+}
+
+/// Limits are counted in these, in bytes.
+const QUOTA_BLOCK: u64 = 1024;
+
 fn outcome(result: libc::c_long) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

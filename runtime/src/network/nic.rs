@@ -116,18 +116,14 @@ impl Nic {
         self.guard.clear(&self.host_name);
     }
 
-    /// Gives an interface of the host back to it. `namespace` was the container's.
-    pub fn give_back(&self, namespace: &File) {
+    /// Gives an interface of the host back to it. `namespace` is or was the container's.
+    pub fn give_back(&self, namespace: &File) -> Step<()> {
         use std::os::fd::AsRawFd;
-        let Link::Physical(parent) = &self.link else { return };
-        let (Ok(nsenter), Ok(ip)) = (find("nsenter"), find("ip")) else { return };
-        let own = std::process::id();
-        let _ = Command::new(nsenter)
-            .arg(format!("--net=/proc/{own}/fd/{}", namespace.as_raw_fd()))
-            .arg(ip)
-            .args(["link", "set", "dev", &self.name, "down", "netns", &own.to_string(), "name", parent])
-            .env_clear()
-            .output();
+        let Link::Physical(parent) = &self.link else { return Ok(()) };
+        let own = std::process::id().to_string();
+        let namespace = format!("--net=/proc/{own}/fd/{}", namespace.as_raw_fd());
+        let set = ["link", "set", "dev", &self.name, "down", "netns", &own, "name", parent];
+        run("nsenter", &[&[namespace.as_str(), "--", "ip"], &set[..]].concat(), "").map(drop)
     }
 }
 

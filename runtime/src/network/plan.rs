@@ -1,6 +1,7 @@
 //! From devices to what a supervisor sets up.
 
 use std::fs;
+use std::net::Ipv6Addr;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,9 +19,16 @@ use crate::sandbox::userns;
 pub struct Plan {
     pub nics: Vec<Nic>,
     pub proxies: Vec<Proxy>,
+    /// Whether the host's network is the container's.
+    #[serde(default)]
+    pub host: bool,
     /// What the user should know.
     pub notes: Vec<String>,
 }
+
+/// Said whenever such a container starts.
+const SHARED: &str =
+    "the container has the host's network, with every service on its loopback and every abstract socket";
 
 /// A container, as networks know it.
 pub struct Who<'a> {
@@ -45,13 +53,28 @@ impl Plan {
 
     fn make(runtime: &Runtime, who: &Who, devices: &Devices, bring_up: bool) -> Self {
         let mut plan = Self::default();
-        for (device, keys) in of_type(devices, "nic") {
+        let is = |keys: &Device, kind: &str| keys.get("nictype").is_some_and(|text| text == kind);
+        if let Some((device, _)) = of_type(devices, "nic").find(|(_, keys)| is(keys, "host")) {
+            plan.host = true;
+            plan.notes.push(format!("{device}: {SHARED}"));
+        }
+        for (device, keys) in
+            of_type(devices, "nic").filter(|(_, keys)| !is(keys, "host") && !is(keys, "none"))
+        {
+            if plan.host {
+                plan.notes.push(format!("no interface {device}: the container has those of the host"));
+                continue;
+            }
             let link = link(runtime, who, device, keys, bring_up, &mut plan.notes);
             match link {
                 Ok(Link::User) if plan.nics.iter().any(|nic| matches!(nic.link, Link::User)) => {
                     plan.notes.push(format!("{device}: an ordinary user's container has one interface"));
                 }
-                Ok(link) => plan.nics.push(nic(who, device, keys, link)),
+                Ok(link) => {
+                    let mut nic = nic(who, device, keys, link);
+                    nic.guard.ipv6 = own_ipv6(runtime, keys, nic.hwaddr.as_deref());
+                    plan.nics.push(nic);
+                }
                 Err(reason) => plan.notes.push(format!("no interface {device}: {reason}")),
             }
         }
@@ -92,7 +115,22 @@ pub(super) fn nic(who: &Who, device: &str, keys: &Device, link: Link) -> Nic {
 fn guard_of(keys: &Device) -> Guard {
     let is = |key: &str| device_flag(keys, key) == Some(true);
     let ipv4 = keys.get("ipv4.address").and_then(|text| text.parse().ok());
-    Guard { mac: is("security.mac_filtering"), ipv4: ipv4.filter(|_| is("security.ipv4_filtering")) }
+    Guard {
+        mac: is("security.mac_filtering"),
+        ipv4: ipv4.filter(|_| is("security.ipv4_filtering")),
+        ipv6: Vec::new(),
+    }
+}
+
+/// The addresses that pass, if others do not.
+fn own_ipv6(runtime: &Runtime, keys: &Device, hwaddr: Option<&str>) -> Vec<Ipv6Addr> {
+    if device_flag(keys, "security.ipv6_filtering") != Some(true) {
+        return Vec::new();
+    }
+    let network = keys.get("network").and_then(|name| runtime.network(name).ok());
+    let network = network.and_then(|known| settings::ipv6(&known.config)).map(|subnet| subnet.address);
+    let fixed = keys.get("ipv6.address").and_then(|text| text.parse().ok());
+    guard::made_of(hwaddr.unwrap_or_default(), network).into_iter().chain(fixed).collect()
 }
 
 fn link(

@@ -1,18 +1,21 @@
 //! A port of the host that leads to one of a container: a process that listens on the host, moves
 //! into the container's network and user namespaces, and connects from there.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
-use crate::container::{become_container_root, die_with_parent, prepare_helper};
+use crate::container::{Fork, Process, become_container_root, die_with_parent, fork, prepare_helper};
 
 /// First argument of such a process.
 pub(crate) const ARGUMENT: &str = "__proxy";
@@ -37,8 +40,9 @@ struct Request {
 }
 
 impl Proxy {
-    /// Starts the process, which listens when this returns.
-    pub fn start(&self, pid: i32) -> Result<Child, String> {
+    /// Starts the process for a container whose first process is `pid`. It listens when this returns,
+    /// and ends when that one does, if it is not ended before.
+    pub fn start(&self, pid: i32) -> Result<Process, String> {
         let failed = |error: io::Error| error.to_string();
         let mut child = Command::new("/proc/self/exe")
             .arg(ARGUMENT)
@@ -52,48 +56,76 @@ impl Proxy {
         let _ = child.stdin.take().map(|mut stdin| stdin.write_all(&text));
         let mut answer = String::new();
         let read = child.stdout.take().map_or(Ok(0), |mut stdout| stdout.read_to_string(&mut answer));
-        if read.is_ok() && answer == "ready" {
-            return Ok(child);
-        }
-        let _ = child.kill();
         let _ = child.wait();
-        Err(if answer.is_empty() { "it ended at once".into() } else { answer })
+        match answer.strip_prefix("ready ").and_then(|pid| pid.parse().ok()) {
+            Some(pid) if read.is_ok() => Process::of(pid).map_err(failed),
+            _ if answer.is_empty() => Err("it ended at once".into()),
+            _ => Err(answer),
+        }
     }
 }
 
-/// The process.
+/// The process. What serves is a child that nobody waits for, as whoever asked for it may end before.
 pub(crate) fn main() -> ! {
-    let listener = match prepare() {
-        Ok(prepared) => prepared,
+    match prepare() {
+        Ok(prepared) => {
+            let _ = nix::unistd::setsid();
+            // Whoever started us reads to the end.
+            if let Ok(null) = File::options().write(true).open("/dev/null") {
+                let _ = rustix::stdio::dup2_stdout(null);
+            }
+            end_with(prepared.init);
+            serve(&prepared.listener, prepared.connect);
+        }
         Err(reason) => {
             let _ = io::stdout().write_all(reason.as_bytes());
-            std::process::exit(1)
         }
-    };
-    let (listener, connect) = listener;
-    let _ = io::stdout().write_all(b"ready").and_then(|()| io::stdout().flush());
-    // Whoever started us reads to the end.
-    if let Ok(null) = File::options().write(true).open("/dev/null") {
-        let _ = rustix::stdio::dup2_stdout(null);
     }
-    serve(&listener, connect);
     std::process::exit(1)
 }
 
-fn prepare() -> Result<(TcpListener, SocketAddr), String> {
+struct Prepared {
+    listener: TcpListener,
+    connect: SocketAddr,
+    init: OwnedFd,
+}
+
+/// Ends this process when the container's first has ended.
+fn end_with(init: OwnedFd) {
+    let watch = move || {
+        let mut fds = [PollFd::new(&init, PollFlags::IN)];
+        while poll(&mut fds, None) == Err(rustix::io::Errno::INTR) {}
+        std::process::exit(0)
+    };
+    if std::thread::Builder::new().stack_size(64 << 10).spawn(watch).is_err() {
+        std::process::exit(1)
+    }
+}
+
+/// Returns in the process that serves; the other has said which that is, and ends.
+fn prepare() -> Result<Prepared, String> {
     let failed = |error: io::Error| error.to_string();
-    prepare_helper().map_err(failed)?;
+    let single = prepare_helper().map_err(failed)?;
     die_with_parent()?;
     let Request { proxy, pid } = serde_json::from_reader(io::stdin()).map_err(|e| e.to_string())?;
+    let init = Pid::from_raw(pid).ok_or("its first process has no id")?;
+    let init = pidfd_open(init, PidfdFlags::empty()).map_err(|e| format!("its first process: {e}"))?;
     let listener = TcpListener::bind(proxy.listen).map_err(|e| format!("{}: {e}", proxy.listen))?;
     let open = |name: &str| File::open(format!("/proc/{pid}/ns/{name}")).map_err(failed);
     let (net, user) = (open("net")?, open("user")?);
-    setns(net, CloneFlags::CLONE_NEWNET).map_err(|e| format!("network namespace: {e}"))?;
+    let network = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    if network("self") != network(&pid.to_string()) {
+        setns(net, CloneFlags::CLONE_NEWNET).map_err(|e| format!("network namespace: {e}"))?;
+    }
     setns(user, CloneFlags::CLONE_NEWUSER).map_err(|e| format!("user namespace: {e}"))?;
     become_container_root()?;
-    // The change of user undid it.
-    die_with_parent()?;
-    Ok((listener, proxy.connect))
+    match fork(&single, 0).map_err(failed)? {
+        Fork::Child => Ok(Prepared { listener, connect: proxy.connect, init }),
+        Fork::Parent(child) => {
+            let _ = write!(io::stdout(), "ready {child}").and_then(|()| io::stdout().flush());
+            std::process::exit(0)
+        }
+    }
 }
 
 fn serve(listener: &TcpListener, connect: SocketAddr) {

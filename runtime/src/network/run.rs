@@ -1,15 +1,18 @@
 //! The network of one run of a container.
 
 use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 
 use super::nic::{Link, pasta};
 use super::plan::Plan;
+use super::present::Present;
 use crate::container::Process;
 
-/// What was attached. Dropping it takes it away.
+/// What was attached. Dropping it takes it away, and what came later.
 pub struct Attached {
-    plan: Plan,
+    container: PathBuf,
+    present: Present,
     helpers: Vec<Child>,
     namespace: Option<File>,
     /// Names of the interfaces inside.
@@ -19,10 +22,12 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Gives the network namespace of a container's first process its interfaces.
-    pub fn new(plan: &Plan, pid: i32) -> Self {
+    /// Gives the network namespace of a container's first process its interfaces. `container` is the
+    /// container's directory.
+    pub fn new(container: &Path, plan: &Plan, pid: i32) -> Self {
         let mut new = Self {
-            plan: plan.clone(),
+            container: container.to_path_buf(),
+            present: Present::default(),
             helpers: Vec::new(),
             namespace: File::open(format!("/proc/{pid}/ns/net")).ok(),
             names: Vec::new(),
@@ -34,7 +39,7 @@ impl Attached {
                     new.helpers.push(child);
                     Vec::new()
                 }),
-                _ => nic.attach(pid),
+                _ => nic.attach(pid).inspect(|_| new.present.nics.push(nic.clone())),
             };
             match attached {
                 Ok(notes) => {
@@ -46,16 +51,19 @@ impl Attached {
         }
         for proxy in &plan.proxies {
             match proxy.start(pid) {
-                Ok(child) => new.helpers.push(child),
+                Ok(process) => drop(new.present.forwards.insert(proxy.device.clone(), process)),
                 Err(reason) => new.notes.push(format!("{} forwards nothing: {reason}", proxy.device)),
             }
         }
+        // Without it, only what comes and goes later is not known at the end.
+        new.notes.extend(new.present.write(container).err());
         new
     }
 
     /// Processes that belong to it.
     pub fn helpers(&self) -> Vec<Process> {
-        self.helpers.iter().filter_map(|child| Process::of(child.id() as i32).ok()).collect()
+        let children = self.helpers.iter().filter_map(|child| Process::of(child.id() as i32).ok());
+        children.chain(self.present.forwards.values().copied()).collect()
     }
 }
 
@@ -65,11 +73,7 @@ impl Drop for Attached {
             let _ = helper.kill();
             let _ = helper.wait();
         }
-        for nic in &self.plan.nics {
-            nic.clear();
-            if let Some(namespace) = &self.namespace {
-                nic.give_back(namespace);
-            }
-        }
+        std::mem::take(&mut self.present).clear(Path::new(""), self.namespace.as_ref());
+        Present::read(&self.container).clear(&self.container, self.namespace.as_ref());
     }
 }

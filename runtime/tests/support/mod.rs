@@ -185,6 +185,8 @@ impl Container<'_> {
         let source = match name {
             "bomb" => include_str!("../probe/bomb.c"),
             "calls" => include_str!("../probe/calls.c"),
+            "neighbours" => include_str!("../probe/neighbours.c"),
+            "type" => include_str!("../probe/type.c"),
             other => panic!("{other}"),
         };
         let file = program.with_extension("c");

@@ -183,7 +183,8 @@ fn remove_tree(dir: &Path) -> io::Result<()> {
         remove_tree(&child)?;
     }
     match fs::remove_dir(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        // What cannot be written to says so even of what is not there.
+        Err(error) if error.kind() != io::ErrorKind::NotFound && dir.exists() => Err(error),
         _ => Ok(()),
     }
 }

@@ -4,7 +4,7 @@
 use std::fs;
 
 use super::super::ids::is_raw;
-use super::Settings;
+use super::{Settings, kernel, oci};
 use crate::container::{label, tending};
 use crate::{Error, Result};
 
@@ -122,17 +122,31 @@ pub fn check(key: &str, value: &str) -> Result<()> {
             !name.is_empty() && name.len() <= 200 && !name.contains(|c: char| c == '=' || c.is_control());
         return if good { Ok(()) } else { refused("what follows the first dot is no name".into()) };
     }
+    if let Some(judged) = judge_kernel(key, value) {
+        return judged.or_else(refused);
+    }
     let Some(known) = KEYS.iter().find(|known| known.name == key) else {
         if let Some((_, instead)) = ELSEWHERE.iter().find(|(prefix, _)| key.starts_with(prefix)) {
             return refused((*instead).to_owned());
         }
         let names: Vec<_> = KEYS.iter().map(|known| known.name).collect();
         return refused(format!(
-            "there is no such key; there are {}, environment.* and user.*",
+            "there is no such key; there are {}, raw.oci, limits.kernel.*, linux.sysctl.*, environment.* and user.*",
             names.join(", ")
         ));
     };
     if (known.allows)(value) { Ok(()) } else { refused(format!("{value:?} is not {}", known.takes)) }
+}
+
+/// Keys whose last part or value is the kernel's or the runtime specification's; none: it is another.
+fn judge_kernel(key: &str, value: &str) -> Option<Result<(), String>> {
+    if let Some(name) = key.strip_prefix(kernel::LIMITS) {
+        return Some(kernel::Limit::parse(name, value).map(drop));
+    }
+    if let Some(name) = key.strip_prefix(kernel::SYSCTL) {
+        return Some(kernel::check_sysctl(name));
+    }
+    (key == "raw.oci").then(|| oci::Oci::parse(value).map(drop))
 }
 
 fn shown(key: &str) -> String {
@@ -261,7 +275,10 @@ mod tests {
             ("user.any thing", "\n", "\0"),
             ("hooks.pre-start", "true", " "),
             ("hooks.timeout", "25", "26"),
+            ("limits.kernel.nofile", "1024:4096", "many"),
+            ("linux.sysctl.net.ipv4.ip_forward", "1", "\0"),
             ("raw.idmap", "both 1000 1000", "both 1000"),
+            ("raw.oci", "{}", "[]"),
             ("security.idmap.base", "65536", "1000"),
             ("security.idmap.size", "65536", "1"),
             ("security.privileged", "false", "maybe"),
@@ -271,7 +288,16 @@ mod tests {
             check(key, good).unwrap_or_else(|e| panic!("{e}"));
             assert!(check(key, bad).is_err(), "{key}={bad}");
         }
-        for key in ["limits.mem", "", "user.", "environment.A=B", "raw.lxc", "limits"] {
+        for key in [
+            "limits.kernel.x",
+            "linux.sysctl.vm.swappiness",
+            "limits.mem",
+            "",
+            "user.",
+            "environment.A=B",
+            "raw.lxc",
+            "limits",
+        ] {
             assert!(check(key, "1").is_err(), "{key}");
         }
         assert!(check("raw.lxc", "x").unwrap_err().to_string().contains("lxc.mount"));

@@ -5,7 +5,9 @@
 //! is always there.
 
 pub mod devices;
+pub mod kernel;
 pub mod keys;
+pub mod oci;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder};
@@ -239,7 +241,8 @@ impl Runtime {
         let after = self.expand(config)?;
         let keys: BTreeSet<&str> = before.keys().chain(after.keys()).map(String::as_str).collect();
         let changed = keys.into_iter().filter(|key| before.get(*key) != after.get(*key));
-        let (live, later): (Vec<_>, Vec<_>) = changed.partition(|key| key.starts_with(LIVE));
+        let (live, later): (Vec<_>, Vec<_>) =
+            changed.partition(|key| key.starts_with(LIVE) && !key.starts_with(kernel::LIMITS));
         let mut notes = running.groups(&config.cgroup(name))?.limit(&after, Some(&live));
         let later = later.into_iter().filter(|key| !LOOKED_UP.iter().any(|prefix| key.starts_with(prefix)));
         notes.extend(later.map(|key| match key.strip_prefix("environment.") {

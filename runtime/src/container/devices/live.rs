@@ -18,7 +18,7 @@ use super::super::process::Process;
 use super::super::runtime::Runtime;
 use super::super::sys::{self, SingleThread};
 use super::open::open;
-use super::{Mount, What, place};
+use super::{Mount, What, is_root, place};
 use crate::network::{Who, change_live, is_live};
 
 /// First argument of such a process.
@@ -54,6 +54,8 @@ impl Runtime {
                 let [old, new] = mounts;
                 change.remove.extend(old);
                 change.add.extend(new);
+            } else if [old, new].into_iter().all(|device| none(device) || device.is_some_and(is_root)) {
+                notes.extend(self.follow_size(who, after));
             } else if [old, new].into_iter().all(|device| none(device) || device.is_some_and(is_live)) {
                 let nic = |device: Option<&Device>| {
                     device.filter(|device| is_live(device)).map(|device| (name.clone(), device.clone()))
@@ -65,7 +67,8 @@ impl Runtime {
             }
         }
         if !nics_gone.is_empty() || !nics_new.is_empty() {
-            notes.extend(change_live(self, who, init.pid, &nics_gone, &nics_new));
+            let container = self.dir().join(who.name);
+            notes.extend(change_live(self, &container, who, init.pid, &nics_gone, &nics_new));
         }
         if change.remove.is_empty() && change.add.is_empty() {
             return notes;

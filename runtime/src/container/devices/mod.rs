@@ -104,5 +104,10 @@ impl Mount {
 
 /// The device that is a container's root file system, if there is one.
 pub fn root(devices: &Devices) -> Option<(&String, &Device)> {
-    devices::of_type(devices, "disk").find(|(_, device)| device.get("path").is_some_and(|path| path == ROOT))
+    devices::of_type(devices, "disk").find(|(_, device)| is_root(device))
+}
+
+fn is_root(device: &Device) -> bool {
+    device.get("type").is_some_and(|kind| kind == "disk")
+        && device.get("path").is_some_and(|path| path == ROOT)
 }

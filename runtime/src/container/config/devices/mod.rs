@@ -85,7 +85,7 @@ fn check_one(name: &str, device: &Device) -> Result<(), String> {
 pub use super::keys::is_bool;
 
 /// A path from the root on that means one place, whatever the links on it.
-fn is_path(text: &str) -> bool {
+pub(super) fn is_path(text: &str) -> bool {
     let path = Path::new(text);
     let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
     // `components` leaves out a `.` in the middle, which does no harm.
@@ -124,6 +124,13 @@ mod tests {
             &[("type", "nic"), ("nictype", "bridged"), ("parent", "br0"), ("hwaddr", "00:16:3e:01:02:03")],
             &[("type", "nic"), ("nictype", "macvlan"), ("parent", "eth0"), ("mtu", "1400")],
             &[("type", "nic"), ("network", "n"), ("ipv4.address", "10.1.1.5"), ("limits.egress", "10Mbit")],
+            &[("type", "nic"), ("nictype", "host")],
+            &[
+                ("type", "nic"),
+                ("network", "n"),
+                ("ipv6.address", "fd00::5"),
+                ("security.ipv6_filtering", "true"),
+            ],
             &[("type", "proxy"), ("listen", "tcp:127.0.0.1:8080"), ("connect", "tcp:[::1]:80")],
             &[("type", "disk"), ("source", "/srv/data"), ("path", "/mnt"), ("readonly", "true")],
             &[("type", "disk"), ("path", "/"), ("size", "10GiB")],
@@ -140,6 +147,18 @@ mod tests {
             (&[("type", "nic")], "network"),
             (&[("type", "nic"), ("network", "n"), ("security.ipv4_filtering", "true")], "ipv4.address"),
             (&[("type", "nic"), ("nictype", "bridged")], "parent"),
+            (&[("type", "nic"), ("nictype", "host"), ("parent", "eth0")], "no interface"),
+            (&[("type", "nic"), ("network", "n"), ("ipv6.address", "fd00::5")], "ipv6_filtering"),
+            (&[("type", "nic"), ("network", "n"), ("ipv6.address", "ff02::1")], "ipv6.address"),
+            (
+                &[
+                    ("type", "nic"),
+                    ("nictype", "macvlan"),
+                    ("parent", "e"),
+                    ("security.ipv6_filtering", "true"),
+                ],
+                "bridge",
+            ),
             (&[("type", "nic"), ("network", "a"), ("parent", "b")], "network"),
             (&[("type", "nic"), ("network", "n"), ("hwaddr", "01:16:3e:01:02:03")], "hwaddr"),
             (&[("type", "nic"), ("network", "n"), ("mtu", "1")], "mtu"),

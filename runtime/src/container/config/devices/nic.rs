@@ -1,6 +1,6 @@
 //! `nic`: a network interface.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{Device, Key, Kind, flag, is_bool};
 
@@ -13,8 +13,8 @@ pub const KIND: Kind = Kind {
         Key { name: "network", takes: "the name of a network of ours", allows: is_interface },
         Key {
             name: "nictype",
-            takes: "bridged, macvlan or physical",
-            allows: |text| matches!(text, "bridged" | "macvlan" | "physical"),
+            takes: "bridged, macvlan, physical, host or none",
+            allows: |text| matches!(text, "bridged" | "macvlan" | "physical" | "host" | "none"),
         },
         Key { name: "parent", takes: "an interface of the host", allows: is_interface },
         Key { name: "name", takes: "an interface's name", allows: is_interface },
@@ -33,8 +33,14 @@ pub const KIND: Kind = Kind {
             takes: "an IPv4 address",
             allows: |text| text.parse::<Ipv4Addr>().is_ok(),
         },
+        Key {
+            name: "ipv6.address",
+            takes: "an IPv6 address",
+            allows: |text| text.parse::<Ipv6Addr>().is_ok_and(|address| !address.is_multicast()),
+        },
         Key { name: "security.mac_filtering", takes: "true or false", allows: is_bool },
         Key { name: "security.ipv4_filtering", takes: "true or false", allows: is_bool },
+        Key { name: "security.ipv6_filtering", takes: "true or false", allows: is_bool },
         Key { name: "limits.ingress", takes: RATE, allows: |text| rate(text).is_some() },
         Key { name: "limits.egress", takes: RATE, allows: |text| rate(text).is_some() },
     ],
@@ -48,8 +54,19 @@ fn check(device: &Device) -> Result<(), String> {
     if on("security.ipv4_filtering") && !device.contains_key("ipv4.address") {
         return Err("security.ipv4_filtering needs an ipv4.address, the only one that passes".into());
     }
-    if on("security.mac_filtering") && device.get("nictype").is_some_and(|kind| kind != "bridged") {
-        return Err("security.mac_filtering is for interfaces on a bridge".into());
+    let kind = device.get("nictype").map(String::as_str);
+    if let Some(kind @ ("host" | "none")) = kind {
+        let other = device.keys().find(|key| !matches!(key.as_str(), "type" | "nictype"));
+        return other
+            .map_or(Ok(()), |key| Err(format!("{key} is not for nictype={kind}, which makes no interface")));
+    }
+    for key in ["security.mac_filtering", "security.ipv6_filtering"] {
+        if on(key) && kind.is_some_and(|kind| kind != "bridged") {
+            return Err(format!("{key} is for interfaces on a bridge"));
+        }
+    }
+    if device.contains_key("ipv6.address") && !on("security.ipv6_filtering") {
+        return Err("ipv6.address is what security.ipv6_filtering lets pass; set that too".into());
     }
     match (device.get("network"), device.get("nictype"), device.get("parent")) {
         (None, Some(_), Some(_)) if device.contains_key("ipv4.address") => {

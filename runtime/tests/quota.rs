@@ -1,0 +1,168 @@
+//! Limits of the disk, and file systems other than the machine's. Each test has file systems of its own
+//! in image files, mounted in a mount namespace in which this program runs again. Needs the Debian
+//! packages e2fsprogs, xfsprogs and util-linux.
+//!
+//! Not every kernel has quotas: where none can be switched on, what is said instead is looked at, and
+//! `cargo xtask vm-test quota` looks at the rest.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use millstream_runtime::ContainerName;
+use millstream_runtime::container::ImageUse;
+use support::{Container, Recipe, World, name};
+
+/// Makes a file system in a file and runs a program with its temporary files there.
+const HOST: &str = r#"
+make="$1" options="$2"; shift 2
+dir=$(mktemp -d)
+truncate -s 400M "$dir/disk"
+$make "$dir/disk" >/dev/null
+mkdir "$dir/mount"
+mount -o "loop,$options" "$dir/disk" "$dir/mount" 2>"$dir/why" || { rm -r "$dir"; echo "no quotas here"; exit 0; }
+code=0
+TMPDIR="$dir/mount" "$@" || code=$?
+umount "$dir/mount"
+rm -r "$dir"
+exit $code
+"#;
+
+/// What the test said, or none where the file system cannot be mounted.
+fn on_a_disk(make: &str, options: &str, test: &str) -> Option<String> {
+    let output = Command::new("unshare")
+        .args(["--mount", "timeout", "120", "sh", "-euc", HOST, "sh", make, options])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--nocapture"])
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    if text[0].contains("no quotas here") {
+        return None;
+    }
+    assert!(output.status.success() && text[0].contains("1 passed"), "{}", text.concat());
+    Some(text.concat())
+}
+
+/// Whether quotas of this kind of file system work here; elsewhere its own words are looked at.
+fn with_quotas(make_with: &str, make_without: &str) {
+    if on_a_disk(make_with, "prjquota", "a_full_container").is_none() {
+        println!("this kernel has no quotas of the kind: {make_with}");
+    }
+    on_a_disk(make_without, "noatime", "an_unlimited_container").expect("mounted");
+}
+
+#[test]
+fn limits_hold_on_ext4() {
+    with_quotas("mkfs.ext4 -q -O quota,project", "mkfs.ext4 -q");
+}
+
+#[test]
+fn limits_hold_on_xfs() {
+    with_quotas("mkfs.xfs -q", "mkfs.xfs -q");
+}
+
+#[test]
+fn blocks_are_shared_where_they_can_be() {
+    on_a_disk("mkfs.xfs -q -m reflink=1", "noatime", "a_copied_container").expect("mounted");
+}
+
+fn size(container: &Container, size: &str) -> Vec<String> {
+    container.device("root", &[("type", "disk"), ("path", "/"), ("size", size)])
+}
+
+/// Writes until that fails or as many mebibytes are written; how many there are then.
+fn write(container: &Container, file: &str, mebibytes: u64) -> u64 {
+    container.sh(&format!("dd if=/dev/zero of={file} bs=1M count={mebibytes} >/dev/null 2>&1; sync"));
+    container.output(&format!("stat -c %b {file}")).parse::<u64>().unwrap() / 2048
+}
+
+#[test]
+#[ignore = "run by another, on a disk of its own"]
+fn a_full_container() {
+    let world = World::new();
+    let image = world.image(&Recipe::default());
+    let full = world.create("full", &image);
+    assert_eq!(size(&full, "20MiB"), Vec::<String>::new());
+    world.runtime.start(&full.name).unwrap();
+    assert_eq!(full.info().notes, Vec::<String>::new());
+    assert_eq!(full.info().disk_limit, Some(20 << 20));
+    assert!((15..=20).contains(&write(&full, "/large", 64)), "{}", write(&full, "/large", 64));
+    assert!(full.output("df -m / | tail -n 1 | awk '{print $2}'").parse::<u64>().unwrap() <= 20, "it shows");
+    assert_ne!(full.sh("echo more > /other && sync && test -s /other && dd if=/dev/zero of=/other bs=1M count=4 2>/dev/null"), 0);
+    // Another is not in the way, nor the host.
+    let other = world.create("other", &image);
+    world.runtime.start(&other.name).unwrap();
+    assert_eq!(write(&other, "/large", 32), 32);
+    assert_eq!(other.info().disk_limit, None);
+    // At once, both ways.
+    assert_eq!(size(&full, "40MiB"), Vec::<String>::new());
+    assert!((35..=40).contains(&write(&full, "/large", 64)));
+    assert_eq!(full.no_device("root"), Vec::<String>::new());
+    assert_eq!(write(&full, "/large", 64), 64);
+    assert_eq!(full.info().disk_limit, None);
+    assert_eq!(size(&other, "33MiB"), Vec::<String>::new());
+    assert!(write(&other, "/more", 8) <= 2);
+
+    // What a snapshot keeps counts; a reboot changes nothing; a copy starts anew.
+    world.runtime.stop(&other.name, Duration::ZERO).unwrap();
+    let snapshot = world.runtime.snapshot(&other.name, None, None).unwrap();
+    world.runtime.start(&other.name).unwrap();
+    assert!(write(&other, "/again", 8) <= 2);
+    let copy = Container { world: &world, name: name("copy") };
+    world.runtime.copy(&other.name, Some(&snapshot), &copy.name).unwrap();
+    world.runtime.start(&copy.name).unwrap();
+    assert_eq!(copy.info().disk_limit, Some(33 << 20));
+    assert_eq!(write(&copy, "/again", 8), 8);
+
+    // One with a copy of the image of its own.
+    let copied = Container { world: &world, name: name("copied") };
+    world.runtime.create(&copied.name, &image, ImageUse::Copied).unwrap();
+    size(&copied, "20MiB");
+    world.runtime.start(&copied.name).unwrap();
+    assert!((15..=20).contains(&write(&copied, "/large", 64)));
+}
+
+#[test]
+#[ignore = "run by another, on a disk of its own"]
+fn an_unlimited_container() {
+    let world = World::new();
+    let container = world.create("unlimited", &world.image(&Recipe::default()));
+    size(&container, "20MiB");
+    world.runtime.start(&container.name).unwrap();
+    let notes = container.info().notes;
+    assert!(notes.len() == 1 && notes[0].contains("size is not kept"), "{notes:?}");
+    assert!(notes[0].contains("prjquota"), "{notes:?}");
+    assert_eq!(container.info().disk_limit, None);
+    assert_eq!(write(&container, "/large", 32), 32);
+    let said = size(&container, "30MiB");
+    assert!(said.len() == 1 && said[0].contains("size"), "{said:?}");
+}
+
+/// Bytes in use on the file system of a directory.
+fn used(dir: &Path) -> u64 {
+    rustix::fs::syncfs(&fs::File::open(dir).unwrap()).unwrap();
+    let found = rustix::fs::statvfs(dir).unwrap();
+    (found.f_blocks - found.f_bfree) * found.f_frsize
+}
+
+#[test]
+#[ignore = "run by another, on a disk of its own"]
+fn a_copied_container() {
+    let world = World::new();
+    let container = world.launch_from("large", &world.image(&Recipe::default()));
+    assert_eq!(write(&container, "/large", 64), 64);
+    let before = used(world.dir.path());
+    let snapshots: Vec<ContainerName> =
+        (0..3).map(|_| world.runtime.snapshot(&container.name, None, None).unwrap()).collect();
+    let taken = used(world.dir.path()) - before;
+    assert!(taken < 8 << 20, "{taken} bytes for snapshots of a container that runs");
+    assert_eq!(container.sh("echo changed > /large"), 0);
+    let copy = Container { world: &world, name: name("large-copy") };
+    world.runtime.copy(&container.name, Some(&snapshots[0]), &copy.name).unwrap();
+    world.runtime.start(&copy.name).unwrap();
+    assert_eq!(copy.output("stat -c %s /large"), (64 << 20).to_string());
+}

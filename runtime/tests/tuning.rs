@@ -1,0 +1,124 @@
+//! What is set for each process and for the container's namespaces: `limits.kernel.*`, `linux.sysctl.*`
+//! and `raw.oci`.
+
+mod support;
+
+use std::time::Duration;
+
+use millstream_runtime::Error;
+use support::{Recipe, World, traces};
+
+const OCI: &str = r#"{
+    "process": {
+        "rlimits": [
+            {"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200},
+            {"type": "RLIMIT_CORE", "soft": 4096, "hard": 8192}
+        ],
+        "oomScoreAdj": 321,
+        "noNewPrivileges": true
+    },
+    "linux": {
+        "sysctl": {"net.ipv4.ip_forward": "1", "net.ipv4.ip_default_ttl": "33"},
+        "maskedPaths": ["/proc/version", "/etc/secret", "/not/there"],
+        "readonlyPaths": ["/etc/closed"]
+    },
+    "mounts": [{"destination": "/scratch/pad", "type": "tmpfs", "options": ["size=64k", "mode=0700", "noexec"]}]
+}"#;
+
+#[test]
+fn parts_of_the_runtime_specification_are_kept() {
+    let world = World::new();
+    let container = world.create("oci", &world.image(&Recipe::default()));
+    assert_eq!(container.set(&[("raw.oci", OCI)]), Vec::<String>::new());
+    // What has a key of its own counts by that.
+    container.set(&[
+        ("limits.kernel.nofile", "300:4000"),
+        ("limits.kernel.memlock", "4096:8192"),
+        ("linux.sysctl.net.ipv4.ip_default_ttl", "44"),
+        ("linux.sysctl.kernel.msgmax", "9000"),
+    ]);
+    world.runtime.start(&container.name).unwrap();
+    assert_eq!(container.info().notes, Vec::<String>::new());
+    let (of_init, of_command) = ("cat /proc/1/limits", "cat /proc/self/limits");
+    for look in [of_init, of_command] {
+        let limits = container.output(look);
+        let limit = |name: &str| {
+            let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(limit("Max open files"), "300 4000", "{look}");
+        assert_eq!(limit("Max core file size"), "4096 8192", "{look}");
+        assert_eq!(limit("Max locked memory"), "4096 8192", "{look}");
+    }
+    let scores = "cat /proc/1/oom_score_adj /proc/self/oom_score_adj; grep NoNewPrivs /proc/1/status /proc/self/status";
+    assert_eq!(
+        container.output(scores),
+        "321\n321\n/proc/1/status:NoNewPrivs:\t1\n/proc/self/status:NoNewPrivs:\t1"
+    );
+    let parameters = "cd /proc/sys; cat net/ipv4/ip_forward net/ipv4/ip_default_ttl kernel/msgmax";
+    assert_eq!(container.output(parameters), "1\n44\n9000");
+    assert_ne!(std::fs::read_to_string("/proc/sys/kernel/msgmax").unwrap().trim(), "9000", "not the host's");
+    assert_eq!(container.output("cat /proc/version; stat -c %a /scratch/pad"), "700");
+    assert_ne!(
+        container.sh("dd if=/dev/zero of=/scratch/pad/file bs=1k count=100 2>/dev/null"),
+        0,
+        "its size"
+    );
+    // More than the host has is had where the host's root may give it, or else it is said.
+    world.runtime.stop(&container.name, Duration::ZERO).unwrap();
+    container.set(&[("limits.kernel.memlock", "unlimited")]);
+    world.runtime.start(&container.name).unwrap();
+    let notes = container.info().notes;
+    let more = container.output("grep 'Max locked memory' /proc/1/limits").contains("unlimited");
+    assert_ne!(
+        more,
+        notes.iter().any(|note| note.contains("limits.kernel.memlock is not kept")),
+        "{notes:?}"
+    );
+    let script = "echo true > /scratch/pad/run && chmod 755 /scratch/pad/run && sh /scratch/pad/run";
+    assert_eq!(container.sh(script), 0);
+    assert_ne!(container.sh("/scratch/pad/run 2>/dev/null"), 0, "noexec");
+}
+
+#[test]
+fn paths_are_covered_and_closed() {
+    let world = World::new();
+    let container = world.launch("paths");
+    let made = "mkdir /etc/secret /etc/closed; echo x > /etc/secret/key; echo x > /etc/closed/file";
+    assert_eq!(container.sh(made), 0);
+    world.runtime.stop(&container.name, Duration::ZERO).unwrap();
+    let said = container.set(&[("raw.oci", OCI)]);
+    assert_eq!(said, Vec::<String>::new());
+    world.runtime.start(&container.name).unwrap();
+    assert_eq!(container.output("ls -A /etc/secret; cat /etc/closed/file"), "x");
+    assert_ne!(container.sh("echo y > /etc/closed/file 2>/dev/null"), 0);
+    assert_ne!(container.sh("echo y > /etc/secret/key 2>/dev/null"), 0);
+    // While it runs it stays as it is, which is said.
+    assert_eq!(container.unset("raw.oci"), ["raw.oci takes effect with the next start"]);
+    let said = container.set(&[("limits.kernel.nofile", "7")]);
+    assert_eq!(said, ["limits.kernel.nofile takes effect with the next start"]);
+    assert_eq!(container.set(&[("limits.kernel.nofile", "512")]).len(), 1);
+    assert_eq!(container.output("ulimit -n"), "512", "for commands at once");
+}
+
+#[test]
+fn what_cannot_be_had_is_said_and_leaves_nothing() {
+    let world = World::new();
+    let container = world.create("wrong", &world.image(&Recipe::default()));
+    for (key, value, says) in [
+        ("linux.sysctl.net.ipv4.nothing", "1", "linux.sysctl.net.ipv4.nothing"),
+        ("linux.sysctl.net.ipv4.ip_forward", "many", "linux.sysctl.net.ipv4.ip_forward"),
+        ("raw.oci", r#"{"mounts": [{"destination": "/x", "type": "tmpfs", "options": ["size=x"]}]}"#, "/x"),
+    ] {
+        container.set(&[(key, value)]);
+        let refused = world.runtime.start(&container.name).unwrap_err();
+        assert!(matches!(refused, Error::Start { .. }) && refused.to_string().contains(says), "{refused}");
+        assert_eq!(traces(&container.name, &world), Vec::<String>::new());
+        container.unset(key);
+    }
+    let mut wrong = world.runtime.configuration(&container.name).unwrap();
+    wrong.config.insert("raw.oci".into(), r#"{"linux": {"seccomp": {}}}"#.into());
+    let refused = world.runtime.configure(&container.name, &wrong).unwrap_err();
+    assert!(refused.to_string().contains("seccomp"), "{refused}");
+    world.runtime.start(&container.name).unwrap();
+}
