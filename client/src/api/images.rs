@@ -96,6 +96,7 @@ fn image(value: Value) -> Result<Option<CatalogueImage>, String> {
         root_kind: RootKind::Exported,
         uncompressed: None,
         deltas: Vec::new(),
+        unified: None,
         manifest: None,
         files: Vec::new(),
         newest: false,

@@ -41,6 +41,7 @@ pub(super) async fn answer(State(served): State<Arc<Served>>, request: Request) 
     let headers = request.headers();
     let mut answered = here(&served, &path, headers, head).await;
     if let (Ok(None), Some(pull)) = (&answered, &served.pull) {
+        pull.prepare(&path).await;
         // A part is given of what is here.
         if headers.contains_key(RANGE) && !head {
             pull::bring(pull, &path).await;
