@@ -205,21 +205,10 @@ fn distrobuilder(bench: &Bench) -> anyhow::Result<()> {
 /// The release whose lines of the host's own sources others are derived from.
 pub(crate) const HOST_SUITE: &str = "bookworm";
 
-/// Unpacks a package of another suite into `unpacked`, with an apt of its own.
+/// Unpacks a package of another suite into `unpacked`.
 pub(crate) fn peer(bench: &Bench, suite: &str, package: &str) -> anyhow::Result<()> {
-    bench.run(&format!(
-        "mkdir -p apt/parts apt/lists/partial apt/cache/archives/partial
-        : > apt/status
-        for file in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do
-            [ ! -e $file ] || sed 's/\\b{HOST_SUITE}\\b/{suite}/g; s/{suite}-\\(security\\|updates\\|backports\\)/{suite}/g' $file \
-                > apt/parts/$(basename $file | sed 's/^sources.list$/main.list/')
-        done
-        options=\"-o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=$PWD/apt/parts -o Dir::State::lists=$PWD/apt/lists -o Dir::Cache=$PWD/apt/cache -o Dir::State::status=$PWD/apt/status -o APT::Sandbox::User=root\"
-        apt-get $options -qq update || true
-        apt-get $options -qq download {package}
-        dpkg-deb -x {package}_*.deb unpacked"
-    ))
-    .map(drop)
+    let script = repository("xtask/from-suite.sh");
+    bench.run(&format!("sh {} {suite} . {package}", script.display())).map(drop)
 }
 
 fn same_packages_of_images(bench: &Bench) -> anyhow::Result<String> {

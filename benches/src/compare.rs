@@ -81,7 +81,8 @@ pub struct Comparison {
     pub check: fn(&Bench) -> anyhow::Result<String>,
 }
 
-/// Shell scripts.
+/// Shell scripts. What is compared is the time they take; or, when the last line one prints is
+/// `= NUMBER UNIT`, that.
 pub struct Sides {
     /// Ours.
     pub ours: String,
@@ -99,12 +100,19 @@ impl Comparison {
         println!("{}: {}", self.name, self.about);
         let sides = (self.setup)(bench)?;
         println!("  ours:   {}\n  theirs: {}", sides.ours.trim(), sides.theirs.trim());
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        let timed = |before: &str, script: &str, times: &mut Vec<f64>| -> anyhow::Result<()> {
+        let (mut ours, mut theirs, mut unit) = (Vec::new(), Vec::new(), "s".to_owned());
+        let mut timed = |before: &str, script: &str, values: &mut Vec<f64>| -> anyhow::Result<()> {
             bench.run(before)?;
             let started = Instant::now();
-            bench.run(script)?;
-            times.push(started.elapsed().as_secs_f64());
+            let printed = bench.run(script)?;
+            let elapsed = started.elapsed().as_secs_f64();
+            values.push(match measured(&printed) {
+                Some((value, of)) => {
+                    of.clone_into(&mut unit);
+                    value
+                }
+                None => elapsed,
+            });
             Ok(())
         };
         for round in 0..rounds.max(1) {
@@ -117,19 +125,25 @@ impl Comparison {
                 timed(&sides.before_theirs, &sides.theirs, &mut theirs)?;
             }
             if round == 0 {
-                println!("  {}", (self.check)(bench)?);
+                println!("  {}", (self.check)(bench)?.trim());
             }
-            println!("  round {}: ours {:.2} s, theirs {:.2} s", round + 1, ours[round], theirs[round]);
+            println!("  round {}: ours {:.3}, theirs {:.3}", round + 1, ours[round], theirs[round]);
         }
         let (ours, theirs) = (median(&mut ours), median(&mut theirs));
         let ratio = ours / theirs;
         let verdict = if ratio <= self.target { "met" } else { "missed" };
         println!(
-            "  medians: ours {ours:.2} s, theirs {theirs:.2} s, ratio {ratio:.2} (target {}: {verdict})",
+            "  medians: ours {ours:.3} {unit}, theirs {theirs:.3} {unit}, ratio {ratio:.2} (target {}: {verdict})",
             self.target
         );
         Ok(())
     }
+}
+
+/// What a script measured by itself, and its unit.
+fn measured(printed: &str) -> Option<(f64, &str)> {
+    let (value, unit) = printed.lines().last()?.strip_prefix("= ")?.split_once(' ')?;
+    Some((value.parse().ok()?, unit))
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -141,6 +155,13 @@ fn median(values: &mut [f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_that_scripts_print() {
+        assert_eq!(measured("x\n= 1.5 MiB\n"), Some((1.5, "MiB")));
+        assert_eq!(measured("= 1.5 MiB\nx"), None);
+        assert_eq!(measured(""), None);
+    }
 
     #[test]
     fn medians() {

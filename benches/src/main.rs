@@ -9,6 +9,7 @@ mod compare;
 mod delta;
 mod fetch;
 mod publish;
+mod serve;
 
 use std::path::PathBuf;
 
@@ -32,10 +33,11 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let all: Vec<_> = [builds::all(), fetch::all(), delta::all(), catalogue::all(), publish::all()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let all: Vec<_> =
+        [builds::all(), fetch::all(), delta::all(), catalogue::all(), publish::all(), serve::all()]
+            .into_iter()
+            .flatten()
+            .collect();
     if arguments.names.is_empty() {
         for comparison in &all {
             println!("{:16} {}", comparison.name, comparison.about);

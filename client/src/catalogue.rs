@@ -23,6 +23,8 @@ use crate::{Error, Result};
 const METADATA: [&str; 2] = ["lxd.tar.xz", "incus.tar.xz"];
 const MANIFEST: &str = "manifest.json";
 const DELTA: &str = "root.tar.xz.delta";
+/// Item types of an archive that holds both; its name, not its type, says how it is compressed.
+const COMBINED: [&str; 2] = ["lxd_combined.tar.gz", "incus_combined.tar.gz"];
 
 /// A product that is not offered, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -252,6 +254,7 @@ fn image(
         root_kind,
         uncompressed: root.sha256_uncompressed,
         deltas: deltas(version),
+        unified: COMBINED.iter().find_map(|ftype| of_type(ftype)).and_then(unified),
         manifest: of_type(MANIFEST).map(file).transpose()?,
         others: others(version, [metadata_name, root_kind.file_name()])?,
         newest: false,
@@ -265,6 +268,13 @@ fn deltas(version: &Version) -> Vec<Delta> {
         Some(Delta { base, file: file(item).ok()? })
     };
     version.items.values().filter(|item| item.ftype == DELTA).filter_map(delta).collect()
+}
+
+/// An image can do without, so that one that is listed wrongly is passed over, too.
+fn unified(item: &Item) -> Option<(&'static str, RemoteFile)> {
+    let names = ["unified.tar.xz", "unified.tar.zst", "unified.tar.gz", "unified.tar"];
+    let suffix = |name: &&str| item.path.ends_with(name.trim_start_matches("unified"));
+    Some((names.into_iter().find(suffix)?, file(item).ok()?))
 }
 
 /// Files beside the two that were chosen, by name in a tree of ours.

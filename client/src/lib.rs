@@ -71,4 +71,4 @@ pub use settings::Settings;
 pub use store::{SharedStore, Store, StoredImage};
 pub use tree::TreePath;
 pub use upkeep::Refreshed;
-pub use upstream::{Lot, Offer, Upstream};
+pub use upstream::{Lot, Offer, Upstream, manifest_files};

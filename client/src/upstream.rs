@@ -72,13 +72,7 @@ impl Upstream {
 
     /// All images it offers, and products that were refused, with the reason.
     pub async fn offers(&self) -> Result<(Vec<Offer>, Vec<String>)> {
-        let reader = Reader {
-            remote: &self.remote,
-            tree: &self.tree,
-            trust: &self.trust,
-            cache: DocumentCache(&self.documents),
-            now: SystemTime::now(),
-        };
+        let reader = self.reader();
         if self.remote.protocol == Protocol::Lxc {
             let entries = lxc::index(&reader, Mode::System).await?;
             let offer = |entry: lxc_index::Entry| Offer {
@@ -96,6 +90,24 @@ impl Upstream {
         };
         let refused = catalogue.refused.iter().map(|r| format!("{}: {}", r.product, r.reason)).collect();
         Ok((catalogue.images.into_iter().map(offer).collect(), refused))
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader {
+            remote: &self.remote,
+            tree: &self.tree,
+            trust: &self.trust,
+            cache: DocumentCache(&self.documents),
+            now: SystemTime::now(),
+        }
+    }
+
+    /// The images that LXC's index lists; none where there is no such index.
+    pub async fn lxc_entries(&self) -> Result<Vec<lxc_index::Entry>> {
+        match lxc::index(&self.reader(), Mode::System).await {
+            Err(error) if error.is_missing() => Ok(Vec::new()),
+            entries => entries,
+        }
     }
 
     /// The manifest of an image, where upstream is a stream of ours; bound to what was asked for.
@@ -116,21 +128,20 @@ impl Upstream {
         Ok(Some(manifest))
     }
 
-    /// Where the files of an image are, by name: those its manifest lists, else those of documents.
+    /// Where the files of an image are, by name: those its manifest lists, else those of documents, and
+    /// the unified archive that upstream made of them.
     pub fn files(image: &CatalogueImage, manifest: Option<&Manifest>) -> Result<Vec<(String, RemoteFile)>> {
-        let (Some(manifest), Some(stated)) = (manifest, &image.manifest) else {
-            return Ok(image.files().map(|(name, file)| (name.to_owned(), file.clone())).collect());
+        let stated = image.files().map(|(name, file)| (name.to_owned(), file.clone()));
+        let mut files = match (manifest, &image.manifest) {
+            (Some(manifest), Some(stated)) => manifest_files(manifest, stated)?,
+            _ => stated.collect(),
         };
-        let dir = stated.path.as_str().rsplit_once('/').map_or("", |(dir, _)| dir);
-        let file = |(name, file): (&String, &File)| {
-            let plain = |b: u8| b.is_ascii_alphanumeric() || b"._+-".contains(&b);
-            if name.starts_with('.') || !name.bytes().all(plain) || OURS.contains(&name.as_str()) {
-                return Err(Error::name(name, "not a file of an image; refused"));
-            }
-            let path = format!("{dir}/{name}").parse()?;
-            Ok((name.clone(), RemoteFile { path, size: file.size, sha256: file.sha256 }))
-        };
-        manifest.files.iter().map(file).collect()
+        if let Some((name, file)) = &image.unified
+            && !files.iter().any(|(other, same)| other == name || same.sha256 == file.sha256)
+        {
+            files.push(((*name).to_owned(), file.clone()));
+        }
+        Ok(files)
     }
 
     /// Brings one file to `dest`: resumed, and there only when size and digest are right.
@@ -159,4 +170,18 @@ impl Upstream {
     pub fn url(&self) -> String {
         self.tree.base()
     }
+}
+
+/// The files that a manifest lists, which lies at `stated`, beside them.
+pub fn manifest_files(manifest: &Manifest, stated: &RemoteFile) -> Result<Vec<(String, RemoteFile)>> {
+    let dir = stated.path.as_str().rsplit_once('/').map_or("", |(dir, _)| dir);
+    let file = |(name, file): (&String, &File)| {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"._+-".contains(&b);
+        if name.starts_with('.') || !name.bytes().all(plain) || OURS.contains(&name.as_str()) {
+            return Err(Error::name(name, "not a file of an image; refused"));
+        }
+        let path = format!("{dir}/{name}").parse()?;
+        Ok((name.clone(), RemoteFile { path, size: file.size, sha256: file.sha256 }))
+    };
+    manifest.files.iter().map(file).collect()
 }

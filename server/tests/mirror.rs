@@ -112,10 +112,14 @@ fn unified_archives_come_along_and_are_made_where_that_is_asked_for() {
     let brings = Image { unified: "unified.tar.zst", ..Image::new(BOOKWORM, "20260101_0000") };
     upstream.add(&brings).unwrap();
     upstream.add(&Image::new(SID, "20260101_0000")).unwrap();
+    // Made by upstream, so in its documents and not in the manifest.
+    let made = Image::new("debian:trixie:amd64:default", "20260101_0000");
+    let stream = upstream.stream.clone().with_unified(true);
+    stream.add(&upstream.build(&made), &signing(&upstream.key)).unwrap();
     let mut copy = Fixture::new();
     copy.stream = copy.stream.with_unified(true);
     let done = mirror(upstream.root(), &pinned(&upstream), &copy, &options()).unwrap();
-    assert_eq!((done.added.len(), done.failed.len()), (2, 0), "{done:?}");
+    assert_eq!((done.added.len(), done.failed.len()), (3, 0), "{done:?}");
     let file = |release: &str, name: &str| {
         copy.root().join(format!("images/debian/{release}/amd64/default/20260101_0000/unified.tar.{name}"))
     };
@@ -125,6 +129,13 @@ fn unified_archives_come_along_and_are_made_where_that_is_asked_for() {
     assert_eq!(copy.problems(), "");
     let map = fs::read_to_string(copy.root().join(".documents/current/direct/debian.map")).unwrap();
     assert!(map.contains("bookworm/x86_64 ") && map.contains("sid/x86_64 "), "{map}");
+    let plain = Fixture::new();
+    mirror(upstream.root(), &pinned(&upstream), &plain, &options()).unwrap();
+    for (release, name, there) in [("bookworm", "zst", true), ("sid", "xz", false), ("trixie", "xz", true)] {
+        let path = file(release, name).strip_prefix(copy.root()).unwrap().to_owned();
+        assert_eq!(plain.root().join(path).exists(), there, "{release}");
+    }
+    assert_eq!(plain.problems(), "");
     let only = Fixture::new();
     mirror(upstream.root(), &pinned(&upstream), &only, &filtered(&[], &[], &["rootfs"])).unwrap();
     let unified = file("bookworm", "zst").strip_prefix(copy.root()).unwrap().to_owned();

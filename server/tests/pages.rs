@@ -30,6 +30,7 @@ fn running() -> Running {
     image = Image::new("debian:bookworm:amd64:default", SECOND);
     image.packages = packages("5.2.15-3", "vim");
     image.data = vec![7; 100_000];
+    image.unified = "unified.tar.xz";
     running.tree.add(&image).unwrap();
     for product in ["alpine:3.22:arm64:default", "alpine:3.22:amd64:cloud", "debian:trixie:amd64:default"] {
         running.tree.add(&Image::new(product, FIRST)).unwrap();
@@ -103,19 +104,27 @@ fn an_image_has_a_page_that_tells_and_gives_everything() {
     assert!(browser.find("svg.plot").displayed());
     keep(&browser, "image.png");
 
-    // A command is copied as it stands, with this server's name in it.
-    let button = browser.find(".command button");
-    button.click();
-    browser.wait("copied", |_| button.text() == "Copied");
+    // Commands are copied as they stand, with this server's name in them.
     browser.run(
         "const field = document.createElement('textarea'); field.id = 'paste'; document.body.append(field);",
     );
-    browser.find("#paste").keys(&format!("{CONTROL}v"));
-    let pasted = browser.run("return document.getElementById('paste').value");
+    let buttons = browser.all(".command button");
+    let copied = |number: usize| {
+        buttons[number].click();
+        browser.wait("copied", |_| buttons[number].text() == "Copied");
+        browser.run("document.getElementById('paste').value = ''");
+        browser.find("#paste").keys(&format!("{CONTROL}v"));
+        browser.run("return document.getElementById('paste').value").as_str().unwrap().to_owned()
+    };
     let host = running.address.to_string();
     let wanted =
         format!("millstream remote add images https://{host}\nmillstream launch images:debian/bookworm c1");
-    assert_eq!(pasted, wanted);
+    assert_eq!(copied(0), wanted);
+    for (number, client) in [(3, "lxc"), (4, "incus")] {
+        let wanted =
+            format!("{client} image import https://{host}/direct/debian/bookworm --alias debian/bookworm");
+        assert_eq!(copied(number), wanted);
+    }
 
     // A download is counted.
     assert_eq!(browser.find("[data-downloads] + dd").text(), "0");
@@ -144,7 +153,8 @@ fn pages_say_the_same_without_javascript() {
     browser.find("details[open] a[href$='/SHA256SUMS']").click();
     assert!(browser.find("body").text().contains("rootfs.tar.xz"));
     browser.go(&url(&running, &page(FIRST)));
-    assert!(browser.find("main").text().contains("What changed"));
+    let text = browser.find("main").text();
+    assert!(text.contains("What changed") && !text.contains("/direct/"), "it has no unified archive: {text}");
 }
 
 /// Too many for one page: distributions are listed, and the search reads LXC's index.

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use millstream_client::http::Retry;
 use millstream_client::{HttpOptions, Remote, Trust};
+use millstream_image::simplestreams::Products;
 use millstream_server::http::{self, Limits, Options, Server, Tls};
 use millstream_server::mirror::Filter;
 use millstream_server::pull::{self, Pull};
-use millstream_server::stream::Stream;
+use millstream_server::stream::{Deltas, Stream};
 use support::serving::{Answer, Running};
 use support::{Fixture, Image};
 use tokio::sync::oneshot;
@@ -260,6 +261,71 @@ fn a_download_that_was_cut_off_is_resumed() {
     assert!(pulling.get(LARGE, "").body == expected);
     let log = upstream.log.lock().unwrap().join("\n");
     assert!(log.lines().any(|line| line.contains(LARGE) && line.contains(" 206 ")), "{log}");
+}
+
+/// What no document states: it follows from the manifest, and what is signed anew is signed here.
+#[test]
+fn lxc_gets_its_index_and_files_with_our_signatures() {
+    let upstream = upstream();
+    let copy = Fixture::new();
+    let pulling = Pulling::start(&copy, upstream.address, pinned(&upstream.tree), None);
+    let index = pulling.get("/meta/1.0/index-system.7", "");
+    assert_eq!((index.status, &index.body), (200, &upstream.file("/meta/1.0/index-system.7")));
+    assert!(String::from_utf8(index.body).unwrap().contains(SERIAL));
+    let (verify, now) = (copy.stream.keyring().unwrap(), std::time::SystemTime::now());
+    let signed = |path: &str| {
+        let signature = pulling.get(&format!("{path}.asc"), "");
+        assert_eq!(signature.status, 200, "{path}");
+        let file = pulling.get(path, "").body;
+        assert!(verify.verify_detached(&file[..], &signature.body, now).is_ok(), "{path}");
+        file
+    };
+    for name in ["meta.tar.xz", "rootfs.tar.xz", "SHA256SUMS"] {
+        let path = LARGE.replace("rootfs.tar.xz", name);
+        // The signature first: it brings the file.
+        assert!(signed(&path) == upstream.file(&path), "{name}");
+        assert!(asked(&upstream, &path) <= 1, "{name}");
+    }
+    let (meta, other) = (SMALL.replace("rootfs.", "meta."), SMALL.replace("rootfs.tar.xz", "build.log.asc"));
+    assert!(pulling.get(&meta, "").body == upstream.file(&meta), "without its signature");
+    assert_eq!(pulling.get(&other, "").status, 404);
+    assert_eq!(pulling.get("/images/no/such/amd64/default/20260101_0000/meta.tar.xz.asc", "").status, 404);
+    drop(pulling);
+    // Signed again without upstream, it is still listed.
+    copy.stream.sign(&support::signing(&copy.key)).unwrap();
+    let index = fs::read_to_string(copy.root().join("meta/1.0/index-system")).unwrap();
+    assert_eq!(index.lines().count(), 1, "{index}");
+}
+
+#[test]
+fn deltas_and_unified_archives_are_offered_where_upstream_has_them() {
+    let upstream = upstream();
+    let newer = "20260103_0000";
+    let data = upstream.file(LARGE);
+    let image = |serial: &str| Image {
+        data: data.clone(),
+        unified: "unified.tar.zst",
+        ..Image::new("debian:sid:amd64:default", serial)
+    };
+    upstream.tree.add(&image(SERIAL)).unwrap();
+    let added = upstream.tree.add_with(&image(newer), &Deltas { last: 1, ..Deltas::default() });
+    assert!(added.deltas[0].size.is_ok(), "{:?}", added.deltas);
+    let copy = Fixture::new();
+    let pulling = Pulling::start(&copy, upstream.address, pinned(&upstream.tree), None);
+    let items = |tree: &Fixture| {
+        let document = fs::read(tree.root().join("streams/v1/images-debian.json")).unwrap();
+        let products = Products::parse(&document).unwrap().products;
+        products["debian:sid:amd64:default"].versions[newer].items.clone()
+    };
+    let (theirs, ours) = (items(&upstream.tree), items(&copy));
+    let delta = format!("rootfs.{SERIAL}.delta");
+    for name in [delta.as_str(), "lxd_combined.tar.gz", "incus_combined.tar.gz"] {
+        assert_eq!(ours[name], theirs[name], "{name}");
+        let path = format!("/{}", ours[name].path);
+        assert!(pulling.get(&path, "").body == upstream.file(&path), "{name}");
+    }
+    let direct = pulling.get("/direct/debian/sid", "");
+    assert_eq!((direct.status, direct.header("lxd-image-hash").map(str::len)), (200, Some(64)));
 }
 
 #[test]

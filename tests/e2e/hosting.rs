@@ -195,7 +195,7 @@ fn all_of(kind: Kind) -> (Site, Web) {
 }
 
 #[test]
-fn nginx_serves_all_and_lxd_imports_from_it() {
+fn nginx_serves_all_and_lxd_and_incus_import_from_it() {
     let (site, web) = all_of(Kind::Nginx);
     site.publish("20260102_0000");
     web.reload();
@@ -210,20 +210,22 @@ fn nginx_serves_all_and_lxd_imports_from_it() {
     assert!(site.root.join(path).exists());
 }
 
-/// LXD and our own client, from an address.
+/// LXD, Incus and our own client, from an address.
 fn imports(site: &Site, url: &str, hash: &str) {
-    let lxd = Lxd::start(&site.tls.join("ca.crt"));
-    lxd.run(&["image", "import", &format!("{url}/direct/tiny/1"), "--alias", "tiny"]);
-    let info = lxd.run(&["image", "info", "tiny"]);
-    assert!(info.contains(hash), "{info}");
-    lxd.run(&["launch", "tiny", "c1"]);
-    assert_eq!(lxd.run(&["exec", "c1", "--", "/bin/busybox", "cat", "/etc/hostname"]).trim(), "c1");
+    for daemon in [Lxd::start, Lxd::incus] {
+        let daemon = daemon(&site.tls.join("ca.crt"));
+        daemon.run(&["image", "import", &format!("{url}/direct/tiny/1"), "--alias", "tiny"]);
+        let info = daemon.run(&["image", "info", "tiny"]);
+        assert!(info.contains(hash), "{info}");
+        daemon.run(&["launch", "tiny", "c1"]);
+        assert_eq!(daemon.run(&["exec", "c1", "--", "/bin/busybox", "cat", "/etc/hostname"]).trim(), "c1");
+    }
     let mut own = site.home.command(&["image", "import", &format!("{url}/direct/tiny/1/amd64")]);
     assert_eq!(succeed(own.env("SSL_CERT_FILE", site.tls.join("ca.crt"))).trim(), hash);
 }
 
 #[test]
-fn our_own_server_says_the_same_and_lxd_imports_from_it() {
+fn our_own_server_says_the_same_and_lxd_and_incus_import_from_it() {
     let site = Site::new();
     let server = Server::start(&site.home, &site.root);
     imports(&site, &server.url, &site.hash(&format!("{IMAGE}/unified.tar.xz")));

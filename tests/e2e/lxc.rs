@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{Home, Published, shell};
+use crate::lxd::busybox;
+use crate::support::{Home, Published, Server, shell};
 
 #[test]
 fn download_template_creates_what_starts() {
@@ -30,6 +31,36 @@ fn download_template_creates_what_starts() {
          sh -c 'until [ -S /run/dbus/system_bus_socket ]; do sleep 0.1; done; systemctl is-system-running --wait || systemctl --failed'",
     );
     assert_eq!(state.trim(), "running");
+}
+
+/// Through a server that has nothing yet.
+#[test]
+fn download_template_creates_from_a_server_that_pulls() {
+    let (upstream, home) = (Home::new(), Home::new());
+    let text = |home: &Home, name: &str| home.path().join(name).to_str().unwrap().to_owned();
+    busybox(&upstream.path().join("root"));
+    let tree = text(&upstream, "tree");
+    upstream.run(&["pack", &text(&upstream, "root"), "--out", &text(&upstream, "image")]);
+    upstream.run(&["stream", "init", &tree]);
+    upstream.run(&["stream", "add", &tree, &text(&upstream, "image")]);
+    let from = Server::start(&upstream, Path::new(&tree));
+    let pulled = text(&home, "pulled");
+    home.run(&["stream", "init", &pulled]);
+    let key = format!("{tree}/key.asc");
+    let ca = from.ca.to_str().unwrap();
+    let more = ["--upstream", &from.url, "--upstream-key", &key, "--upstream-ca", ca];
+    let server = Server::start_with(&home, Path::new(&pulled), &more);
+    let container = Container { home };
+    let at = container.home.path();
+    fs::write(at.join("default.conf"), "lxc.net.0.type = empty\n").unwrap();
+    fs::write(at.join("wgetrc"), format!("ca_certificate = {}\n", server.ca.display())).unwrap();
+    let create = format!(
+        "lxc-create -P \"$AT/lxc\" -n c1 -f \"$AT/default.conf\" -t download -- \
+         -d tiny -r 1 -a amd64 --server {}",
+        server.host()
+    );
+    shell(&create, &[("AT", at), ("WGETRC", &at.join("wgetrc")), ("LXC_CACHE_PATH", &at.join("cache"))]);
+    assert!(at.join("lxc/c1/rootfs/bin/busybox").exists());
 }
 
 struct Container {

@@ -9,23 +9,28 @@ use crate::support::{ALIAS, Home, Published, within};
 
 #[test]
 fn lists_launches_and_boots() {
+    launches_what_is_published(Lxd::start);
+}
+
+/// What LXD does, and Incus.
+pub fn launches_what_is_published(daemon: fn(&Path) -> Lxd) {
     let published = Published::new();
     let server = published.serve();
-    let lxd = Lxd::start(&server.ca);
+    let lxd = daemon(&server.ca);
     lxd.run(&["remote", "add", "ms", &server.url, "--protocol", "simplestreams"]);
     let list = lxd.run(&["image", "list", "ms:", "-f", "json"]);
     assert!(list.contains(ALIAS), "{list}");
     let info = lxd.run(&["image", "info", &format!("ms:{ALIAS}")]);
     let ours = published.home.run(&["stream", "list", published.root.to_str().unwrap(), "--format", "json"]);
     let fingerprint = info.lines().find_map(|line| line.strip_prefix("Fingerprint: ")).unwrap();
-    assert!(ours.contains(fingerprint), "LXD's fingerprint {fingerprint} is in {ours}");
+    assert!(ours.contains(fingerprint), "their fingerprint {fingerprint} is in {ours}");
     takes_it_through_the_public_api(&lxd, &server.url, fingerprint);
     lxd.run(&["launch", &format!("ms:{ALIAS}"), "c1"]);
     boots(&lxd, "c1");
     assert_eq!(lxd.run(&["exec", "c1", "--", "cat", "/etc/hostname"]).trim(), "c1");
 }
 
-/// The same image, from the same server, as from another LXD that is public.
+/// The same image, from the same server, as from another daemon that is public.
 fn takes_it_through_the_public_api(lxd: &Lxd, url: &str, fingerprint: &str) {
     lxd.run(&["remote", "add", "api", url, "--public", "--accept-certificate"]);
     let list = lxd.run(&["image", "list", "api:", "-f", "json"]);
@@ -38,12 +43,17 @@ fn takes_it_through_the_public_api(lxd: &Lxd, url: &str, fingerprint: &str) {
 
 #[test]
 fn imports_unified_and_squashfs_images_and_launches_one() {
+    imports_what_is_packed(Lxd::start);
+}
+
+/// What LXD does, and Incus.
+pub fn imports_what_is_packed(daemon: fn(&Path) -> Lxd) {
     let home = Home::new();
     let path = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
     busybox(&home.path().join("root"));
     let formats = "--format=unified,squashfs";
     home.run(&["pack", &path("root"), "--out", &path("image"), formats, "--compression", "gzip"]);
-    let lxd = Lxd::start(Path::new("/etc/ssl/certs/ca-certificates.crt"));
+    let lxd = daemon(Path::new("/etc/ssl/certs/ca-certificates.crt"));
     lxd.run(&["image", "import", &path("image/unified.tar.gz"), "--alias", "unified"]);
     lxd.run(&[
         "image",

@@ -11,6 +11,7 @@ mod disk_remote;
 mod hosting;
 mod images;
 mod import;
+mod incus;
 mod instances;
 mod listing;
 mod lxc;

@@ -198,8 +198,13 @@ pub struct Server {
 
 impl Server {
     pub fn start(home: &Home, root: &Path) -> Self {
-        let mut command =
-            home.command(&["serve", "--root", root.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+        Self::start_with(home, root, &[])
+    }
+
+    /// With further arguments.
+    pub fn start_with(home: &Home, root: &Path, more: &[&str]) -> Self {
+        let serve = ["serve", "--root", root.to_str().unwrap(), "--listen", "127.0.0.1:0"];
+        let mut command = home.command(&[&serve[..], more].concat());
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = [
             Box::new(child.stdout.take().unwrap()) as Box<dyn std::io::Read + Send>,

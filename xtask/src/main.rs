@@ -64,6 +64,7 @@ fn test(args: &[String]) -> Result<(), String> {
     setup::need_root("the end-to-end tests start containers", "test")?;
     setup::install(setup::TESTS)?;
     setup::simplestreams()?;
+    setup::incus()?;
     check()?;
     let mut tests = Command::new("cargo");
     run(tests.args(["test", "--workspace"]).args(args))
@@ -88,6 +89,7 @@ fn bench(args: &[String]) -> Result<(), String> {
     setup::need_root("the peers build images and start containers", "bench")?;
     setup::install(setup::TESTS)?;
     setup::install(setup::BENCHES)?;
+    setup::incus()?;
     cargo(&["build", "--release", "--bin", "millstream"])?;
     let mut bench = Command::new("cargo");
     run(bench.args(["run", "--quiet", "--package", "millstream-benches", "--"]).args(args))

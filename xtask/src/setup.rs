@@ -34,6 +34,7 @@ pub const TESTS: &[Need] = &[
     ("/usr/bin/lxcfs", "lxcfs", "shows containers their own limits"),
     ("/usr/bin/lxd", "lxd", "launches containers from our tree"),
     ("/usr/bin/lxc", "lxd-client", "talks to LXD"),
+    ("/usr/bin/rsync", "rsync", "is what Incus copies with"),
     ("/usr/sbin/nginx", "nginx-light", "serves our tree instead of us"),
     ("/usr/sbin/apache2", "apache2-bin", "serves our tree instead of us"),
     ("/usr/bin/caddy", "caddy", "serves our tree instead of us"),
@@ -79,8 +80,8 @@ pub const TESTS: &[Need] = &[
 /// For the comparisons, besides what tests need.
 pub const BENCHES: &[Need] = &[
     ("/usr/sbin/debootstrap", "debootstrap", "is what distrobuilder builds with"),
-    ("/usr/bin/rsync", "rsync", "is what distrobuilder copies with"),
     ("/usr/bin/time", "time", "measures memory"),
+    ("/usr/bin/wrk", "wrk", "asks servers many times"),
 ];
 
 /// For the virtual machine, besides what tests need.
@@ -128,6 +129,27 @@ pub fn simplestreams() -> Result<(), String> {
     run(Command::new("/usr/bin/python3").args(["-m", "venv", "target/simplestreams"]))?;
     let mut pip = Command::new("target/simplestreams/bin/pip");
     run(pip.args(["install", "--quiet", "--disable-pip-version-check", "python-simplestreams"]))
+}
+
+/// Incus, which the release of the tests may have in its backports only, unpacked in `target/incus`; it
+/// needs no more of the host than LXD does.
+pub fn incus() -> Result<(), String> {
+    const PACKAGES: [&str; 4] = ["incus-base", "incus-client", "libcowsql0", "libraft0"];
+    if Path::new("target/incus/unpacked/usr/libexec/incus/incusd").exists() {
+        return Ok(());
+    }
+    eprintln!("missing: incus, which launches containers from our tree");
+    let suite = format!("{}-backports", code_name()?);
+    let _ = std::fs::remove_dir_all("target/incus");
+    run(Command::new("sh").args(["xtask/from-suite.sh", &suite, "target/incus"]).args(PACKAGES))
+}
+
+/// `bookworm`, say.
+fn code_name() -> Result<String, String> {
+    let text = std::fs::read_to_string("/etc/os-release").map_err(|e| format!("/etc/os-release: {e}"))?;
+    let name = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    name.map(|name| name.trim_matches('"').to_owned())
+        .ok_or_else(|| "/etc/os-release names no release; the tests run on Debian".into())
 }
 
 /// Fails with the line to run when this is not root.

@@ -97,6 +97,7 @@ fn image(value: Value) -> Result<Option<CatalogueImage>, String> {
         root_kind: RootKind::Exported,
         uncompressed: None,
         deltas: Vec::new(),
+        unified: None,
         manifest: None,
         others: Vec::new(),
         newest: false,

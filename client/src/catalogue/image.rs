@@ -100,6 +100,9 @@ pub struct CatalogueImage {
     pub uncompressed: Option<Sha256Digest>,
     /// Deltas to `rootfs.tar.xz`, on our own streams.
     pub deltas: Vec<Delta>,
+    /// Metadata and root file system in one archive, where there is one, with the name a tree of ours has
+    /// for it.
+    pub unified: Option<(&'static str, RemoteFile)>,
     /// `manifest.json`, on our own streams.
     pub manifest: Option<RemoteFile>,
     /// Further files that a tree of ours has too, with their name there.

@@ -13,13 +13,14 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 
-use super::body::Content;
+use super::body::{Content, zip_on_the_way};
 use super::conditional::{not_modified, range_applies};
 use super::media::{self, Media, accepts_gzip};
 use super::path::{self, Target};
 use super::pull;
 use super::range::{self, Part};
-use super::site::{Opened, Served};
+use super::site::{Opened, Served, Wait};
+use super::zipped::Zipped;
 
 /// The page shows what is in the tree and nothing from elsewhere.
 pub(crate) const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -37,16 +38,17 @@ pub(super) async fn answer(State(served): State<Arc<Served>>, request: Request) 
         Target::Nothing => return plain(StatusCode::NOT_FOUND),
         Target::Malformed => return plain(StatusCode::BAD_REQUEST),
     };
-    let headers = request.headers().clone();
-    let mut answered = here(&served, &path, &headers, head).await;
+    let headers = request.headers();
+    let mut answered = here(&served, &path, headers, head).await;
     if let (Ok(None), Some(pull)) = (&answered, &served.pull) {
+        pull.prepare(&path).await;
         // A part is given of what is here.
         if headers.contains_key(RANGE) && !head {
             pull::bring(pull, &path).await;
         } else if let Some(response) = pull::answer(pull, &path, head).await {
             return response;
         }
-        answered = here(&served, &path, &headers, head).await;
+        answered = here(&served, &path, headers, head).await;
     }
     match answered {
         Ok(Some(response)) => response,
@@ -67,15 +69,31 @@ async fn here(
     headers: &HeaderMap,
     head: bool,
 ) -> io::Result<Option<Response>> {
-    let (served, path, headers) = (Arc::clone(served), path.to_owned(), headers.clone());
-    let answered = tokio::task::spawn_blocking(move || {
-        let Some(opened) = served.site.open(&path)? else { return Ok(None) };
-        if let Some(pull) = &served.pull {
-            pull.touch(&opened.file);
+    // Most often the kernel has all of it in memory, and no other thread is needed. The time of an
+    // access may have to be written, though.
+    if served.pull.is_none() {
+        match look(served, path, headers, head, Wait::Never) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            answered => return answered,
         }
-        file(opened, media::of(&path), &headers, head).map(Some)
-    });
+    }
+    let (served, path, headers) = (Arc::clone(served), path.to_owned(), headers.clone());
+    let answered = tokio::task::spawn_blocking(move || look(&served, &path, &headers, head, Wait::Allowed));
     answered.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+fn look(
+    served: &Served,
+    path: &str,
+    headers: &HeaderMap,
+    head: bool,
+    wait: Wait,
+) -> io::Result<Option<Response>> {
+    let Some(opened) = served.site.open_within(path, wait)? else { return Ok(None) };
+    if let Some(pull) = &served.pull {
+        pull.touch(&opened.file);
+    }
+    file(served, opened, media::of(path), headers, head, wait).map(Some)
 }
 
 /// A path with its percent signs resolved; `None` when it is none.
@@ -87,7 +105,14 @@ pub(super) fn decode_path(path: &str) -> Option<String> {
 #[derive(Clone)]
 pub(super) struct Failure(pub(super) Arc<io::Error>);
 
-fn file(mut opened: Opened, media: Media, headers: &HeaderMap, head: bool) -> io::Result<Response> {
+fn file(
+    served: &Served,
+    mut opened: Opened,
+    media: Media,
+    headers: &HeaderMap,
+    head: bool,
+    wait: Wait,
+) -> io::Result<Response> {
     // A range is of the file as it is; so whoever asks for one gets no gzip.
     let wanted = headers.get(RANGE).filter(|_| !head).and_then(|value| value.to_str().ok());
     let gzip = media.text && wanted.is_none() && accepts_gzip(headers);
@@ -130,15 +155,25 @@ fn file(mut opened: Opened, media: Media, headers: &HeaderMap, head: bool) -> io
             return Ok(response);
         }
     };
+    let length = bytes.end - bytes.start;
+    let (body, length) = match (gzip, head) {
+        (false, true) => (Body::empty(), Some(length)),
+        (false, false) => (Content::of(opened.file, bytes, wait)?.plain(), Some(length)),
+        (true, true) => (Body::empty(), None),
+        (true, false) if Zipped::takes(&opened) => {
+            let zipped = served.zipped.of(&opened, wait)?;
+            let length = zipped.len() as u64;
+            (Body::from(zipped), Some(length))
+        }
+        (true, false) => (zip_on_the_way(opened.file, opened.size), None),
+    };
     if gzip {
         set(&mut response, CONTENT_ENCODING, "gzip");
-    } else {
-        response.headers_mut().insert(CONTENT_LENGTH, (bytes.end - bytes.start).into());
     }
-    if !head {
-        let content = Content::of(opened.file, bytes)?;
-        *response.body_mut() = if gzip { content.gzip() } else { content.plain() };
+    if let Some(length) = length {
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
+    *response.body_mut() = body;
     Ok(response)
 }
 

@@ -1,9 +1,10 @@
 //! The HTTP and HTTPS service: the files of one tree, read-only but for [`push`].
 //!
 //! Files: [`path`] turns a request's path into a file below the root, [`conditional`] and [`range`] decide
-//! what of it is wanted, [`answer`] puts the response together. Images: [`offer`] knows what the tree
-//! offers, [`api`] speaks LXD's and Incus' API, [`direct`] says where an import finds one. [`gate`] stands before all of it: [`access`] knows who
-//! may what, [`rates`] how much. [`metrics`] counts; [`daily`] and [`status`] tell what only a running
+//! what of it is wanted, [`answer`] puts the response together, [`body`] reads it and [`zipped`] keeps it
+//! compressed. Images: [`offer`] knows what the tree offers, [`api`] speaks LXD's and Incus' API, [`direct`]
+//! says where an import finds one. [`gate`] stands before all of it: [`access`] knows who may what,
+//! [`rates`] how much. [`metrics`] counts; [`daily`] and [`status`] tell what only a running
 //! server knows; [`Server`] looks after connections, which [`listen`] brings and [`certificate`] encrypts;
 //! [`control`] speaks to it meanwhile.
 
@@ -34,6 +35,7 @@ mod server;
 mod site;
 mod stall;
 mod status;
+mod zipped;
 
 pub(crate) use answer::POLICY;
 pub use certificate::Tls;

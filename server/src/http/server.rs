@@ -41,6 +41,7 @@ use super::rates::Rates;
 use super::site::{Served, Site};
 use super::stall::{Progress, Watched};
 use super::status;
+use super::zipped::Zipped;
 use crate::Result;
 use crate::daily::History;
 use crate::pull::Pull;
@@ -140,6 +141,7 @@ impl Server {
         let served = Arc::new(Served {
             site: Site::new(&options.root)?,
             offers: Offers::default(),
+            zipped: Zipped::default(),
             metrics: Metrics::default(),
             history: options.history,
             areas: CurrentAreas::new(options.gate.areas),

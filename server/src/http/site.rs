@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 
 use super::access::CurrentAreas;
@@ -16,6 +16,7 @@ use super::conditional::Validators;
 use super::metrics::Metrics;
 use super::offer::Offers;
 use super::rates::Rates;
+use super::zipped::Zipped;
 use crate::daily::History;
 use crate::pull::Pull;
 use crate::push::Push;
@@ -31,6 +32,7 @@ pub(super) struct Site {
 pub(super) struct Served {
     pub(super) site: Site,
     pub(super) offers: Offers,
+    pub(super) zipped: Zipped,
     pub(super) metrics: Metrics,
     /// What was built, where this server builds.
     pub(super) history: Option<Arc<History>>,
@@ -52,12 +54,21 @@ pub(super) struct Opened {
     pub(super) validators: Validators,
 }
 
+/// Whether one may wait for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Yes; the thread is there for that.
+    Allowed,
+    /// No: what the kernel does not hold in memory is [`io::ErrorKind::WouldBlock`].
+    Never,
+}
+
 impl Site {
     /// # Errors
     /// When there is no such directory, or it holds no stream.
     pub(super) fn new(path: &Path) -> Result<Self> {
         let site = Self { root: path.to_path_buf() };
-        site.root().map_err(Error::io(path))?;
+        site.root(ResolveFlags::empty()).map_err(Error::io(path))?;
         match site.open("streams/v1/index.json") {
             Ok(Some(_)) => Ok(site),
             Ok(None) => {
@@ -74,19 +85,27 @@ impl Site {
         &self.root
     }
 
-    fn root(&self) -> io::Result<OwnedFd> {
-        Ok(open(&self.root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    fn root(&self, resolve: ResolveFlags) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(openat2(CWD, &self.root, flags, Mode::empty(), resolve)?)
     }
 
     /// Opens a plain file; `None` when there is none by that name below the root. Links are
-    /// followed, but never out of the tree.
+    /// followed, but never out of the tree. May block.
     pub(super) fn open(&self, path: &str) -> io::Result<Option<Opened>> {
+        self.open_within(path, Wait::Allowed)
+    }
+
+    /// As [`Site::open`]; may block only if so said.
+    pub(super) fn open_within(&self, path: &str, wait: Wait) -> io::Result<Option<Opened>> {
+        let cached = if wait == Wait::Never { ResolveFlags::CACHED } else { ResolveFlags::empty() };
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let root = self.root().map_err(|error| self.named("", &error))?;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | cached;
+        let root = self.root(cached).map_err(|error| self.named("", &error))?;
         let fd = loop {
             match openat2(&root, path, flags, Mode::empty(), resolve) {
                 Ok(fd) => break fd,
+                Err(Errno::AGAIN) if wait == Wait::Never => return Err(io::ErrorKind::WouldBlock.into()),
                 // Something was renamed meanwhile, and the kernel could not tell where it is.
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG) => {

@@ -55,6 +55,7 @@ impl Fetcher<'_> {
                 match stated {
                     Some(mut stated) => {
                         stated.files.retain(|name, _| names.contains(name));
+                        foreign::list_unified(&mut stated, image, &names);
                         stated
                     }
                     None => foreign::manifest(offer, serial, (&url, dir), &names)?,

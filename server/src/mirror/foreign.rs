@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
 
-use millstream_client::{Lot, Offer};
+use millstream_client::{CatalogueImage, Lot, Offer};
 use millstream_image::manifest::{self, Manifest, Source};
 use millstream_image::{Serial, Sha256Digest};
 
@@ -69,6 +69,16 @@ pub(super) fn manifest(
         inputs: None,
         product,
     })
+}
+
+/// Lists the unified archive that upstream made of an image's files, if it is among `names`: here it came
+/// with the image.
+pub(super) fn list_unified(manifest: &mut Manifest, image: &CatalogueImage, names: &[String]) {
+    if let Some((name, file)) = image.unified.as_ref().filter(|(name, _)| names.iter().any(|n| n == name)) {
+        let (size, sha256) = (file.size, file.sha256);
+        let listed = manifest::File { size, sha256, sha256_uncompressed: None, size_uncompressed: None };
+        manifest.files.entry((*name).to_owned()).or_insert(listed);
+    }
 }
 
 #[cfg(test)]

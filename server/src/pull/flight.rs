@@ -1,10 +1,11 @@
 //! Downloads under way: one a file, for all who wait for it.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, File, FileTimes, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use millstream_client::{Arriving, Publisher, arriving};
 use millstream_image::atomic;
@@ -58,13 +59,13 @@ impl Flights {
 impl Pull {
     /// How large a file of upstream's is.
     pub(crate) fn size(&self, path: &str) -> Option<u64> {
-        self.table().get(path).map(|file| file.size)
+        self.expected(path).map(|file| file.size)
     }
 
     /// Joins the download of a file, which begins with the first who asks and goes on without them.
     /// `None` when upstream has no such file, or it is in the tree by now.
     pub(crate) fn follow(self: &Arc<Self>, path: &str) -> Option<Following> {
-        let file = self.table().get(path)?.clone();
+        let file = self.expected(path)?;
         let mut flights = self.flights.lock();
         if let Some(Flight { file, arriving, over }) = flights.get(path) {
             return Some(Following { arriving: arriving.again(), size: file.size, over: over.clone() });
@@ -113,10 +114,12 @@ impl Drop for Landing<'_> {
     }
 }
 
-/// Brings a complete file to its place in the tree.
+/// Brings a complete file to its place in the tree; it was asked for now.
 fn settle(gathered: &Path, place: &Path) -> Result<()> {
     let dir = place.parent().unwrap_or(place);
     DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(Error::io(dir))?;
     fs::set_permissions(gathered, Permissions::from_mode(0o644)).map_err(Error::io(gathered))?;
+    let now = FileTimes::new().set_accessed(SystemTime::now());
+    File::open(gathered).and_then(|file| file.set_times(now)).map_err(Error::io(gathered))?;
     atomic::rename(gathered, place).map_err(Error::image(place))
 }

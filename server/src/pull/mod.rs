@@ -7,9 +7,11 @@
 //! size leaves again, the longest unused first.
 
 mod cache;
+mod derived;
 mod flight;
 mod table;
 
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
@@ -24,7 +26,7 @@ use crate::stream::{Signing, Stream};
 use crate::{Error, Result};
 use flight::Flights;
 pub(crate) use flight::Following;
-use table::Table;
+use table::{Expected, Table};
 
 /// How long until upstream's documents are read again.
 pub const REFRESH: Duration = Duration::from_mins(5);
@@ -54,6 +56,8 @@ pub struct Pull {
     /// Found out once it answers.
     upstream: tokio::sync::Mutex<Option<Arc<Upstream>>>,
     table: RwLock<Arc<Table>>,
+    /// What manifests say beyond the table, by path in the tree.
+    learned: Mutex<HashMap<String, Expected>>,
     flights: Flights,
     /// Held while room is made.
     room: Mutex<()>,
@@ -75,6 +79,7 @@ impl Pull {
             options,
             upstream: tokio::sync::Mutex::default(),
             table: RwLock::new(Arc::new(table.unwrap_or_default())),
+            learned: Mutex::default(),
             flights: Flights::default(),
             room: Mutex::default(),
         }))
@@ -96,7 +101,7 @@ impl Pull {
         let offered = self.offered().await;
         let this = Arc::clone(self);
         let publish = move || match offered {
-            Ok(images) => this.publish(&images),
+            Ok((images, lxc)) => this.publish(&images, &lxc),
             Err(error) => {
                 if this.is_filled() && this.stream.is_due(SystemTime::now())? {
                     this.stream.sign(&this.signing())?;
@@ -117,8 +122,10 @@ impl Pull {
         }
     }
 
-    async fn offered(&self) -> Result<Vec<(Serial, CatalogueImage)>> {
-        let (offers, refused) = self.upstream().await?.offers().await?;
+    /// The images that upstream offers, and directories of those that LXC can use.
+    async fn offered(&self) -> Result<(Vec<(Serial, CatalogueImage)>, BTreeSet<String>)> {
+        let upstream = self.upstream().await?;
+        let (offers, refused) = upstream.offers().await?;
         for reason in refused {
             self.say(&format!("not offered: {reason}"));
         }
@@ -130,20 +137,22 @@ impl Pull {
                 Some(Err(Error::tree(self.root(), reason)))
             }
         };
-        offers.filter_map(stated).collect()
+        let images = offers.filter_map(stated).collect::<Result<Vec<_>>>()?;
+        let lxc = derived::for_lxc(&upstream, &images).await?;
+        Ok((images, lxc))
     }
 
     /// The table first: whatever documents list can then be fetched.
-    fn publish(&self, images: &[(Serial, CatalogueImage)]) -> Result<()> {
+    fn publish(&self, images: &[(Serial, CatalogueImage)], lxc: &BTreeSet<String>) -> Result<()> {
         let (before, table) = (self.table(), Arc::new(Table::of(images)));
         if table != before || !self.is_filled() {
             for path in before.contradicted_by(&table) {
-                cache::remove(&self.root().join(path))?;
+                self.forget(path)?;
             }
             table.write(self.root())?;
             *self.table.write().unwrap_or_else(PoisonError::into_inner) = table;
         }
-        self.stream.offer(images, &self.signing()).map(drop)
+        self.stream.offer(images, lxc, &self.signing()).map(drop)
     }
 
     async fn upstream(&self) -> Result<Arc<Upstream>> {
@@ -155,6 +164,12 @@ impl Pull {
         let upstream = Arc::new(Upstream::open(upstream.clone(), state, http).await?);
         *slot = Some(Arc::clone(&upstream));
         Ok(upstream)
+    }
+
+    /// What upstream states of a file.
+    fn expected(&self, path: &str) -> Option<Expected> {
+        let learned = || self.learned.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
+        self.table().get(path).cloned().or_else(learned)
     }
 
     fn table(&self) -> Arc<Table> {

@@ -23,6 +23,10 @@ pub(super) struct Expected {
 }
 
 impl Expected {
+    pub(super) fn of(file: &RemoteFile) -> Self {
+        Self { from: file.path.to_string(), size: file.size, sha256: file.sha256 }
+    }
+
     pub(super) fn remote(&self) -> Result<RemoteFile> {
         let path = self.from.parse()?;
         Ok(RemoteFile { path, size: self.size, sha256: self.sha256 })
@@ -36,10 +40,7 @@ pub(super) struct Table(BTreeMap<String, Expected>);
 impl Table {
     pub(super) fn of(images: &[(Serial, CatalogueImage)]) -> Self {
         let files = images.iter().flat_map(|(serial, image)| offered_files(*serial, image));
-        let expected = |(_, path, file): (&str, String, &RemoteFile)| {
-            (path, Expected { from: file.path.to_string(), size: file.size, sha256: file.sha256 })
-        };
-        Self(files.map(expected).collect())
+        Self(files.map(|file| (file.path, Expected::of(file.remote))).collect())
     }
 
     /// The table of a tree; `None` when none was ever written.

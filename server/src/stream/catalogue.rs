@@ -4,7 +4,7 @@
 //! Each distribution has a product document of its own. One is read when it is asked for, so that
 //! adding an image costs work for its distribution, not for the whole tree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -257,13 +257,14 @@ pub(crate) fn images(products: &Products) -> impl Iterator<Item = Image<'_>> {
     })
 }
 
-/// LXC's index: the newest image of every product, if it has what LXC needs.
-pub(super) fn lxc_index(root: &Path, products: &Products) -> String {
+/// LXC's index: the newest image of every product, if it has what LXC needs, or that is `promised`.
+pub(super) fn lxc_index(root: &Path, products: &Products, promised: &BTreeSet<String>) -> String {
     let newest = products.products.iter().filter_map(|(name, entry)| {
         let (product, serial): (Product, _) = (name.parse().ok()?, entry.serials().max()?);
         let archive = entry.versions.get(&serial.to_string())?.items.contains_key("root.tar.xz");
-        let dir = root.join(product.image_path(serial));
-        (archive && dir.join(META).exists()).then(|| lxc_index::Entry::new(product, serial))
+        let dir = product.image_path(serial);
+        let meta = || promised.contains(&*dir.to_string_lossy()) || root.join(&dir).join(META).exists();
+        (archive && meta()).then(|| lxc_index::Entry::new(product, serial))
     });
     lxc_index::to_text(&newest.collect::<Vec<_>>())
 }

@@ -76,7 +76,7 @@ pub(super) fn make(
             let (Some(from), Some(to)) = (kind.item(&version.items), kind.item(&listing.items)) else {
                 continue;
             };
-            let name = format!("rootfs.{serial}.{}", kind.extension());
+            let name = kind.name(serial);
             let (path, full) = (dir.join(&name), to.size);
             let made = kind.make(&base, dir, (from, to), &path, deltas);
             let size = match made {
@@ -102,6 +102,11 @@ pub(super) fn make(
         }
     }
     Ok(outcomes)
+}
+
+/// What a delta between root file systems is called, in its directory and among its image's items.
+pub(super) fn delta_name(base: Serial) -> String {
+    Kind::Rootfs.name(base)
 }
 
 /// The serials before this one, newest first.
@@ -135,6 +140,10 @@ impl Kind {
             Self::Rootfs => "delta",
             Self::Squashfs => "vcdiff",
         }
+    }
+
+    fn name(self, base: Serial) -> String {
+        format!("rootfs.{base}.{}", self.extension())
     }
 
     fn ftype(self) -> &'static str {

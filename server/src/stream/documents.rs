@@ -15,6 +15,7 @@ use millstream_image::{Error, Result, Sha256Digest};
 use super::Signing;
 use super::catalogue::{Catalogue, content_id, document_path, lxc_index};
 use super::layout::{BY_HASH, CURRENT};
+use super::upstream::promised;
 
 /// The largest product document that is published. Readers refuse more than 25 MiB of signed text.
 const MAX_SIZE: usize = 24 << 20;
@@ -169,8 +170,9 @@ fn lxc_text(catalogue: &mut Catalogue, signing: &Signing<'_>) -> crate::Result<S
         text.push_str(line);
         text.push('\n');
     }
+    let promised = promised(catalogue.root())?;
     for (distribution, document) in catalogue.documents() {
-        lines.insert(distribution, lxc_index(catalogue.root(), &document.products));
+        lines.insert(distribution, lxc_index(catalogue.root(), &document.products, &promised));
     }
     Ok(lines.into_values().collect())
 }

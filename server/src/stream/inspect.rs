@@ -22,7 +22,7 @@ use crate::{Error, Result};
 
 /// What `SHA256SUMS` of a published image says: the manifest's files, and the manifest, so that one
 /// signature covers all of them.
-pub(super) fn expected_sums(dir: &Path, manifest: &Manifest) -> Result<Sums> {
+pub(crate) fn expected_sums(dir: &Path, manifest: &Manifest) -> Result<Sums> {
     let path = dir.join(MANIFEST);
     let (digest, _) = File::open(&path).and_then(Sha256Digest::of_reader).map_err(Error::io(&path))?;
     let files = manifest.files.iter().map(|(name, file)| (name.clone(), file.sha256));

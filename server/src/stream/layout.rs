@@ -32,6 +32,8 @@ pub(super) const UNSIGNED: &str = ".unsigned";
 pub(super) const RETIRED: &str = ".retired";
 /// What a mirror is fetching; survives it, to be resumed.
 pub(crate) const MIRROR: &str = ".mirror";
+/// Of images that come from upstream as they are asked for, those that LXC can use: a directory a line.
+pub(super) const PROMISED: &str = ".mirror/lxc";
 /// What builders elsewhere are sending; survives the server, to be resumed.
 pub(crate) const PUSH: &str = ".push";
 /// Locked by whoever writes.
@@ -68,12 +70,12 @@ pub(crate) const UNIFIED: [&str; 4] = ["unified.tar.xz", "unified.tar.zst", "uni
 /// Item types of it, for LXD and for Incus; clients tell the compression by the contents.
 pub(crate) const COMBINED: [&str; 2] = ["lxd_combined.tar.gz", "incus_combined.tar.gz"];
 /// LXC's metadata.
-pub(super) const META: &str = "meta.tar.xz";
+pub(crate) const META: &str = "meta.tar.xz";
 /// Digests of an image's files.
-pub(super) const SUMS: &str = "SHA256SUMS";
+pub(crate) const SUMS: &str = "SHA256SUMS";
 /// How an image came to be.
-pub(super) const MANIFEST: &str = "manifest.json";
+pub(crate) const MANIFEST: &str = "manifest.json";
 /// What the build said.
 pub(super) const LOG: &str = "build.log";
 /// Files that have a signature beside them.
-pub(super) const SIGNED: [&str; 3] = [ROOTFS, META, SUMS];
+pub(crate) const SIGNED: [&str; 3] = [ROOTFS, META, SUMS];

@@ -52,8 +52,8 @@ use place::{Artefacts, Staged, Terms};
 use staging::Claim;
 
 pub use deltas::{Deltas, Outcome};
-pub(crate) use inspect::hash;
-pub(crate) use layout::{COMBINED, IMAGES, MIRROR, PUSH, UNIFIED};
+pub(crate) use inspect::{expected_sums, hash};
+pub(crate) use layout::{COMBINED, IMAGES, MANIFEST, META, MIRROR, PUSH, SIGNED, SUMS, UNIFIED};
 pub(crate) use pages::daily as daily_page;
 pub(crate) use pushed::{BESIDE, artefacts, is_artefact};
 pub use repair::Repaired;

@@ -11,7 +11,7 @@ use tokio_util::bytes::Bytes;
 
 use crate::http::body::Content;
 use crate::http::offer::Offered;
-use crate::http::site::{Opened, Site};
+use crate::http::site::{Opened, Site, Wait};
 
 /// Stands in no file of ours but by a chance of 2⁻¹²⁸: it is made of the image's own digest.
 fn boundary(image: &Offered) -> String {
@@ -32,7 +32,7 @@ pub(super) fn split(site: &Site, image: &Offered, head: bool) -> io::Result<Resp
              Content-Type: application/octet-stream\r\n\r\n"
         );
         length += before.len() as u64 + opened.size + 2;
-        let content = Content::of(opened.file, 0..opened.size)?;
+        let content = Content::of(opened.file, 0..opened.size, Wait::Allowed)?;
         pieces.extend([Body::from(before), content.plain(), Body::from("\r\n")]);
     }
     let end = format!("--{boundary}--\r\n");

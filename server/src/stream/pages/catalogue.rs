@@ -3,7 +3,6 @@
 
 use std::path::Path;
 
-use millstream_image::Product;
 use millstream_image::openpgp::KeyFingerprint;
 use millstream_image::simplestreams::{Freshness, Products, Version};
 use serde::Serialize;
@@ -32,7 +31,7 @@ struct Group {
 #[derive(Serialize)]
 struct Row {
     #[serde(skip)]
-    product: Product,
+    commands: Commands,
     name: String,
     os: String,
     release: String,
@@ -110,8 +109,8 @@ fn path(distribution: &str) -> String {
 fn page(pages: &Pages, freshness: &Freshness, rows: &[Row], groups: &[Group], base: &str) -> Result<Vec<u8>> {
     let mut context = Context::new();
     context.insert("example", "debian/bookworm");
-    if let Some((row, newest)) = rows.first().and_then(|row| Some((row, row.serials.first()?))) {
-        context.extend(Commands::of(&row.product, &newest.path).context()?);
+    if let Some(row) = rows.first() {
+        context.extend(row.commands.context()?);
     }
     context.insert("updated", &format!("{} UTC", minute(freshness.created)));
     context.insert("rows", rows);
@@ -146,7 +145,7 @@ fn rows(root: &Path, products: &Products) -> Vec<Row> {
                 release: product.release().to_owned(),
                 variant: product.variant().to_owned(),
                 arch: arch.to_owned(),
-                product,
+                commands: Commands::of(&product, &build.path, &version.items),
                 serials: vec![build],
             }),
         }

@@ -80,7 +80,7 @@ fn render(
     let manifest = &listing.manifest;
     let product = &manifest.product;
     let path = product.image_path(manifest.serial).display().to_string();
-    let mut context = Commands::of(product, &path).context()?;
+    let mut context = Commands::of(product, &path, &listing.items).context()?;
     context.insert("base", BASE);
     context.insert("product", &product.to_string());
     context.insert("os", &manifest.os);

@@ -6,12 +6,16 @@ pub(crate) mod daily;
 mod image;
 mod plot;
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use millstream_image::Product;
 use millstream_image::openpgp::KeyFingerprint;
+use millstream_image::simplestreams::Item;
 use serde::Serialize;
 use tera::{Context, Tera};
 
+use super::layout::COMBINED;
 use crate::{Error, Result};
 
 pub(super) use catalogue::render;
@@ -74,16 +78,19 @@ struct Commands {
     lxc: [String; 3],
     /// Directory of the image, from the root.
     path: String,
+    /// Whether it can be imported from its address: it has a unified archive.
+    direct: bool,
 }
 
 impl Commands {
-    fn of(product: &Product, path: &str) -> Self {
+    fn of(product: &Product, path: &str, items: &BTreeMap<String, Item>) -> Self {
         let arch = product.architecture().debian();
         Self {
             example: short_name(product),
             dist: product.distribution().to_owned(),
             lxc: [product.release(), arch, product.variant()].map(str::to_owned),
             path: path.to_owned(),
+            direct: COMBINED.iter().any(|ftype| items.contains_key(*ftype)),
         }
     }
 

@@ -14,6 +14,7 @@ use crate::stream::catalogue::{document_path, lxc_index};
 use crate::stream::direct;
 use crate::stream::documents::lxc_names;
 use crate::stream::layout::{BY_HASH, CURRENT, KEY, LINKS};
+use crate::stream::upstream::promised;
 
 impl Check<'_> {
     pub(super) fn links(&self) {
@@ -132,7 +133,9 @@ impl Check<'_> {
     }
 
     fn lxc(&self, products: &[Products]) {
-        let expected: String = products.iter().map(|products| lxc_index(self.root, products)).collect();
+        let promised = promised(self.root).unwrap_or_default();
+        let expected: String =
+            products.iter().map(|products| lxc_index(self.root, products, &promised)).collect();
         for path in lxc_names() {
             let text = self.detached(&path, &format!("{path}.asc"));
             if text.is_some_and(|text| text != expected.as_bytes()) {
