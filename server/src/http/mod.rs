@@ -31,6 +31,7 @@ mod push;
 mod range;
 mod rates;
 mod server;
+mod shared;
 mod site;
 mod stall;
 mod status;

@@ -16,15 +16,19 @@ use super::conditional::Validators;
 use super::metrics::Metrics;
 use super::offer::Offers;
 use super::rates::Rates;
+use super::shared;
 use crate::daily::History;
 use crate::pull::Pull;
 use crate::push::Push;
+use crate::shared::Reader;
 use crate::{Error, Result};
 
 /// A tree that is served. Its root is opened anew for each request, so that a tree put in its
 /// place is the one that is served.
 pub(super) struct Site {
     root: PathBuf,
+    /// Instead of a tree on this machine.
+    shared: Option<Arc<Reader>>,
 }
 
 /// What requests are answered from.
@@ -56,7 +60,7 @@ impl Site {
     /// # Errors
     /// When there is no such directory, or it holds no stream.
     pub(super) fn new(path: &Path) -> Result<Self> {
-        let site = Self { root: path.to_path_buf() };
+        let site = Self { root: path.to_path_buf(), shared: None };
         site.root().map_err(Error::io(path))?;
         match site.open("streams/v1/index.json") {
             Ok(Some(_)) => Ok(site),
@@ -67,6 +71,16 @@ impl Site {
             }
             Err(error) => Err(Error::io(path)(error)),
         }
+    }
+
+    /// What a storage holds, of which [`Reader::check`] says that it is a stream.
+    pub(super) fn shared(reader: Arc<Reader>) -> Self {
+        Self { root: reader.name().into(), shared: Some(reader) }
+    }
+
+    /// Where the files of images come from, if not from a tree on this machine.
+    pub(super) fn reader(&self) -> Option<&Arc<Reader>> {
+        self.shared.as_ref()
     }
 
     /// The root, as it was given.
@@ -81,6 +95,9 @@ impl Site {
     /// Opens a plain file; `None` when there is none by that name below the root. Links are
     /// followed, but never out of the tree.
     pub(super) fn open(&self, path: &str) -> io::Result<Option<Opened>> {
+        if let Some(reader) = &self.shared {
+            return shared::open(reader, path);
+        }
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let root = self.root().map_err(|error| self.named("", &error))?;
