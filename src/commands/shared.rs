@@ -49,9 +49,9 @@ pub fn run(command: &Stream, address: &Address, quiet: bool) -> anyhow::Result<(
             let shared = shared.with_unified(*unified);
             let key = key(&shared, signing)?;
             let deltas = Deltas { last: *deltas, ..Deltas::default() };
-            images.iter().try_for_each(|dir| {
-                plain::report(&shared.add(dir, &options(signing, &key), &deltas)?, quiet)
-            })
+            images
+                .iter()
+                .try_for_each(|dir| plain::report(&shared.add(dir, &options(signing, &key), &deltas)?, quiet))
         }
         Stream::List { output, .. } => plain::list(&shared.list(now)?, output.format),
         Stream::Show { image, output, .. } => {

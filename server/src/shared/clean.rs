@@ -26,7 +26,8 @@ pub(super) async fn clean(storage: &dyn Storage) -> Result<()> {
             named.extend(place.files.keys().map(|name| format!("{image}/{}/{name}", place.id)));
         }
     }
-    let ours = |key: &str| ["documents/", "images/", "flags/", "probe-"].iter().any(|dir| key.starts_with(dir));
+    let ours =
+        |key: &str| ["documents/", "images/", "flags/", "probe-"].iter().any(|dir| key.starts_with(dir));
     for object in objects.iter().filter(|object| object.key != ROOT && ours(&object.key)) {
         let old = SystemTime::now().duration_since(object.modified).is_ok_and(|age| age > AGE);
         if old && !named.contains(&object.key) {

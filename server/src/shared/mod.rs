@@ -170,7 +170,8 @@ impl SharedStream {
 
     /// As [`Stream::prune`]; objects that nothing names go as well, once they are older than a day.
     pub fn prune(&self, retention: Retention, grace: Duration, signing: &Signing<'_>) -> Result<Pruned> {
-        let pruned = self.change(&Need::All, signing.now, |stream| stream.prune(retention, grace, signing))?;
+        let pruned =
+            self.change(&Need::All, signing.now, |stream| stream.prune(retention, grace, signing))?;
         self.runtime.block_on(clean::clean(&*self.storage))?;
         Ok(pruned)
     }

@@ -105,7 +105,8 @@ impl Run {
 
     fn changes(&self, work: &Work, before: &Root, generation: u64) -> Result<Changes> {
         let mut root = Root { generation, id: self.id.clone(), files: BTreeMap::new(), ..before.clone() };
-        let mut new = Documents { prefix: format!("{DOCUMENTS}/{generation}-{}", self.id), bytes: BTreeMap::new() };
+        let mut new =
+            Documents { prefix: format!("{DOCUMENTS}/{generation}-{}", self.id), bytes: BTreeMap::new() };
         let published = work.path().join(format!(".documents/{generation}"));
         let mut found: Vec<_> = walk(&published)?;
         for name in ["key.asc", ".retired"] {
@@ -133,13 +134,7 @@ impl Run {
     }
 
     /// What became of images, and where they are now.
-    fn images(
-        &self,
-        work: &Work,
-        before: &Root,
-        changes: &mut Changes,
-        new: &mut Documents,
-    ) -> Result<()> {
+    fn images(&self, work: &Work, before: &Root, changes: &mut Changes, new: &mut Documents) -> Result<()> {
         let mut present: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for image in image_directories(work.path())? {
             let distribution = image.split('/').nth(1).unwrap_or_default().to_owned();

@@ -74,7 +74,8 @@ impl Reader {
     /// When that cannot be made.
     pub fn new(storage: Arc<dyn Storage>, delivery: Delivery, scratch: &Path) -> Result<Self> {
         fs::create_dir_all(scratch).map_err(Error::io(scratch))?;
-        let cache = tempfile::Builder::new().prefix("serve-").tempdir_in(scratch).map_err(Error::io(scratch))?;
+        let cache =
+            tempfile::Builder::new().prefix("serve-").tempdir_in(scratch).map_err(Error::io(scratch))?;
         Ok(Self { storage, delivery, cache, present: Mutex::default(), maps: Lock::default() })
     }
 
@@ -90,7 +91,9 @@ impl Reader {
     pub async fn check(&self) -> Result<()> {
         match super::read_root(&*self.storage).await? {
             Some(_) => Ok(()),
-            None => Err(Error::storage(self.name(), "not a stream; make it one with: millstream stream init")),
+            None => {
+                Err(Error::storage(self.name(), "not a stream; make it one with: millstream stream init"))
+            }
         }
     }
 

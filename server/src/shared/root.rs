@@ -123,7 +123,10 @@ pub(super) fn parse_map(distribution: &str, bytes: &[u8]) -> Result<Map, String>
         let whose = Path::new(image).iter().nth(1).and_then(|name| name.to_str());
         let is_image = is_plain(image) && image.starts_with("images/") && image.split('/').count() == 6;
         let names = || std::iter::once(&place.id).chain(place.files.keys());
-        if !is_image || whose != Some(distribution) || !names().all(|name| is_plain(name) && !name.contains('/')) {
+        if !is_image
+            || whose != Some(distribution)
+            || !names().all(|name| is_plain(name) && !name.contains('/'))
+        {
             return Err(format!("it names {image:?}"));
         }
     }

@@ -169,7 +169,15 @@ mod tests {
         for path in ["/srv/images", "images", "s3:", "./s3://x"] {
             assert_eq!(parse(path).unwrap(), None, "{path}");
         }
-        for bad in ["s3://", "s3://ab", "s3://B/x", "s3://bucket//x", "s3://bucket/../x", "s3://bucket/.x", "file://x"] {
+        for bad in [
+            "s3://",
+            "s3://ab",
+            "s3://B/x",
+            "s3://bucket//x",
+            "s3://bucket/../x",
+            "s3://bucket/.x",
+            "file://x",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
         assert_eq!(bucket("images", "a/").to_string(), "s3://images/a");

@@ -13,8 +13,8 @@ use object_store::client::{ClientOptions, HttpClient, HttpConnector};
 use object_store::path::Path as Key;
 use object_store::signer::Signer;
 use object_store::{
-    Error as StoreError, GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
-    PutPayload, RetryConfig, UpdateVersion, WriteMultipart,
+    Error as StoreError, GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode,
+    PutOptions, PutPayload, RetryConfig, UpdateVersion, WriteMultipart,
 };
 use tokio::io::AsyncReadExt;
 use tokio_util::bytes::Bytes;
@@ -133,8 +133,10 @@ fn door(name: &str, endpoint: Option<&str>, credentials: &Credentials) -> Result
     if let Some(endpoint) = endpoint {
         let url: Option<Url> = endpoint.parse().ok();
         let url = url.filter(|url| ["http", "https"].contains(&url.scheme()) && url.host().is_some());
-        let url = url.ok_or_else(|| Error::storage(endpoint, "the endpoint is no address like https://HOST"))?;
-        builder = builder.with_endpoint(endpoint.trim_end_matches('/')).with_allow_http(url.scheme() == "http");
+        let url =
+            url.ok_or_else(|| Error::storage(endpoint, "the endpoint is no address like https://HOST"))?;
+        builder =
+            builder.with_endpoint(endpoint.trim_end_matches('/')).with_allow_http(url.scheme() == "http");
     }
     if let (Some(id), Some(secret)) = (&credentials.access_key_id, &credentials.secret_access_key) {
         builder = builder.with_access_key_id(id).with_secret_access_key(secret);
@@ -165,9 +167,7 @@ impl Storage for Bucket {
     fn read<'a>(&'a self, key: &'a str, limit: u64) -> Answer<'a, Option<(Bytes, Tag)>> {
         async move {
             let object = self.key(key);
-            let got = self
-                .ask(key, |door| whole(door, object.clone(), limit).boxed())
-                .await;
+            let got = self.ask(key, |door| whole(door, object.clone(), limit).boxed()).await;
             match got {
                 Err(Failed { error: StoreError::NotFound { .. }, .. }) => Ok(None),
                 got => Ok(Some(got?)),
@@ -211,11 +211,14 @@ impl Storage for Bucket {
                 })
                 .await;
             match put {
-                Err(Failed { error: StoreError::Precondition { .. } | StoreError::AlreadyExists { .. }, .. }) => {
+                Err(Failed {
+                    error: StoreError::Precondition { .. } | StoreError::AlreadyExists { .. },
+                    ..
+                }) => Ok(false),
+                // What is to be replaced is gone.
+                Err(Failed { error: StoreError::NotFound { .. }, .. }) if mode != PutMode::Overwrite => {
                     Ok(false)
                 }
-                // What is to be replaced is gone.
-                Err(Failed { error: StoreError::NotFound { .. }, .. }) if mode != PutMode::Overwrite => Ok(false),
                 put => put.map(|_| true).map_err(Error::from),
             }
         }
@@ -240,9 +243,8 @@ impl Storage for Bucket {
     fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<Stored>> {
         async move {
             let below = self.key(prefix);
-            let found = self
-                .ask(prefix, |door| door.list(Some(&below)).try_collect::<Vec<_>>().boxed())
-                .await?;
+            let found =
+                self.ask(prefix, |door| door.list(Some(&below)).try_collect::<Vec<_>>().boxed()).await?;
             let stored = found.into_iter().filter_map(|meta| {
                 let key = meta.location.as_ref().strip_prefix(&self.prefix)?.to_owned();
                 Some(Stored { key, size: meta.size, modified: meta.last_modified.into() })

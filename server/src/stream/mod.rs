@@ -434,7 +434,10 @@ fn make_directories(root: &Path) -> Result<()> {
 /// Addresses of shared storages are no paths, though they look like one.
 fn check_path(root: &Path) -> Result<()> {
     if Address::parse(root)?.is_some() {
-        return Err(Error::tree(root, "this works on a stream in a directory, not on one in a shared storage"));
+        return Err(Error::tree(
+            root,
+            "this works on a stream in a directory, not on one in a shared storage",
+        ));
     }
     Ok(())
 }
