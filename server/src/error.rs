@@ -96,6 +96,14 @@ pub enum Error {
         /// Why not, and what to do.
         reason: String,
     },
+    /// A shared storage, or what is in it, cannot be used.
+    #[error("{address}: {reason}")]
+    Storage {
+        /// Its address, or the object's.
+        address: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
     /// The operating system refused something.
     #[error("{}: {source}", path.display())]
     Io {
@@ -127,6 +135,10 @@ impl Error {
 
     pub(crate) fn tree(path: impl AsRef<Path>, reason: impl Into<String>) -> Self {
         Self::Tree { path: path.as_ref().to_path_buf(), reason: reason.into() }
+    }
+
+    pub(crate) fn storage(address: impl std::fmt::Display, reason: impl Into<String>) -> Self {
+        Self::Storage { address: address.to_string(), reason: reason.into() }
     }
 
     pub(crate) fn key(name: &str, reason: impl Into<String>) -> Self {

@@ -380,6 +380,7 @@ fn port_in_use_and_wrong_root_are_one_clear_line() {
     let server = Running::start();
     let options = |root: &Path, listen: &str| Options {
         root: root.to_path_buf(),
+        shared: None,
         listen: listen.into(),
         tls: Tls::Off,
         limits: Limits::default(),

@@ -66,6 +66,7 @@ impl Pulling {
         let stream = Stream::open(tree.root()).unwrap();
         let served = Options {
             root: tree.root().to_path_buf(),
+            shared: None,
             listen: "127.0.0.1:0".into(),
             tls: Tls::Off,
             limits: Limits { shutdown: Duration::from_millis(200), ..Limits::default() },

@@ -15,7 +15,9 @@ A stream is a directory of signed images that any static web server can serve:
     millstream stream add /srv/images image
     millstream serve --root /srv/images
 
-Images may be published while the stream is served; readers see the old set or the new one.")]
+Images may be published while the stream is served; readers see the old set or the new one.
+In place of the directory s3://BUCKET/PREFIX keeps the stream in a bucket, for several publishers and
+servers, with the usual AWS_* variables.")]
 pub enum Stream {
     /// Make a directory a stream
     ///
@@ -310,7 +312,7 @@ pub struct Serve {
     /// configuration directory, if it is there]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The stream to serve [default: the one of `millstream up`]
+    /// The stream to serve, a directory or s3://BUCKET/PREFIX [default: the one of `millstream up`]
     #[arg(long, value_name = "ROOT")]
     pub root: Option<PathBuf>,
     /// Address and port to listen on [default: 127.0.0.1:8443]

@@ -17,6 +17,7 @@ pub mod recipe;
 pub mod remote;
 pub mod serve;
 pub mod settings;
+pub mod shared;
 pub mod store;
 pub mod stream;
 pub mod token;

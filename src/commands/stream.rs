@@ -12,11 +12,14 @@ use millstream_server::stream::{self, Deltas, Listed, Problem, Pruned, Report, R
 use crate::cli::push::Destination;
 use crate::cli::server::{ExportConfig, Grace, Signing, Stream, WebServer};
 use crate::commands::key::default_user_id;
-use crate::commands::push;
+use crate::commands::{push, shared};
 use crate::output::{self, Format, say};
 use crate::paths::Paths;
 
 pub fn run(command: &Stream, quiet: bool) -> anyhow::Result<()> {
+    if let Some(address) = shared::address(shared::root_of(command))? {
+        return shared::run(command, &address, quiet);
+    }
     match command {
         Stream::Init { root, signing } => {
             let new = stream::Stream::open(root).is_err();
@@ -97,6 +100,9 @@ fn export_config(config: &ExportConfig) -> anyhow::Result<()> {
 
 /// Signs anew when it is time to, as `stream sign --if-due`.
 pub fn sign_if_due(root: &Path, quiet: bool) -> anyhow::Result<()> {
+    if let Some(address) = shared::address(root)? {
+        return shared::sign_if_due(&address, quiet);
+    }
     let signing = Signing { key: None, valid: None };
     sign(&stream::Stream::open(root)?, true, &Deltas::default(), &signing, quiet)
 }
@@ -175,6 +181,11 @@ fn first_key(root: &Path, signing: &Signing, quiet: bool) -> anyhow::Result<Sign
     if let Ok(stream) = stream::Stream::open(root) {
         return key(&stream, signing);
     }
+    new_key(signing, quiet)
+}
+
+/// The key for a new stream; itself made on first use, which is said.
+pub fn new_key(signing: &Signing, quiet: bool) -> anyhow::Result<SigningKey> {
     let store = KeyStore::new(Paths::from_env().keys());
     let name = signing.key.as_deref().unwrap_or(keys::DEFAULT);
     let (key, made) = store.load_or_generate(name, &default_user_id(name), SystemTime::now())?;
@@ -194,16 +205,16 @@ pub fn options<'a>(signing: &Signing, key: &'a SigningKey) -> stream::Signing<'a
     stream::Signing { key, now: SystemTime::now(), validity }
 }
 
-fn selector(name: &str) -> Selector {
+pub fn selector(name: &str) -> Selector {
     let Ok(selector) = name.parse();
     selector
 }
 
-fn hours(grace: &Grace) -> Duration {
+pub fn hours(grace: &Grace) -> Duration {
     Duration::from_hours(grace.grace.into())
 }
 
-fn pruned(done: &Pruned, format: Format, quiet: bool, dry_run: bool) -> anyhow::Result<()> {
+pub fn pruned(done: &Pruned, format: Format, quiet: bool, dry_run: bool) -> anyhow::Result<()> {
     if matches!(format, Format::Json | Format::Yaml) {
         return output::object(format, done);
     }
@@ -238,7 +249,7 @@ fn add(
     report(&stream.add_with(dir, signing, deltas)?, quiet)
 }
 
-fn report(added: &stream::Added, quiet: bool) -> anyhow::Result<()> {
+pub fn report(added: &stream::Added, quiet: bool) -> anyhow::Result<()> {
     for delta in &added.deltas {
         let text = match &delta.size {
             Ok(size) => {
@@ -257,7 +268,7 @@ fn report(added: &stream::Added, quiet: bool) -> anyhow::Result<()> {
     output::print(&format!("{}\n", added.path.display()))
 }
 
-fn list(images: &[Listed], format: Format) -> anyhow::Result<()> {
+pub fn list(images: &[Listed], format: Format) -> anyhow::Result<()> {
     let product = |image: &Listed| image.product.to_string();
     let serial = |image: &Listed| image.serial.to_string();
     let fingerprint = |image: &Listed| image.fingerprint.map(|f| f.short()).unwrap_or_default();
@@ -293,7 +304,7 @@ fn repair(root: &Path, signing: &Signing, quiet: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn verify(report: &Report, format: Format, quiet: bool) -> anyhow::Result<()> {
+pub fn verify(report: &Report, format: Format, quiet: bool) -> anyhow::Result<()> {
     match format {
         Format::Json | Format::Yaml => output::object(format, report)?,
         Format::Table | Format::Csv if !report.problems.is_empty() => {

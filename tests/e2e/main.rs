@@ -25,6 +25,7 @@ mod registry_remote;
 mod run;
 mod service;
 mod settings;
+mod shared;
 mod signatures;
 mod signing;
 mod simplestreams;

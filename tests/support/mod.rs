@@ -3,6 +3,7 @@
 
 pub mod lxd;
 pub mod nginx;
+pub mod s3;
 pub mod terminal;
 pub mod user;
 pub mod web;

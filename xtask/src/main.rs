@@ -20,6 +20,8 @@ usage: cargo xtask COMMAND
   vm-test [NAMES]
                 the runtime's tests (all of runtime/tests, and `user`) in a virtual machine with
                 control groups v2 alone
+  garage-test   a stream in three nodes of the distributed store Garage, of which one is killed; builds
+                Garage into target/garage first (some minutes)
   install       build and install to /usr/local/bin, and as LXC's template where LXC is";
 
 fn main() -> ExitCode {
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         "faults" => faults(),
         "bench" => bench(rest),
         "vm-test" => vm::test(rest),
+        "garage-test" => garage_test(rest),
         "install" => install(),
         _ => {
             eprintln!("{USAGE}");
@@ -65,9 +68,17 @@ fn test(args: &[String]) -> Result<(), String> {
     setup::install(setup::TESTS)?;
     setup::simplestreams()?;
     setup::incus()?;
+    setup::s3()?;
     check()?;
     let mut tests = Command::new("cargo");
     run(tests.args(["test", "--workspace"]).args(args))
+}
+
+fn garage_test(args: &[String]) -> Result<(), String> {
+    setup::install(setup::TESTS)?;
+    setup::garage()?;
+    let mut tests = Command::new("cargo");
+    run(tests.args(["test", "--test", "garage"]).args(args))
 }
 
 fn faults() -> Result<(), String> {

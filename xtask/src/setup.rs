@@ -152,6 +152,32 @@ fn code_name() -> Result<String, String> {
         .ok_or_else(|| "/etc/os-release names no release; the tests run on Debian".into())
 }
 
+/// An S3 server for tests in an environment of its own, `target/s3`.
+pub fn s3() -> Result<(), String> {
+    if Path::new("target/s3/bin/moto_server").exists() {
+        return Ok(());
+    }
+    eprintln!("missing: moto, which keeps buckets for the tests");
+    run(Command::new("/usr/bin/python3").args(["-m", "venv", "target/s3"]))?;
+    let mut pip = Command::new("target/s3/bin/pip");
+    pip.args(["install", "--quiet", "--disable-pip-version-check", "moto==5.2.5"]);
+    run(pip.args(["flask", "flask-cors", "PyYAML", "py-partiql-parser"]))
+}
+
+/// The distributed store Garage, with as little of it as the test needs, in `target/garage`.
+pub fn garage() -> Result<(), String> {
+    if Path::new("target/garage/bin/garage").exists() {
+        return Ok(());
+    }
+    eprintln!("missing: Garage, which is built now");
+    let mut cargo = Command::new("cargo");
+    cargo.args(["install", "garage", "--version", "2.5.0", "--locked", "--debug", "--no-default-features"]);
+    cargo.args(["--features", "bundled-libs,sqlite", "--root", "target/garage"]);
+    // Optimised a little: it hashes all it keeps. What else is built for it is of no use later.
+    cargo.envs([("CARGO_PROFILE_DEV_OPT_LEVEL", "1"), ("CARGO_PROFILE_DEV_DEBUG", "false")]);
+    run(cargo.envs([("CARGO_INCREMENTAL", "0"), ("CARGO_TARGET_DIR", "target/garage/build")]))
+}
+
 /// Fails with the line to run when this is not root.
 pub fn need_root(why: &str, command: &str) -> Result<(), String> {
     if is_root() {

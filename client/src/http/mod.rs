@@ -124,6 +124,28 @@ pub(crate) async fn download(
     result
 }
 
+/// A client for libraries that bring a protocol of their own: the system's authorities, no redirects, at
+/// most so long to connect and without another byte.
+///
+/// # Errors
+/// [`Error::Setup`].
+pub fn plain(connect: Duration, silence: Duration) -> Result<reqwest::Client> {
+    let setup = |e: &dyn std::fmt::Display| Error::Setup(e.to_string());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| setup(&e))?
+        .with_root_certificates(roots(&HttpOptions::default())?)
+        .with_no_client_auth();
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .connect_timeout(connect)
+        .read_timeout(silence)
+        .redirect(redirect::Policy::none())
+        .build()
+        .map_err(|e| setup(&e))
+}
+
 impl HttpClient {
     /// A client that trusts the system's certificate authorities (`SSL_CERT_FILE` is honoured)
     /// and the given ones.

@@ -70,6 +70,7 @@ impl Config {
         let (old_serve, serve) = (&self.serve, &new.serve);
         let differs = [
             ("root", old_serve.root != serve.root),
+            ("delivery", old_serve.delivery != serve.delivery),
             ("listen", old_serve.listen != serve.listen),
             ("resign", old_serve.resign != serve.resign),
             ("[serve.upstream]", old_serve.upstream != serve.upstream),

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::{PerAddress, Push, Upstream};
+use crate::shared::Delivery;
 
 /// `[serve]`: what `millstream serve` takes from the command line as well, which comes first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -10,6 +11,8 @@ use super::{PerAddress, Push, Upstream};
 pub struct Service {
     /// The stream's root directory.
     pub root: Option<PathBuf>,
+    /// How files of images reach clients where the root is a bucket: `proxy` or `redirect`.
+    pub delivery: Delivery,
     /// Address and port, `127.0.0.1:8443` without it.
     pub listen: Option<String>,
     /// Further names for the local authority's certificate.

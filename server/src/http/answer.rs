@@ -1,6 +1,7 @@
 //! From a request to a response.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -14,11 +15,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 
 use super::body::{Content, zip_on_the_way};
-use super::conditional::{not_modified, range_applies};
+use super::conditional::{Validators, not_modified, range_applies};
 use super::media::{self, Media, accepts_gzip};
 use super::path::{self, Target};
 use super::pull;
 use super::range::{self, Part};
+use super::shared;
 use super::site::{Opened, Served, Wait};
 use super::zipped::Zipped;
 
@@ -39,6 +41,11 @@ pub(super) async fn answer(State(served): State<Arc<Served>>, request: Request) 
         Target::Malformed => return plain(StatusCode::BAD_REQUEST),
     };
     let headers = request.headers();
+    if let Some(reader) = served.site.reader()
+        && let Some(answered) = shared::answer(reader, &path, headers, head).await
+    {
+        return answered.unwrap_or_else(failed);
+    }
     let mut answered = here(&served, &path, headers, head).await;
     if let (Ok(None), Some(pull)) = (&answered, &served.pull) {
         pull.prepare(&path).await;
@@ -54,12 +61,14 @@ pub(super) async fn answer(State(served): State<Arc<Served>>, request: Request) 
         Ok(Some(response)) => response,
         Ok(None) => plain(StatusCode::NOT_FOUND),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => plain(StatusCode::FORBIDDEN),
-        Err(error) => {
-            let mut response = plain(StatusCode::INTERNAL_SERVER_ERROR);
-            response.extensions_mut().insert(Failure(Arc::new(error)));
-            response
-        }
+        Err(error) => failed(error),
     }
+}
+
+fn failed(error: io::Error) -> Response {
+    let mut response = plain(StatusCode::INTERNAL_SERVER_ERROR);
+    response.extensions_mut().insert(Failure(Arc::new(error)));
+    response
 }
 
 /// The answer from the tree; `None` when the file is not in it.
@@ -105,6 +114,7 @@ pub(super) fn decode_path(path: &str) -> Option<String> {
 #[derive(Clone)]
 pub(super) struct Failure(pub(super) Arc<io::Error>);
 
+/// A file of the tree, or what of it is asked for.
 fn file(
     served: &Served,
     mut opened: Opened,
@@ -119,41 +129,9 @@ fn file(
     if gzip {
         opened.validators.etag.insert_str(1, "gz-");
     }
-    let mut response = Response::new(Body::empty());
-    set(&mut response, CACHE_CONTROL, media.cache);
-    set(&mut response, ETAG, &opened.validators.etag);
-    set(&mut response, LAST_MODIFIED, &httpdate::fmt_http_date(opened.validators.modified));
-    if media.text {
-        set(&mut response, VARY, "Accept-Encoding");
-    }
-    if not_modified(headers, &opened.validators) {
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        return Ok(response);
-    }
-    set(&mut response, X_CONTENT_TYPE_OPTIONS, "nosniff");
-    set(&mut response, CONTENT_TYPE, media.content_type);
-    set(&mut response, ACCEPT_RANGES, "bytes");
-    if media.content_type.starts_with("text/html") {
-        set(&mut response, CONTENT_SECURITY_POLICY, POLICY);
-        set(&mut response, REFERRER_POLICY, "no-referrer");
-    }
-    let part = match wanted {
-        Some(header) if range_applies(headers, &opened.validators) => range::parse(header, opened.size),
-        _ => Part::Whole,
-    };
-    let bytes = match part {
-        Part::Whole => 0..opened.size,
-        Part::Bytes(bytes) => {
-            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            let range = format!("bytes {}-{}/{}", bytes.start, bytes.end - 1, opened.size);
-            set(&mut response, CONTENT_RANGE, &range);
-            bytes
-        }
-        Part::Unsatisfiable => {
-            let mut response = plain(StatusCode::RANGE_NOT_SATISFIABLE);
-            set(&mut response, CONTENT_RANGE, &format!("bytes */{}", opened.size));
-            return Ok(response);
-        }
+    let (mut response, bytes) = match begin((opened.size, &opened.validators), media, headers, wanted) {
+        (response, Some(bytes)) => (response, bytes),
+        (response, None) => return Ok(response),
     };
     let length = bytes.end - bytes.start;
     let (body, length) = match (gzip, head) {
@@ -175,6 +153,52 @@ fn file(
     }
     *response.body_mut() = body;
     Ok(response)
+}
+
+/// The head of a response for a file of this size, and the bytes that are to follow: none where the head
+/// says it all.
+pub(super) fn begin(
+    (size, validators): (u64, &Validators),
+    media: Media,
+    headers: &HeaderMap,
+    wanted: Option<&str>,
+) -> (Response, Option<Range<u64>>) {
+    let mut response = Response::new(Body::empty());
+    set(&mut response, CACHE_CONTROL, media.cache);
+    set(&mut response, ETAG, &validators.etag);
+    set(&mut response, LAST_MODIFIED, &httpdate::fmt_http_date(validators.modified));
+    if media.text {
+        set(&mut response, VARY, "Accept-Encoding");
+    }
+    if not_modified(headers, validators) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return (response, None);
+    }
+    set(&mut response, X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(&mut response, CONTENT_TYPE, media.content_type);
+    set(&mut response, ACCEPT_RANGES, "bytes");
+    if media.content_type.starts_with("text/html") {
+        set(&mut response, CONTENT_SECURITY_POLICY, POLICY);
+        set(&mut response, REFERRER_POLICY, "no-referrer");
+    }
+    let part = match wanted {
+        Some(header) if range_applies(headers, validators) => range::parse(header, size),
+        _ => Part::Whole,
+    };
+    match part {
+        Part::Whole => (response, Some(0..size)),
+        Part::Bytes(bytes) => {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            let range = format!("bytes {}-{}/{}", bytes.start, bytes.end - 1, size);
+            set(&mut response, CONTENT_RANGE, &range);
+            (response, Some(bytes))
+        }
+        Part::Unsatisfiable => {
+            let mut response = plain(StatusCode::RANGE_NOT_SATISFIABLE);
+            set(&mut response, CONTENT_RANGE, &format!("bytes */{size}"));
+            (response, None)
+        }
+    }
 }
 
 pub(super) fn plain(status: StatusCode) -> Response {

@@ -32,6 +32,7 @@ mod push;
 mod range;
 mod rates;
 mod server;
+mod shared;
 mod site;
 mod stall;
 mod status;

@@ -46,6 +46,7 @@ use crate::Result;
 use crate::daily::History;
 use crate::pull::Pull;
 use crate::push::{self as uploads, Push};
+use crate::shared::Reader;
 
 /// How often certificates are looked at, when nobody says otherwise: renewed, or read again when the
 /// operator changed them.
@@ -59,6 +60,8 @@ const GOODBYE: Duration = Duration::from_secs(5);
 pub struct Options {
     /// The tree.
     pub root: PathBuf,
+    /// What is served in its place, where the stream is in a shared storage.
+    pub shared: Option<Arc<Reader>>,
     /// Address and port, as `127.0.0.1:8443`; port 0 lets the system choose.
     pub listen: String,
     /// Encryption.
@@ -138,8 +141,15 @@ impl Server {
         pull: Option<Arc<Pull>>,
         sockets: Vec<std::net::TcpListener>,
     ) -> Result<Self> {
+        let site = match options.shared {
+            None => Site::new(&options.root)?,
+            Some(reader) => {
+                reader.check().await?;
+                Site::shared(reader)
+            }
+        };
         let served = Arc::new(Served {
-            site: Site::new(&options.root)?,
+            site,
             offers: Offers::default(),
             zipped: Zipped::default(),
             metrics: Metrics::default(),

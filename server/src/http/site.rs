@@ -17,15 +17,19 @@ use super::metrics::Metrics;
 use super::offer::Offers;
 use super::rates::Rates;
 use super::zipped::Zipped;
+use super::shared;
 use crate::daily::History;
 use crate::pull::Pull;
 use crate::push::Push;
+use crate::shared::Reader;
 use crate::{Error, Result};
 
 /// A tree that is served. Its root is opened anew for each request, so that a tree put in its
 /// place is the one that is served.
 pub(super) struct Site {
     root: PathBuf,
+    /// Instead of a tree on this machine.
+    shared: Option<Arc<Reader>>,
 }
 
 /// What requests are answered from.
@@ -67,7 +71,7 @@ impl Site {
     /// # Errors
     /// When there is no such directory, or it holds no stream.
     pub(super) fn new(path: &Path) -> Result<Self> {
-        let site = Self { root: path.to_path_buf() };
+        let site = Self { root: path.to_path_buf(), shared: None };
         site.root(ResolveFlags::empty()).map_err(Error::io(path))?;
         match site.open("streams/v1/index.json") {
             Ok(Some(_)) => Ok(site),
@@ -78,6 +82,16 @@ impl Site {
             }
             Err(error) => Err(Error::io(path)(error)),
         }
+    }
+
+    /// What a storage holds, of which [`Reader::check`] says that it is a stream.
+    pub(super) fn shared(reader: Arc<Reader>) -> Self {
+        Self { root: reader.name().into(), shared: Some(reader) }
+    }
+
+    /// Where the files of images come from, if not from a tree on this machine.
+    pub(super) fn reader(&self) -> Option<&Arc<Reader>> {
+        self.shared.as_ref()
     }
 
     /// The root, as it was given.
@@ -98,6 +112,12 @@ impl Site {
 
     /// As [`Site::open`]; may block only if so said.
     pub(super) fn open_within(&self, path: &str, wait: Wait) -> io::Result<Option<Opened>> {
+        if let Some(reader) = &self.shared {
+            return match wait {
+                Wait::Allowed => shared::open(reader, path),
+                Wait::Never => Err(io::ErrorKind::WouldBlock.into()),
+            };
+        }
         let cached = if wait == Wait::Never { ResolveFlags::CACHED } else { ResolveFlags::empty() };
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | cached;

@@ -20,7 +20,7 @@ const KEPT: usize = 64;
 const PREVIOUS: u64 = 2;
 
 /// The number `current` leads to; `None` before the first publication.
-pub(super) fn current(root: &Path) -> Result<Option<u64>> {
+pub(crate) fn current(root: &Path) -> Result<Option<u64>> {
     let link = root.join(CURRENT);
     match fs::read_link(&link) {
         Ok(target) => number(&target).map(Some).ok_or_else(|| {
@@ -64,6 +64,13 @@ pub(super) fn link(root: &Path) -> Result<()> {
         atomic::symlink(Path::new(target), &path).map_err(Error::image(&path))?;
     }
     Ok(())
+}
+
+/// Shows readers publication `number`, which is complete: how a copy made elsewhere becomes a stream.
+pub(crate) fn show_publication(root: &Path, number: u64) -> Result<()> {
+    let link = root.join(CURRENT);
+    atomic::symlink(Path::new(&number.to_string()), &link).map_err(Error::image(&link))?;
+    self::link(root)
 }
 
 /// Removes publications nobody reads any more, and those that never came to be.

@@ -42,16 +42,19 @@ use millstream_image::simplestreams::{Freshness, INDEX_PATH};
 use millstream_image::{Alias, Fingerprint, Product, Serial, Sha256Digest};
 use serde::Serialize;
 
+use crate::storage::Address;
 use crate::{Error, Result};
 use catalogue::Catalogue;
 pub(crate) use catalogue::images;
 use documents::Documents;
 pub(crate) use layout::LOGS;
 use lock::Lock;
+pub(crate) use place::read_manifest as manifest_in;
 use place::{Artefacts, Staged, Terms};
 use staging::Claim;
 
 pub use deltas::{Deltas, Outcome};
+pub(crate) use generation::{current as current_publication, show_publication};
 pub(crate) use inspect::{expected_sums, hash};
 pub(crate) use layout::{COMBINED, IMAGES, MANIFEST, META, MIRROR, PUSH, SIGNED, SUMS, UNIFIED};
 pub(crate) use pages::daily as daily_page;
@@ -61,6 +64,7 @@ pub use retention::{GRACE, Pruned, Retention};
 pub use select::Selector;
 pub use show::Shown;
 pub(crate) use upstream::offered_files;
+pub(crate) use verify::Bring;
 pub use verify::{Problem, Report};
 
 /// How long documents are good for when nothing else is asked: a month in which a publisher may be
@@ -151,6 +155,7 @@ impl Stream {
     /// # Errors
     /// [`Error::Tree`] when `root` is none.
     pub fn open(root: &Path) -> Result<Self> {
+        check_path(root)?;
         if fs::symlink_metadata(root.join(layout::CURRENT)).is_err() {
             fs::metadata(root).map_err(Error::io(root))?;
             let reason = format!("not a stream; make it one with: millstream stream init {}", root.display());
@@ -426,8 +431,20 @@ fn make_directories(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Addresses of shared storages are no paths, though they look like one.
+fn check_path(root: &Path) -> Result<()> {
+    if Address::parse(root)?.is_some() {
+        return Err(Error::tree(
+            root,
+            "this works on a stream in a directory, not on one in a shared storage",
+        ));
+    }
+    Ok(())
+}
+
 /// Makes the root directory, or checks that it holds nothing but an unfinished stream.
 fn prepare(root: &Path) -> Result<()> {
+    check_path(root)?;
     if fs::metadata(root).is_ok_and(|meta| !meta.is_dir()) {
         return Err(Error::tree(root, "it is a file; a stream is a directory"));
     }

@@ -64,7 +64,7 @@ impl Terms<'_> {
 pub(super) struct Staged(Claim);
 
 /// Reads the manifest of a finished build.
-pub(super) fn read_manifest(dir: &Path) -> Result<Manifest> {
+pub(crate) fn read_manifest(dir: &Path) -> Result<Manifest> {
     let path = dir.join(MANIFEST);
     let mut bytes = Vec::new();
     File::open(&path)

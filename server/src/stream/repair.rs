@@ -42,6 +42,7 @@ impl Stream {
     /// [`Error::Tree`] when `signing` has not the key that clients trust, and when the tree cannot
     /// be read or written.
     pub fn repair(root: &Path, signing: &Signing<'_>) -> Result<Repaired> {
+        super::check_path(root)?;
         let stream = Self::at(root);
         if !root.join(DOCUMENTS).is_dir() || !root.join(IMAGES).is_dir() {
             return Err(Error::tree(root, "not a stream, or nothing of one is left"));

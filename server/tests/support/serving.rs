@@ -91,6 +91,7 @@ impl Running {
         let lines = Arc::clone(&log);
         let options = Options {
             root: tree.root().to_path_buf(),
+            shared: None,
             listen: "127.0.0.1:0".into(),
             tls,
             limits,

@@ -12,12 +12,13 @@ use millstream_runtime::CancelToken;
 use millstream_server::config::{Config, Right};
 use millstream_server::http::{self, Access, Gate, Limits, Options, Server, Settings, Tls};
 use millstream_server::pull::{Pull, REFRESH};
+use millstream_server::shared::Reader;
 use millstream_server::systemd;
 use millstream_server::tls::LocalAuthority;
 
 use crate::cli::server::Serve;
 use crate::commands::stream::sign_if_due;
-use crate::commands::{daily, push, upstream};
+use crate::commands::{daily, push, shared, upstream};
 use crate::output::say;
 use crate::paths::Paths;
 use supervisor::Supervisor;
@@ -45,14 +46,18 @@ pub fn run_and_say(
     let paths = Paths::from_env();
     let config = read_config(command.config.as_deref(), &paths)?;
     let root = command.root.clone().or(config.serve.root.clone()).unwrap_or_else(|| paths.stream());
+    let shared = shared::reader(&root, &config)?;
+    if shared.is_some() {
+        refuse_for_shared(command, &config)?;
+    }
     let pull = upstream::open(&command.upstream, config.serve.upstream.clone(), &root, quiet)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve((command, config), (root, pull, sockets), quiet, ready))
+    runtime.block_on(serve((command, config), (root, shared, pull, sockets), quiet, ready))
 }
 
 async fn serve(
     (command, config): (&Serve, Config),
-    (root, pull, sockets): (PathBuf, Option<Arc<Pull>>, Vec<TcpListener>),
+    (root, shared, pull, sockets): (PathBuf, Option<Arc<Reader>>, Option<Arc<Pull>>, Vec<TcpListener>),
     quiet: bool,
     ready: &dyn Fn(&str) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
@@ -68,6 +73,7 @@ async fn serve(
     }
     let options = Options {
         root: root.clone(),
+        shared,
         listen: listen.unwrap_or_else(|| LISTEN.into()),
         tls,
         limits: Limits::default(),
@@ -112,6 +118,22 @@ async fn serve(
     tokio::join!(server.run(stop), scheduled);
     for task in resigning.into_iter().chain(refreshing) {
         task.abort();
+    }
+    Ok(())
+}
+
+/// What writes to a directory is done elsewhere, and sent to the storage by `stream add`.
+fn refuse_for_shared(command: &Serve, config: &Config) -> anyhow::Result<()> {
+    let pushed = config.access.iter().any(|area| area.right == Right::Push);
+    let built = config.daily.iter().any(|daily| daily.stream.is_none());
+    for (what, asked) in [
+        ("pull from upstream", command.upstream.upstream.is_some() || config.serve.upstream.is_some()),
+        ("take pushes", pushed),
+        ("build into it", built),
+    ] {
+        if asked {
+            bail!("a server of a shared storage cannot {what}; publish to it with: millstream stream add");
+        }
     }
     Ok(())
 }

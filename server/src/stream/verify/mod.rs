@@ -60,6 +60,39 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// The same for a tree whose images are not all here at once: `bring` is told to have the files of an
+    /// image here, by its path from the root, and afterwards that they may go.
+    pub(crate) fn verify_in_turn(
+        &self,
+        now: SystemTime,
+        mut bring: impl FnMut(&Path, Bring) -> Result<()>,
+    ) -> Result<Report> {
+        let keyring = self.keyring()?;
+        let check = Check::new(&self.root, &keyring, now);
+        let products = check.documents();
+        let images: Vec<_> = products.iter().flat_map(catalogue::images).collect();
+        check.strays(&images);
+        for image in &images {
+            let path = image.0.image_path(image.1);
+            if check.or_problem(&path, bring(&path, Bring::Here)).is_some() {
+                check.images(std::slice::from_ref(image));
+            }
+            bring(&path, Bring::Away)?;
+        }
+        Ok(check.finish(images.len()))
+    }
+}
+
+/// What is to become of an image's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bring {
+    /// They are to be read.
+    Here,
+    /// They have been.
+    Away,
+}
+
 /// A check under way.
 pub(super) struct Check<'a> {
     root: &'a Path,
