@@ -50,8 +50,9 @@ fn main() -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    let bench = Bench::new(&arguments.binary)?;
     for name in &arguments.names {
+        // Each its own, which goes with what it started.
+        let bench = Bench::new(&arguments.binary)?;
         if let Some(comparison) = all.iter().find(|one| one.name == name) {
             comparison.run(&bench, arguments.rounds)?;
         } else if let Some(measurement) = others.iter().find(|one| one.name == name) {
