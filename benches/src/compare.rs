@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 pub struct Bench {
     dir: tempfile::TempDir,
     servers: RefCell<Vec<Child>>,
+    endings: RefCell<Vec<String>>,
     /// The binary to measure, as an absolute path.
     pub binary: PathBuf,
 }
@@ -21,7 +22,7 @@ impl Bench {
         let binary = fs::canonicalize(binary)
             .with_context(|| format!("{}; build it with: cargo build --release", binary.display()))?;
         let dir = tempfile::Builder::new().prefix("millstream-bench-").tempdir()?;
-        Ok(Self { dir, servers: RefCell::default(), binary })
+        Ok(Self { dir, servers: RefCell::default(), endings: RefCell::default(), binary })
     }
 
     /// A path in the directory.
@@ -30,14 +31,15 @@ impl Bench {
     }
 
     /// A command for the shell, run in the directory. `$MILLSTREAM` is the binary, which keeps all
-    /// its files in `state` here.
+    /// its files in `state` here; `$C` is what names of containers begin with.
     pub fn shell(&self, script: &str) -> Command {
         let mut command = Command::new("sh");
         command
             .args(["-eu", "-c", script])
             .current_dir(self.dir.path())
             .env("MILLSTREAM", &self.binary)
-            .env("MILLSTREAM_DIR", self.path("state"));
+            .env("MILLSTREAM_DIR", self.path("state"))
+            .env("C", prefix());
         command
     }
 
@@ -46,6 +48,11 @@ impl Bench {
         let server = self.shell(script).stdin(Stdio::null()).spawn()?;
         self.servers.borrow_mut().push(server);
         Ok(())
+    }
+
+    /// Runs a script when the comparison is over, whether it failed or not; the last one given first.
+    pub fn at_end(&self, script: impl Into<String>) {
+        self.endings.borrow_mut().push(script.into());
     }
 
     /// Runs a script and returns what it prints; its failure is an error with its messages.
@@ -60,11 +67,31 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
+        while let Some(script) = self.endings.get_mut().pop() {
+            if let Err(error) = self.run(&script) {
+                eprintln!("left behind: {error:#}");
+            }
+        }
         for server in self.servers.get_mut() {
             let _ = server.kill();
             let _ = server.wait();
         }
     }
+}
+
+/// What names of containers begin with, so that others on the machine have none of these.
+pub fn prefix() -> String {
+    format!("b{}x", std::process::id())
+}
+
+/// What is no race between two scripts.
+pub struct Measurement {
+    /// For the command line.
+    pub name: &'static str,
+    /// One line.
+    pub about: &'static str,
+    /// Measures in so many rounds, and prints figures and verdicts.
+    pub run: fn(&Bench, usize) -> anyhow::Result<()>,
 }
 
 /// Two ways to the same result.
@@ -127,13 +154,20 @@ impl Comparison {
             if round == 0 {
                 println!("  {}", (self.check)(bench)?.trim());
             }
-            println!("  round {}: ours {:.3}, theirs {:.3}", round + 1, ours[round], theirs[round]);
+            println!(
+                "  round {}: ours {}, theirs {}",
+                round + 1,
+                shown(ours[round], &unit),
+                shown(theirs[round], &unit)
+            );
         }
         let (ours, theirs) = (median(&mut ours), median(&mut theirs));
         let ratio = ours / theirs;
         let verdict = if ratio <= self.target { "met" } else { "missed" };
         println!(
-            "  medians: ours {ours:.3} {unit}, theirs {theirs:.3} {unit}, ratio {ratio:.2} (target {}: {verdict})",
+            "  medians: ours {}, theirs {}, ratio {ratio:.3} (target {}: {verdict})",
+            shown(ours, &unit),
+            shown(theirs, &unit),
             self.target
         );
         Ok(())
@@ -146,7 +180,17 @@ fn measured(printed: &str) -> Option<(f64, &str)> {
     Some((value.parse().ok()?, unit))
 }
 
-fn median(values: &mut [f64]) -> f64 {
+fn shown(value: f64, unit: &str) -> String {
+    if unit == "s" { time(value) } else { format!("{value:.3} {unit}") }
+}
+
+/// A time for people.
+pub fn time(seconds: f64) -> String {
+    if seconds < 1.0 { format!("{:.1} ms", seconds * 1000.0) } else { format!("{seconds:.2} s") }
+}
+
+/// The middle one.
+pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }

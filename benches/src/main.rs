@@ -8,7 +8,11 @@ mod catalogue;
 mod compare;
 mod delta;
 mod fetch;
+mod layers;
+mod lxc;
+mod many;
 mod publish;
+mod run;
 mod serve;
 
 use std::path::PathBuf;
@@ -33,24 +37,39 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let all: Vec<_> =
-        [builds::all(), fetch::all(), delta::all(), catalogue::all(), publish::all(), serve::all()]
-            .into_iter()
-            .flatten()
-            .collect();
+    let all: Vec<_> = [
+        builds::all(),
+        fetch::all(),
+        delta::all(),
+        catalogue::all(),
+        publish::all(),
+        serve::all(),
+        run::all(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let others = [many::MANY, layers::COPIES];
+    let lines = all.iter().map(|one| (one.name, one.about));
+    let known: Vec<_> = lines.chain(others.iter().map(|one| (one.name, one.about))).collect();
     if arguments.names.is_empty() {
-        for comparison in &all {
-            println!("{:16} {}", comparison.name, comparison.about);
+        for (name, about) in known {
+            println!("{name:16} {about}");
         }
         return Ok(());
     }
-    let bench = Bench::new(&arguments.binary)?;
     for name in &arguments.names {
-        let Some(comparison) = all.iter().find(|comparison| comparison.name == name) else {
-            let known: Vec<_> = all.iter().map(|comparison| comparison.name).collect();
+        // Each its own, which goes with what it started.
+        let bench = Bench::new(&arguments.binary)?;
+        if let Some(comparison) = all.iter().find(|one| one.name == name) {
+            comparison.run(&bench, arguments.rounds)?;
+        } else if let Some(measurement) = others.iter().find(|one| one.name == name) {
+            println!("{name}: {}", measurement.about);
+            (measurement.run)(&bench, arguments.rounds)?;
+        } else {
+            let known: Vec<_> = known.iter().map(|(name, _)| *name).collect();
             bail!("unknown comparison {name:?} (valid: {})", known.join(", "));
-        };
-        comparison.run(&bench, arguments.rounds)?;
+        }
     }
     Ok(())
 }

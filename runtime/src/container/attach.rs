@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use serde::{Deserialize, Serialize};
@@ -54,25 +55,49 @@ pub(crate) struct Request {
 
 type Step<T> = Result<T, String>;
 
-/// Carries the request out and exits as the command did.
+/// Carries the request in a file out and exits as the command did.
 pub(crate) fn main(file: &Path) -> ! {
     sys::close_inherited();
     let code = match File::options().read(true).write(true).open(file) {
         Err(_) => 1,
-        Ok(mut file) => serve(&mut file).unwrap_or_else(|reason| {
-            let _ = file.write_all(reason.as_bytes());
-            1
-        }),
+        Ok(mut file) => {
+            let served = read(&mut file).and_then(|request| {
+                let single = SingleThread::check().map_err(|e| format!("threads: {e}"))?;
+                serve(&request, &single)
+            });
+            or_say_why(served, &mut file)
+        }
     };
     std::process::exit(code)
 }
 
-fn serve(file: &mut File) -> Step<i32> {
+/// The same in a copy of this process, which may have one thread only: a program need not be started
+/// first. Returns the copy.
+pub(super) fn fork(request: &Request, answer: &mut File, single: &SingleThread) -> io::Result<Pid> {
+    match sys::fork(single, 0)? {
+        Fork::Parent(copy) => Ok(copy),
+        Fork::Child => {
+            let code = or_say_why(serve(request, single), answer);
+            sys::exit_now(code)
+        }
+    }
+}
+
+fn or_say_why(served: Step<i32>, answer: &mut File) -> i32 {
+    served.unwrap_or_else(|reason| {
+        let _ = answer.write_all(reason.as_bytes());
+        1
+    })
+}
+
+fn read(file: &mut File) -> Step<Request> {
     let mut text = Vec::new();
     let read = file.read_to_end(&mut text).and_then(|_| file.set_len(0));
     read.and_then(|()| io::Seek::rewind(file)).map_err(|e| format!("reading the request: {e}"))?;
-    let single = SingleThread::check().map_err(|e| format!("threads: {e}"))?;
-    let request: Request = serde_json::from_slice(&text).map_err(|e| format!("reading the request: {e}"))?;
+    serde_json::from_slice(&text).map_err(|e| format!("reading the request: {e}"))
+}
+
+fn serve(request: &Request, single: &SingleThread) -> Step<i32> {
     sys::reset_signals().map_err(|e| format!("signals: {e}"))?;
     die_with_parent()?;
     let host = Host::discover(request.caller.as_ref());
@@ -87,12 +112,12 @@ fn serve(file: &mut File) -> Step<i32> {
     let mut stdio = Stdio::prepare(request.terminal)?;
     let signals = relay::signals().map_err(|e| format!("signals: {e}"))?;
     let (go, wait) = io::pipe().map(|(wait, go)| (go, wait)).map_err(|e| format!("pipe: {e}"))?;
-    let command = match sys::fork(&single, 0).map_err(|e| format!("fork: {e}"))? {
+    let command = match sys::fork(single, 0).map_err(|e| format!("fork: {e}"))? {
         Fork::Child => {
             drop((go, groups, signals));
-            let (code, reason) = run(&request, stdio, wait, proc);
+            let (code, reason) = run(request, stdio, wait, proc);
             eprintln!("{reason}");
-            std::process::exit(code)
+            sys::exit_now(code)
         }
         Fork::Parent(command) => command,
     };

@@ -1,7 +1,6 @@
 //! Running commands in containers: the caller's side.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsRawFd;
@@ -10,6 +9,9 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -19,7 +21,8 @@ use super::config::{self, Settings};
 use super::name::ContainerName;
 use super::record::{Config, Running, State};
 use super::runtime::Runtime;
-use super::sealed::Program;
+use super::sealed::{self, Program};
+use super::sys::SingleThread;
 use super::tuning::Beginning;
 use crate::{CancelToken, Error, Result};
 
@@ -50,10 +53,29 @@ impl Runtime {
     /// for a signal; 127 when there is no such program, 126 when it cannot be executed. The command
     /// ends with the calling thread.
     pub fn exec(&self, name: &ContainerName, options: &ExecOptions) -> Result<i32> {
-        self.attach(name, options, |command| {
-            let mut child = command.spawn().map_err(Error::io(Self::program()))?;
-            child.wait().map_err(Error::io(Self::program()))
-        })
+        let failed = |reason: String| Error::Exec { name: name.to_string(), reason };
+        let request = self.exec_request(name, options)?;
+        let mut answer = empty_file().map_err(|e| failed(e.to_string()))?;
+        let raw = || options.terminal.then(RawTerminal::enter).transpose();
+        let code = match SingleThread::check() {
+            Ok(single)
+                if !sealed::has_the_hosts_root(request.init.pid).map_err(|e| failed(e.to_string()))? =>
+            {
+                let _raw = raw().map_err(|e| failed(e.to_string()))?;
+                let copy = attach::fork(&request, &mut answer, &single);
+                copy.and_then(wait).map_err(|e| failed(e.to_string()))?
+            }
+            _ => {
+                return by_program(name, &request, raw, |command| {
+                    let mut child = command.spawn().map_err(Error::io(Self::program()))?;
+                    child.wait().map_err(Error::io(Self::program()))
+                });
+            }
+        };
+        match reason(&mut answer) {
+            reason if reason.is_empty() => Ok(code),
+            reason => Err(failed(reason)),
+        }
     }
 
     /// As [`exec`](Self::exec), with nothing on standard input, and returns also what the command
@@ -69,32 +91,33 @@ impl Runtime {
         cancel: &CancelToken,
     ) -> Result<(i32, Vec<u8>)> {
         let mut output = Vec::new();
-        let code = self.attach(name, options, |command| {
-            let (reader, writer) = io::pipe().map_err(Error::io("pipe"))?;
-            let errors = writer.try_clone().map_err(Error::io("pipe"))?;
-            let command = command.stdin(Stdio::null()).stdout(writer).stderr(errors);
-            let mut child = command.spawn().map_err(Error::io(Self::program()))?;
-            // Our own ends of the pipe, so that it closes when the command's do.
-            command.stdout(Stdio::null()).stderr(Stdio::null());
-            let program = options.argv.first().cloned().unwrap_or_default();
-            let late = Error::Timeout { program, seconds: limit.as_secs() };
-            let collected = collect(reader, limit, cancel, &mut output);
-            if let Some(reason) = collected {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(if matches!(reason, Stop::Late) { late } else { Error::Cancelled });
-            }
-            child.wait().map_err(Error::io(Self::program()))
-        })?;
+        let request = self.exec_request(name, options)?;
+        let code = by_program(
+            name,
+            &request,
+            || Ok(None),
+            |command| {
+                let (reader, writer) = io::pipe().map_err(Error::io("pipe"))?;
+                let errors = writer.try_clone().map_err(Error::io("pipe"))?;
+                let command = command.stdin(Stdio::null()).stdout(writer).stderr(errors);
+                let mut child = command.spawn().map_err(Error::io(Self::program()))?;
+                // Our own ends of the pipe, so that it closes when the command's do.
+                command.stdout(Stdio::null()).stderr(Stdio::null());
+                let program = options.argv.first().cloned().unwrap_or_default();
+                let late = Error::Timeout { program, seconds: limit.as_secs() };
+                let collected = collect(reader, limit, cancel, &mut output);
+                if let Some(reason) = collected {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    return Err(if matches!(reason, Stop::Late) { late } else { Error::Cancelled });
+                }
+                child.wait().map_err(Error::io(Self::program()))
+            },
+        )?;
         Ok((code, output))
     }
 
-    fn attach(
-        &self,
-        name: &ContainerName,
-        options: &ExecOptions,
-        run: impl FnOnce(&mut Command) -> Result<ExitStatus>,
-    ) -> Result<i32> {
+    fn exec_request(&self, name: &ContainerName, options: &ExecOptions) -> Result<attach::Request> {
         let directory = self.existing(name)?;
         let state = State::read(&directory)?;
         let Some(running) = state.running.filter(Running::is_alive) else {
@@ -102,18 +125,38 @@ impl Runtime {
         };
         let config = Config::read(&directory)?;
         let settings = self.expand(&config)?;
-        let failed = |reason: String| Error::Exec { name: name.to_string(), reason };
-        let mut entry = Entry::new(&running, &config.cgroup(name), options, &settings)
-            .map_err(|e| failed(e.to_string()))?;
-        let _raw =
-            options.terminal.then(RawTerminal::enter).transpose().map_err(|e| failed(e.to_string()))?;
-        let status = run(&mut entry.command)?;
-        let reason = entry.reason();
-        if !reason.is_empty() {
-            return Err(failed(reason));
-        }
-        Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
+        Ok(request(&running, &config.cgroup(name), options, &settings))
     }
+}
+
+/// The exit code of a copy of this process.
+fn wait(copy: Pid) -> io::Result<i32> {
+    loop {
+        match waitpid(copy, None) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(code),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(128 + signal as i32),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// By a program of ours that is started for it. `prepare` comes right before.
+fn by_program(
+    name: &ContainerName,
+    request: &attach::Request,
+    prepare: impl FnOnce() -> io::Result<Option<RawTerminal>>,
+    run: impl FnOnce(&mut Command) -> Result<ExitStatus>,
+) -> Result<i32> {
+    let failed = |reason: String| Error::Exec { name: name.to_string(), reason };
+    let mut entry = Entry::of(request).map_err(|e| failed(e.to_string()))?;
+    let _raw = prepare().map_err(|e| failed(e.to_string()))?;
+    let status = run(&mut entry.command)?;
+    let reason = reason(&mut entry.file);
+    if !reason.is_empty() {
+        return Err(failed(reason));
+    }
+    Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
 }
 
 /// A command that is ready to be started in a container.
@@ -134,21 +177,14 @@ impl Entry {
         options: &ExecOptions,
         settings: &Settings,
     ) -> io::Result<Self> {
-        let request = attach::Request {
-            init: running.init,
-            cgroup: cgroup.to_owned(),
-            caller: running.caller.clone(),
-            argv: options.argv.clone(),
-            env: environment(options, config::environment(settings)),
-            cwd: options.cwd.clone(),
-            uid: options.uid,
-            gid: options.gid,
-            terminal: options.terminal,
-            beginning: Beginning::of(settings),
-        };
-        let file = request_file(&request)?;
+        Self::of(&request(running, cgroup, options, settings))
+    }
+
+    fn of(request: &attach::Request) -> io::Result<Self> {
+        let mut file = empty_file()?;
+        file.write_all(&serde_json::to_vec(request)?)?;
         let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-        let program = Program::of_process(running.init.pid)?;
+        let program = Program::of_process(request.init.pid)?;
         let mut command = Command::new(program.path());
         command.arg(attach::ARGUMENT).arg(path).env_clear();
         Ok(Self { file, command, _program: program })
@@ -171,12 +207,13 @@ impl Entry {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
 
-    fn reason(&mut self) -> String {
-        let mut reason = String::new();
-        let _ = self.file.rewind().and_then(|()| self.file.read_to_string(&mut reason));
-        reason
-    }
+/// Why a command could not be started; empty if it could.
+fn reason(answer: &mut File) -> String {
+    let mut reason = String::new();
+    let _ = answer.rewind().and_then(|()| answer.read_to_string(&mut reason));
+    reason
 }
 
 /// Why a command was not waited for any longer.
@@ -231,12 +268,25 @@ fn environment(options: &ExecOptions, settings: BTreeMap<String, String>) -> BTr
     env
 }
 
+/// `settings` are those of the container.
+fn request(running: &Running, cgroup: &str, options: &ExecOptions, settings: &Settings) -> attach::Request {
+    attach::Request {
+        init: running.init,
+        cgroup: cgroup.to_owned(),
+        caller: running.caller.clone(),
+        argv: options.argv.clone(),
+        env: environment(options, config::environment(settings)),
+        cwd: options.cwd.clone(),
+        uid: options.uid,
+        gid: options.gid,
+        terminal: options.terminal,
+        beginning: Beginning::of(settings),
+    }
+}
+
 /// In memory, so that neither arguments nor environment show in a process list.
-fn request_file(request: &attach::Request) -> io::Result<File> {
-    let name = CString::new("millstream-exec")?;
-    let mut file = File::from(memfd_create(&name, MemfdFlags::CLOEXEC)?);
-    file.write_all(&serde_json::to_vec(request)?)?;
-    Ok(file)
+fn empty_file() -> io::Result<File> {
+    Ok(File::from(memfd_create(c"millstream-exec", MemfdFlags::CLOEXEC)?))
 }
 
 /// The caller's terminal in raw mode; dropping it restores what was.

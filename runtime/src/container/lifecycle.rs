@@ -384,7 +384,7 @@ fn died_at_once(directory: &Path, supervisor: Process, breath: Duration) -> Resu
             return Ok(None);
         }
         // Without an init, the supervisor is about to write how it ended, or to start another one.
-        gone = process::wait_or_gone(supervisor, Duration::from_micros(300)).map_err(Error::io(directory))?;
+        gone = process::wait_or_gone(supervisor, Duration::from_micros(100)).map_err(Error::io(directory))?;
     }
 }
 

@@ -248,6 +248,12 @@ impl Runtime {
         Ok(found)
     }
 
+    /// [`Info::notes`] alone.
+    pub fn notes(&self, name: &ContainerName) -> Result<Vec<String>> {
+        let state = State::read(&self.existing(name)?)?;
+        Ok(state.running.map(|running| running.notes).unwrap_or_default())
+    }
+
     /// One container.
     pub fn info(&self, name: &ContainerName) -> Result<Info> {
         self.look(name, Detail::Everything)

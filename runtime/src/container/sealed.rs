@@ -34,15 +34,20 @@ impl Program {
 
     /// The same, for a container that runs, by one of its processes.
     pub(super) fn of_process(pid: i32) -> io::Result<Self> {
-        let maps_root = |map: &str| -> io::Result<bool> {
-            Ok(fs::read_to_string(format!("/proc/{pid}/{map}"))?.lines().any(begins_with_root))
-        };
-        Self::new(maps_root("uid_map")? || maps_root("gid_map")?)
+        Self::new(has_the_hosts_root(pid)?)
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Whether the host's root is somebody in the container that a process belongs to.
+pub(super) fn has_the_hosts_root(pid: i32) -> io::Result<bool> {
+    let maps_root = |map: &str| -> io::Result<bool> {
+        Ok(fs::read_to_string(format!("/proc/{pid}/{map}"))?.lines().any(begins_with_root))
+    };
+    Ok(maps_root("uid_map")? || maps_root("gid_map")?)
 }
 
 /// Whether a line of an id map, as this process sees it, has the id 0 on the host's side.

@@ -176,6 +176,7 @@ fn supervise(request: Request, single: &SingleThread) -> i32 {
         starts.push(Instant::now());
         // Other occasions than a start do not come again.
         templates.retain(|job| job.trigger == "start");
+        sys::release_memory();
         let end = run.watch(&request, &mut screen);
         let hook = request.stopped(single);
         if end.reboot && starts.len() < RESTARTS {

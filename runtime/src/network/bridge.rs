@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::netlink;
 use super::settings::{ipv4, ipv6};
 use super::tools::{self, exists, hash, ip, run};
 use crate::container::{Process, Settings};
@@ -41,8 +42,7 @@ impl Bridge<'_> {
     }
 
     fn is_ours(&self) -> bool {
-        let shown = run("ip", &["-details", "link", "show", "dev", self.name], "");
-        shown.is_ok_and(|text| text.contains(&format!("alias {}", self.mark())))
+        netlink::alias(self.name).is_ok_and(|alias| alias == self.mark())
     }
 
     /// Makes what is missing. Returns what was changed on the host besides.

@@ -2,7 +2,7 @@
 //! forwarded ports.
 //!
 //! `ip`, `tc`, `nft` and `dnsmasq` do the work, as for LXD: they are on every host that routes, and a
-//! netlink library would only replace the first. Ordinary users, who may make no interface on the host,
+//! netlink library would only replace the first. What each start needs is said to the kernel itself. Ordinary users, who may make no interface on the host,
 //! get one of `pasta`.
 //!
 //! A network is a record and, from its first use after a boot on, a bridge of its name, a chain
@@ -12,6 +12,7 @@ mod bridge;
 mod guard;
 mod live;
 mod manage;
+mod netlink;
 mod nic;
 mod plan;
 mod present;

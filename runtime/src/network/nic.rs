@@ -7,7 +7,8 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use super::guard::Guard;
-use super::tools::{self, exists, find, ip, run};
+use super::netlink;
+use super::tools::{self, find, ip, run};
 
 /// An interface a container is to have.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -58,11 +59,12 @@ impl Nic {
             value.as_ref().map_or_else(String::new, |value| format!(" {key} {value}"))
         };
         let (address, mtu) = (option("address", &self.hwaddr), option("mtu", &self.mtu));
+        self.guard.put(host, self.hwaddr.as_deref())?;
         let lines = match &self.link {
-            Link::Bridged(bridge) => vec![
-                format!("link add {host}{mtu} type veth peer name {name}{address}{mtu} netns {pid}"),
-                format!("link set dev {host} master {bridge} up"),
-            ],
+            Link::Bridged(bridge) => {
+                self.veth(bridge, pid).inspect_err(|_| self.clear())?;
+                return Ok(self.limit());
+            }
             Link::Macvlan(parent) => vec![
                 format!("link add link {parent} name {host}{address}{mtu} type macvlan mode bridge"),
                 format!("link set dev {host} netns {pid} name {name}"),
@@ -70,9 +72,17 @@ impl Nic {
             Link::Physical(parent) => vec![format!("link set dev {parent} netns {pid} name {name}")],
             Link::User => return Ok(Vec::new()),
         };
-        self.guard.put(host, self.hwaddr.as_deref())?;
         ip(&lines).inspect_err(|_| self.clear())?;
         Ok(self.limit())
+    }
+
+    fn veth(&self, bridge: &str, pid: i32) -> Step<()> {
+        let (host, inside) = (self.host_name.as_str(), self.name.as_str());
+        let address = self.hwaddr.as_ref().map(|text| netlink::hwaddr(text).ok_or(text)).transpose();
+        let hwaddr = address.map_err(|text| format!("hwaddr: {text} is no hardware address"))?;
+        let mtu = self.mtu.as_ref().and_then(|text| text.parse().ok());
+        let veth = netlink::Veth { host, bridge, inside, pid, hwaddr, mtu };
+        veth.make().map_err(|e| format!("making {host}, a port of {bridge}: {e}"))
     }
 
     /// Limits hold on the host's side, where the container cannot lift them.
@@ -110,8 +120,8 @@ impl Nic {
     /// Takes away what is left of it on the host. The kernel does that, too, some time after the
     /// container's end.
     pub fn clear(&self) {
-        if matches!(self.link, Link::Bridged(_) | Link::Macvlan(_)) && exists(&self.host_name) {
-            let _ = ip(&[format!("link delete dev {}", self.host_name)]);
+        if matches!(self.link, Link::Bridged(_) | Link::Macvlan(_)) {
+            let _ = netlink::delete(&self.host_name);
         }
         self.guard.clear(&self.host_name);
     }

@@ -4,6 +4,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::netlink;
+
 /// Where they are, whatever `PATH` says: a supervisor has none.
 const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
@@ -55,9 +57,7 @@ pub fn ip(lines: &[String]) -> Result<(), String> {
 
 /// Whether this network namespace has an interface.
 pub fn exists(interface: &str) -> bool {
-    let text = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
-    text.lines()
-        .any(|line| line.trim_start().strip_prefix(interface).is_some_and(|rest| rest.starts_with(':')))
+    netlink::index(interface).is_ok()
 }
 
 /// The same for the same text, for ever (FNV-1a).

@@ -43,8 +43,7 @@ fn enter(
         env.insert(key.to_owned(), value.to_owned());
     }
     let options = ExecOptions { argv: argv.to_vec(), env, cwd: how.cwd.clone(), uid, gid, terminal };
-    // Signals go to the command, whose exit we wait for.
-    let _token = interrupt::token()?;
+    interrupt::hold_back()?;
     let code = runtime.exec(&name.parse()?, &options)?;
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
 }

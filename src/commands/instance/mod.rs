@@ -130,7 +130,7 @@ fn start_one(runtime: &Runtime, name: &ContainerName, quiet: bool) -> anyhow::Re
 
 /// What a run that has begun lacks.
 fn say_notes(runtime: &Runtime, name: &ContainerName, quiet: bool) -> anyhow::Result<()> {
-    for note in runtime.info(name)?.notes {
+    for note in runtime.notes(name)? {
         output::say(quiet, &format!("{name}: {note}"));
     }
     Ok(())
