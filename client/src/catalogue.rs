@@ -254,7 +254,7 @@ fn image(
         root_kind,
         uncompressed: root.sha256_uncompressed,
         deltas: deltas(version),
-        unified: COMBINED.iter().find_map(|ftype| of_type(ftype)).and_then(unified),
+        unified: COMBINED.iter().find_map(|ftype| of_type(ftype)).and_then(unified).map(Box::new),
         manifest: of_type(MANIFEST).map(file).transpose()?,
         others: others(version, [metadata_name, root_kind.file_name()])?,
         newest: false,

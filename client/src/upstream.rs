@@ -136,7 +136,7 @@ impl Upstream {
             (Some(manifest), Some(stated)) => manifest_files(manifest, stated)?,
             _ => stated.collect(),
         };
-        if let Some((name, file)) = &image.unified
+        if let Some((name, file)) = image.unified.as_deref()
             && !files.iter().any(|(other, same)| other == name || same.sha256 == file.sha256)
         {
             files.push(((*name).to_owned(), file.clone()));

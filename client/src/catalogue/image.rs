@@ -102,7 +102,7 @@ pub struct CatalogueImage {
     pub deltas: Vec<Delta>,
     /// Metadata and root file system in one archive, where there is one, with the name a tree of ours has
     /// for it.
-    pub unified: Option<(&'static str, RemoteFile)>,
+    pub unified: Option<Box<(&'static str, RemoteFile)>>,
     /// `manifest.json`, on our own streams.
     pub manifest: Option<RemoteFile>,
     /// Further files that a tree of ours has too, with their name there.

@@ -74,7 +74,7 @@ pub(super) fn manifest(
 /// Lists the unified archive that upstream made of an image's files, if it is among `names`: here it came
 /// with the image.
 pub(super) fn list_unified(manifest: &mut Manifest, image: &CatalogueImage, names: &[String]) {
-    if let Some((name, file)) = image.unified.as_ref().filter(|(name, _)| names.iter().any(|n| n == name)) {
+    if let Some((name, file)) = image.unified.as_deref().filter(|(name, _)| names.iter().any(|n| n == name)) {
         let (size, sha256) = (file.size, file.sha256);
         let listed = manifest::File { size, sha256, sha256_uncompressed: None, size_uncompressed: None };
         manifest.files.entry((*name).to_owned()).or_insert(listed);

@@ -82,7 +82,7 @@ pub(crate) fn offered_files(serial: Serial, image: &CatalogueImage) -> Vec<Offer
     let metadata = image.files().filter(same).map(|(name, remote)| file(name, name, remote));
     let root = file(image.root_kind.item_type(), image.root_kind.file_name(), &image.rootfs);
     let manifest = image.manifest.iter().map(|remote| file(MANIFEST, MANIFEST, remote));
-    let unified = image.unified.iter();
+    let unified = image.unified.as_deref().into_iter();
     let unified =
         unified.flat_map(|(name, remote)| COMBINED.into_iter().map(move |ftype| file(ftype, name, remote)));
     let deltas = image.deltas.iter().filter_map(|delta| {
