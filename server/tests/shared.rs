@@ -137,8 +137,7 @@ impl Serving {
             String::from_utf8_lossy(&answer.body).into_owned()
         };
         let index = save("streams/v1/index.sjson");
-        for line in index.lines().filter(|line| line.contains("by-hash")) {
-            let path = line.split('"').find(|part| part.contains("/by-hash/")).unwrap();
+        for path in index.split('"').filter(|part| part.contains("/by-hash/")) {
             for item in save(path).split('"').filter(|part| part.starts_with("images/")) {
                 save(item);
             }

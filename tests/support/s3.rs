@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use crate::support::{Home, Server, succeed, wait_for_url};
 
@@ -78,9 +77,4 @@ pub fn curl(server: &Server, url: &str, to: &Path, rate: u64) -> Command {
         .arg("--output");
     curl.arg(to).args(["--limit-rate", &rate.to_string()]).arg(url);
     curl
-}
-
-/// A pause that lets others get on.
-pub fn pause() {
-    std::thread::sleep(Duration::from_millis(50));
 }

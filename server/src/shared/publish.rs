@@ -65,10 +65,11 @@ impl Run {
         now: SystemTime,
     ) -> Result<Outcome> {
         let Some(generation) = current_publication(work.path())? else { return Ok(Outcome::Done) };
-        if generation == before.0.generation {
+        let mut changes = self.changes(work, before.0, generation)?;
+        // Files of images may go without a publication.
+        if changes.root.files == before.0.files && changes.files.is_empty() && changes.gone.is_empty() {
             return Ok(Outcome::Done);
         }
-        let mut changes = self.changes(work, before.0, generation)?;
         let rubbish = changes.sort_out(before.0, seconds(now));
         self.send_files(&changes.files).await?;
         let storage = &self.storage;
@@ -166,6 +167,12 @@ impl Run {
                 continue;
             }
             let path = map_path(distribution);
+            if map == *old
+                && let Some(document) = before.files.get(&path)
+            {
+                changes.root.files.insert(path, document.clone());
+                continue;
+            }
             let bytes = serde_json::to_vec(&map).map_err(|e| Error::storage(&path, e.to_string()))?;
             let modified = seconds(SystemTime::now());
             let document = new.add(bytes, modified, before.files.get(&path));

@@ -13,6 +13,7 @@ use millstream_image::Sha256Digest;
 use serde::Deserialize;
 use tempfile::TempDir;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use tokio_util::bytes::Bytes;
 use url::Url;
 
@@ -23,6 +24,8 @@ use crate::{Error, Result};
 
 /// A part whose transfer broke is asked for so often again.
 const TRIES: usize = 5;
+/// So long the root may take.
+const PATIENCE: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(300);
 /// How long an address that a client is sent to is good for: to begin, not to end.
 const VALID: Duration = Duration::from_mins(15);
@@ -109,7 +112,9 @@ impl Reader {
             return Ok(Arc::clone(root));
         }
         let began = Instant::now();
-        match super::read_root(&*self.storage).await {
+        let read = timeout(PATIENCE, super::read_root(&*self.storage)).await;
+        let late = || Err(Error::storage(self.name(), "the storage does not answer"));
+        match read.unwrap_or_else(|_| late()) {
             Ok(Some((root, _))) => {
                 let root = Arc::new(root);
                 *present = Some((began, Arc::clone(&root)));

@@ -55,7 +55,9 @@ impl Bucket {
         let own = [None];
         let named: Vec<_> = credentials.endpoints.iter().map(|url| Some(url.as_str())).collect();
         let endpoints = if named.is_empty() { &own[..] } else { &named };
-        let doors = endpoints.iter().map(|endpoint| door(name, *endpoint, credentials));
+        // Where there is another door, one that does not answer is not waited for.
+        let retries = if endpoints.len() > 1 { 1 } else { 5 };
+        let doors = endpoints.iter().map(|endpoint| door(name, *endpoint, credentials, retries));
         let doors = doors.collect::<Result<_>>()?;
         Ok(Self { name: name.into(), prefix: prefix.into(), doors, present: AtomicUsize::new(0) })
     }
@@ -122,8 +124,13 @@ impl From<Failed> for Error {
     }
 }
 
-fn door(name: &str, endpoint: Option<&str>, credentials: &Credentials) -> Result<AmazonS3> {
-    let retry = RetryConfig { max_retries: 4, retry_timeout: RETRY, ..RetryConfig::default() };
+fn door(
+    name: &str,
+    endpoint: Option<&str>,
+    credentials: &Credentials,
+    max_retries: usize,
+) -> Result<AmazonS3> {
+    let retry = RetryConfig { max_retries, retry_timeout: RETRY, ..RetryConfig::default() };
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(name)
         .with_region(credentials.region.as_deref().unwrap_or("us-east-1"))
