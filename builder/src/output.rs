@@ -74,7 +74,7 @@ impl Output<'_> {
             lxc: &lxc,
             lxd: &lxd,
             oci: format::oci::About::new(self.resolved, self.serial, self.epoch, rootfs)?,
-            options: self.options(rootfs, cache.clone())?,
+            options: self.options(rootfs, origin, cache.clone())?,
             cancel: self.cancel,
         };
         let (files, blocks, said) = plan.run(work, rootfs.path())?;
@@ -97,7 +97,12 @@ impl Output<'_> {
         Ok((manifest, blocks))
     }
 
-    fn options(&self, rootfs: &Rootfs, block_cache: Option<Arc<BlockCache>>) -> Result<PackOptions> {
+    fn options(
+        &self,
+        rootfs: &Rootfs,
+        origin: &Origin,
+        block_cache: Option<Arc<BlockCache>>,
+    ) -> Result<PackOptions> {
         let bcj = match self.resolved.architecture.debian() {
             "amd64" | "i386" => Some(Bcj::X86),
             "arm64" => Some(Bcj::Arm64),
@@ -108,7 +113,7 @@ impl Output<'_> {
             epoch: self.epoch,
             block_cache,
             xz: XzOptions { threads: self.threads, bcj, ..XzOptions::default() },
-            groups: inventory::groups(rootfs)?,
+            groups: inventory::groups(rootfs, origin)?,
             watch: Watch::new(move || cancel.check().map_err(io::Error::other)),
             ..PackOptions::default()
         })

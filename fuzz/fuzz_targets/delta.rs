@@ -35,11 +35,11 @@ static BENCH: LazyLock<Bench> = LazyLock::new(|| {
     };
     let base = archive("base", 7);
     archive("new", 8);
-    let options =
-        MakeOptions { threads: 1, limits: LIMITS, most: u64::MAX, watch: Watch::default() };
+    let options = MakeOptions { threads: 1, limits: LIMITS, most: u64::MAX, watch: Watch::default() };
     let path = dir.path().join("delta");
     let mut file = File::options().read(true).write(true).create_new(true).open(path).expect("a file");
-    make(&dir.path().join("base"), &dir.path().join("new"), &mut file, dir.path(), &options).expect("a delta");
+    make(&dir.path().join("base"), &dir.path().join("new"), &mut file, dir.path(), &options)
+        .expect("a delta");
     let mut delta = Vec::new();
     file.rewind().expect("a file");
     file.read_to_end(&mut delta).expect("the delta");

@@ -62,7 +62,9 @@ fn answer(pick: u8, data: &[u8]) -> Vec<u8> {
         3 => [b"HTTP/1.1 206 P\r\nContent-Range: ", data, b"\r\n\r\n", rest].concat(),
         4 => [b"HTTP/1.1 200 OK\r\n", data, b"\r\n\r\n", FILE].concat(),
         5 => head(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", data.len())),
-        6 => [format!("HTTP/1.1 206 P\r\nContent-Range: bytes {from}-39/40\r\n\r\n").as_bytes(), rest].concat(),
+        6 => {
+            [format!("HTTP/1.1 206 P\r\nContent-Range: bytes {from}-39/40\r\n\r\n").as_bytes(), rest].concat()
+        }
         _ => [b"HTTP/1.1 416 N\r\n", data, b"\r\n\r\n"].concat(),
     }
 }
@@ -75,14 +77,17 @@ fuzz_target!(|data: &[u8]| {
     let right = &FILE[..usize::from(picks[1] >> 1) % FILE.len()];
     let part = if picks[1] & 1 == 0 { [right, part].concat() } else { part.to_vec() };
     let (one, two) = answers.split_at(answers.len() / 2);
-    *ANSWERS.lock().unwrap_or_else(PoisonError::into_inner) = vec![answer(picks[2], one), answer(picks[3], two)];
+    *ANSWERS.lock().unwrap_or_else(PoisonError::into_inner) =
+        vec![answer(picks[2], one), answer(picks[3], two)];
     let bench = &*BENCH;
     let dest: PathBuf = bench.dir.path().join("file");
     let _ = std::fs::remove_file(&dest);
     std::fs::write(dest.with_extension("part"), part).expect("a temporary file");
-    let mut options = HttpOptions::default();
-    options.pace = Pace { window: Duration::from_millis(500), bytes: 1 };
-    options.retry = Retry { tries: 2, pause: Duration::ZERO };
+    let options = HttpOptions {
+        pace: Pace { window: Duration::from_millis(500), bytes: 1 },
+        retry: Retry { tries: 2, pause: Duration::ZERO },
+        ..HttpOptions::default()
+    };
     let what =
         Download { url: &bench.url, dest: &dest, size: FILE.len() as u64, sha256: Sha256Digest::of(FILE) };
     let client = HttpClient::new(&options).expect("a client");

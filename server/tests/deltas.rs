@@ -13,7 +13,9 @@ use millstream_image::delta::{Limits, apply, rebuild, unpack};
 use millstream_image::openpgp::SigningKey;
 use millstream_image::simplestreams::{Item, Products};
 use millstream_server::stream::{Deltas, Stream};
-use support::{Fixture, Image, signing, snapshot};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use support::{Fixture, Image, new_key, signing, snapshot};
 
 const PRODUCT: &str = "debian:bookworm:amd64:default";
 
@@ -153,6 +155,66 @@ fn deltas_that_are_not_worth_it_are_left_out() {
         .filter(|path| path.extension().is_some_and(|e| e == "delta" || e == "vcdiff"))
         .collect();
     assert!(strays.is_empty(), "{strays:?}");
+}
+
+/// Whatever room there is, the image is published whole or not at all, and what a delta needed is free again. In a
+/// mount namespace of this thread's own.
+#[test]
+fn a_full_disk_costs_a_delta_or_the_image_and_leaves_nothing() {
+    unshare(CloneFlags::CLONE_NEWNS).expect("this test needs root");
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    let (dir, key) = (tempfile::tempdir().unwrap(), new_key());
+    let disk = |flags, bytes: u64| {
+        let size = format!("size={bytes}");
+        mount(Some("none"), dir.path(), Some("tmpfs"), flags, Some(size.as_str())).unwrap();
+    };
+    let builds = tempfile::tempdir().unwrap();
+    let [one, two] = [1, 2].map(|day| {
+        let dir = builds.path().join(day.to_string());
+        Image { data: data(4, day, 1 << 20), ..image(day) }.build(&dir);
+        dir
+    });
+    let (mut refused, mut without, mut with) = (0, 0, 0);
+    for room in [256, 1024, 1536, 2048, 3072, 16 * 1024] {
+        disk(MsFlags::empty(), 64 << 20);
+        let (stream, _) = Stream::init(&dir.path().join("root"), &signing(&key)).unwrap();
+        stream.add(&one, &signing(&key)).unwrap();
+        let used = || {
+            let state = nix::sys::statvfs::statvfs(dir.path()).unwrap();
+            (state.blocks() - state.blocks_free()) * state.fragment_size()
+        };
+        let before = used();
+        disk(MsFlags::MS_REMOUNT, before + (room << 10));
+        let added = stream.add_with(&two, &signing(&key), &Deltas { threads: 1, ..Deltas::default() });
+        disk(MsFlags::MS_REMOUNT, 64 << 20);
+        let images = match &added {
+            Err(error) => {
+                assert!(error.to_string().contains("No space left"), "{room} KiB: {error}");
+                assert_eq!(used(), before, "{room} KiB");
+                refused += 1;
+                1
+            }
+            Ok(added) => {
+                let delta = &added.deltas[0];
+                if let Err(reason) = &delta.size {
+                    assert!(reason.contains("No space left"), "{room} KiB: {reason}");
+                    assert!(!added.path.join(&delta.name).exists());
+                    without += 1;
+                } else {
+                    with += 1;
+                }
+                2
+            }
+        };
+        let report = stream.verify(std::time::SystemTime::now()).unwrap();
+        assert_eq!((report.problems.len(), report.images), (0, images), "{room} KiB: {:?}", report.problems);
+        assert_eq!(fs::read_dir(stream.root().join(".staging")).unwrap().count(), 0, "{room} KiB");
+        // The same again, with room, changes nothing or does it all.
+        stream.add(&two, &signing(&key)).unwrap();
+        nix::mount::umount(dir.path()).unwrap();
+    }
+    assert!(refused > 0 && without > 0 && with > 0, "{refused} {without} {with}");
 }
 
 /// Kills publishers at many moments while they make deltas: nothing of them is seen or stays.

@@ -137,10 +137,11 @@ fn a_full_cache_is_named_and_used_again_when_there_is_room() {
 #[test]
 fn scripts_cannot_reach_the_hosts_devices_or_settings() {
     let (bench, mirror) = (Bench::new(), Mirror::start());
-    let script = "actions:\n  - trigger: post-unpack\n    action: |\n      #!/bin/sh\n      set -x\n      ls /dev\n      dd if=/dev/zero of=/proc/sys/kernel/domainname count=1 && exit 8\n      mkdir -p /x && dpkg --version >/dev/null && exit 9\n";
+    let script = "actions:\n  - trigger: post-unpack\n    action: |\n      #!/bin/sh\n      set -x\n      ls /dev\n      ! [ /proc/1/root -ef / ] && echo in a chroot\n      dd if=/dev/zero of=/proc/sys/kernel/domainname count=1 && exit 8\n      mkdir -p /x && dpkg --version >/dev/null && exit 9\n";
     let text = fails(&mut bench.build(&mirror.recipe(script), "out", &[]));
     assert!(text.contains("exit status: 9"), "{text}");
     assert!(text.contains("Read-only file system"), "{text}");
+    assert!(text.contains("\nin a chroot\n"), "there is no init to talk to: {text}");
     assert!(!text.contains("sda") && !text.contains("vda") && !text.contains("kmsg"), "{text}");
     bench.assert_clean("out");
 }

@@ -34,7 +34,9 @@ struct System {
     reason: &'static str,
 }
 
-const SYSTEMS: [System; 3] = [
+const BREAKS_OPENRC: &str = "printf '#!/sbin/openrc-run\\nstart() { return 1; }\\n' > /etc/init.d/broken; chmod 755 /etc/init.d/broken; rc-update add broken default";
+
+const SYSTEMS: [System; 4] = [
     System {
         variant: "runit",
         packages: "runit-init, sysv-rc",
@@ -53,17 +55,23 @@ const SYSTEMS: [System; 3] = [
         variant: "openrc",
         packages: "sysvinit-core, openrc",
         known_as: "OpenRC",
-        breaks: "printf '#!/sbin/openrc-run\\nstart() { return 1; }\\n' > /etc/init.d/broken; chmod 755 /etc/init.d/broken; rc-update add broken default",
+        breaks: BREAKS_OPENRC,
+        reason: "these services failed: broken",
+    },
+    System {
+        variant: "openrc-init",
+        packages: "openrc, initscripts",
+        known_as: "OpenRC",
+        breaks: BREAKS_OPENRC,
         reason: "these services failed: broken",
     },
 ];
 
-/// With what a system needs and no more. sysvinit's package tells the init that runs to start again, for
-/// most of a minute, unless `ischroot` says that there is none.
+/// With what a system needs and no more.
 fn recipe(system: &System) -> String {
     let System { variant, packages, .. } = system;
     format!(
-        "image:\n  distribution: debian\n  release: bookworm\n  variant: {variant}\nsource:\n  downloader: debootstrap\n  variant: minbase\npackages:\n  manager: apt\n  sets:\n    - packages: [{packages}]\n      action: install\n      flags: [--no-install-recommends]\nactions:\n  - trigger: post-unpack\n    action: |\n      #!/bin/sh\n      ln -sf true /usr/bin/ischroot\n  - trigger: post-packages\n    action: |\n      #!/bin/sh\n      rm -r /usr/share/doc /usr/share/locale /usr/share/zoneinfo\n"
+        "image:\n  distribution: debian\n  release: bookworm\n  variant: {variant}\nsource:\n  downloader: debootstrap\n  variant: minbase\npackages:\n  manager: apt\n  sets:\n    - packages: [{packages}]\n      action: install\n      flags: [--no-install-recommends]\nactions:\n  - trigger: post-packages\n    action: |\n      #!/bin/sh\n      rm -r /usr/share/doc /usr/share/locale /usr/share/zoneinfo\n      [ -e /sbin/init ] || ln -s openrc-init /sbin/init\n"
     )
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::bench::{Bench, fails, works};
+use crate::bench::{Bench, fails, says, works};
 
 const BROKEN: &str = r"image:
   distribution: debian
@@ -120,4 +120,18 @@ fn the_projects_own_recipes_are_accepted() {
     assert!(files.iter().any(|file| file.ends_with("recipes/debian.yaml")), "our own are there");
     let out = works(bench.command().args(["recipe", "validate"]).args(&files));
     assert_eq!(out.lines().filter(|line| line.ends_with(": valid")).count(), files.len());
+}
+
+#[test]
+fn scripts_have_the_recipes_environment_and_stages_their_times() {
+    let (bench, mirror) = (Bench::new(), crate::mirror::Mirror::start());
+    let more = "environment:\n  clear_defaults: true\n  variables:\n  - {key: GREETING, value: a b}\n  - {key: OTHER, value: x, variants: [other]}\nactions:\n- trigger: post-files\n  action: |-\n    #!/bin/sh\n    export -p > /exported\n";
+    let said = says(&mut bench.build(&mirror.recipe(more), "out", &["--format=dir"]));
+    let text = fs::read_to_string(bench.path("out/rootfs/exported")).unwrap();
+    assert!(text.contains("GREETING='a b'") && text.contains("PATH="), "{text}");
+    assert!(!text.contains("OTHER") && !text.contains("LC_ALL"), "{text}");
+    // The table at the end.
+    for stage in ["sources", "bootstrap", "packages", "files", "total"] {
+        assert!(said.lines().any(|line| line.starts_with(stage) && line.contains(" s ")), "{stage}: {said}");
+    }
 }

@@ -16,6 +16,7 @@ usage: cargo xtask COMMAND
                 ARGS go to `cargo test`
   check         format and lints only
   faults        stop publishers and stores at every system call that writes (minutes)
+  fuzz [NAMES]  a minute of each fuzz target, or of those named; needs a nightly compiler and cargo-fuzz
   bench [NAMES] set up the peers and compare: prints a ratio for each pair; lists them without names
   vm-test [NAMES]
                 the runtime's tests (all of runtime/tests, and `user`) in a virtual machine with
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         "test" => test(rest),
         "check" => check(),
         "faults" => faults(),
+        "fuzz" => fuzz(rest),
         "bench" => bench(rest),
         "vm-test" => vm::test(rest),
         "garage-test" => garage_test(rest),
@@ -89,6 +91,26 @@ fn faults() -> Result<(), String> {
     };
     tests("millstream-client", "distribution", &["faults::"])?;
     tests("millstream-server", "faults", &[])
+}
+
+/// The release profile without link-time optimization, which takes minutes and finds nothing.
+fn fuzz(names: &[String]) -> Result<(), String> {
+    let fuzz = || {
+        let mut fuzz = Command::new("cargo");
+        fuzz.env("CARGO_PROFILE_RELEASE_LTO", "off").args(["+nightly", "fuzz"]);
+        fuzz
+    };
+    let all = fuzz().arg("list").output().map_err(|e| format!("cargo: {e}"))?;
+    if !all.status.success() {
+        return Err("run these first: rustup toolchain install nightly && cargo install cargo-fuzz".into());
+    }
+    let all = String::from_utf8_lossy(&all.stdout).into_owned();
+    let names: Vec<_> =
+        if names.is_empty() { all.lines().collect() } else { names.iter().map(String::as_str).collect() };
+    names.into_iter().try_for_each(|name| {
+        // Nothing is unsafe here that the address sanitizer could find.
+        run(fuzz().args(["run", "--features", "run", "-s", "none", name, "--", "-max_total_time=60"]))
+    })
 }
 
 fn check() -> Result<(), String> {

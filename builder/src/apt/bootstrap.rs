@@ -117,7 +117,7 @@ pub struct Installed {
     pub(super) lists: Vec<List>,
     pub(super) packages: Packages,
     /// Names of what the bootstrap unpacked.
-    pub(super) names: BTreeSet<String>,
+    pub(crate) names: BTreeSet<String>,
     preinsts: Vec<Arc<Package>>,
     /// What everything else may take for granted, so is configured first.
     essential: Vec<String>,

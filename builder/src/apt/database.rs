@@ -1,6 +1,6 @@
 //! Reading dpkg's database of a finished root file system.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -34,8 +34,9 @@ pub(crate) fn packages(
 }
 
 /// Files by source package, sources by name: the packages of one source are updated together and
-/// resemble each other. None where there is no dpkg.
-pub(crate) fn groups(rootfs: &Rootfs) -> Result<Vec<FileGroup>> {
+/// resemble each other. What is of the base comes first, so that variants have its blocks in common. None where
+/// there is no dpkg.
+pub(crate) fn groups(rootfs: &Rootfs, base: &BTreeSet<String>) -> Result<Vec<FileGroup>> {
     let info = rootfs.path().join("var/lib/dpkg/info");
     let listing = match fs::read_dir(&info) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -63,7 +64,11 @@ pub(crate) fn groups(rootfs: &Rootfs) -> Result<Vec<FileGroup>> {
         let name = list.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         let name = name.split_once(':').map_or(name, |(name, _architecture)| name);
         let source = sources.get(name).map_or(name, String::as_str).to_owned();
-        groups.entry(source).or_default().paths.extend(text.lines().filter_map(resolve));
+        groups
+            .entry((!base.contains(name), source))
+            .or_default()
+            .paths
+            .extend(text.lines().filter_map(resolve));
     }
     Ok(groups.into_values().collect())
 }

@@ -2,7 +2,8 @@
 //!
 //! The tool gets the same stream that becomes `rootfs.tar.xz`, so both hold the same files. What
 //! squashfs cannot hold is lost in this format: parts of seconds, times before 1970, access control
-//! lists; the root directory gets the epoch as its time.
+//! lists; the root directory gets the epoch as its time. In names of extended attributes the tool leaves `=` and
+//! `%` as archives encode them.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};

@@ -7,6 +7,7 @@ mod pacman;
 mod rpm;
 mod xbps;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use millstream_image::archive::FileGroup;
@@ -38,7 +39,7 @@ impl Entry {
 
 /// Every installed package, with the hash of its file where that is known.
 pub(crate) fn packages(rootfs: &Rootfs, origin: &Origin) -> Result<Vec<manifest::Package>> {
-    let none = std::collections::BTreeMap::new();
+    let none = BTreeMap::new();
     let mut packages =
         database::packages(rootfs, origin.installed.as_ref().map_or(&none, |installed| &installed.hashes))?;
     packages.extend(entries(rootfs)?.into_iter().map(|entry| manifest::Package {
@@ -53,9 +54,13 @@ pub(crate) fn packages(rootfs: &Rootfs, origin: &Origin) -> Result<Vec<manifest:
 }
 
 /// The files of each package, for the order of the archive.
-pub(crate) fn groups(rootfs: &Rootfs) -> Result<Vec<FileGroup>> {
-    let mut groups =
-        if rootfs.exists("/var/lib/dpkg/info")? { database::groups(rootfs)? } else { Vec::new() };
+pub(crate) fn groups(rootfs: &Rootfs, origin: &Origin) -> Result<Vec<FileGroup>> {
+    let mut groups = Vec::new();
+    if rootfs.exists("/var/lib/dpkg/info")? {
+        let none = BTreeSet::new();
+        groups =
+            database::groups(rootfs, origin.installed.as_ref().map_or(&none, |installed| &installed.names))?;
+    }
     groups.extend(entries(rootfs)?.into_iter().map(|entry| FileGroup { paths: entry.files }));
     Ok(groups)
 }

@@ -27,7 +27,7 @@ pub(super) struct Extent {
     pub(super) size: u64,
 }
 
-/// What is not a hole, in order; where the file ends with a hole, there is an extent without bytes.
+/// What is not a hole, in order. Where the file ends there may be an extent without bytes; after a hole there must.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Map {
     pub(super) extents: Vec<Extent>,
@@ -123,9 +123,8 @@ pub(super) fn find(file: &File, size: u64) -> io::Result<Option<Map>> {
     if extents == [(Extent { offset: 0, size })] {
         return Ok(None);
     }
-    if extents.last().is_none_or(|last| last.offset + last.size < size) {
-        extents.push(Extent { offset: size, size: 0 });
-    }
+    // Also after data, as GNU tar does: mksquashfs reads no map without it.
+    extents.push(Extent { offset: size, size: 0 });
     Ok(Some(Map { extents }))
 }
 

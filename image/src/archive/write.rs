@@ -48,7 +48,8 @@ impl<W: Write> Stream<W> {
         self.out.get_mut().end_block(code).map_err(Error::io("archive"))
     }
 
-    /// Files held in memory, in the order of their names, with the directories they need.
+    /// Files held in memory, in the order of their names, with the directories they need. `incus-simplestreams`
+    /// and others look for `metadata.yaml` by just that name.
     pub(super) fn members(&mut self, members: &BTreeMap<PathBuf, Member>, epoch: i64) -> Result<()> {
         let mut directories = HashSet::new();
         for (path, member) in members {
@@ -56,12 +57,12 @@ impl<W: Write> Stream<W> {
             for parent in parents.into_iter().rev() {
                 if directories.insert(parent) {
                     let entry = Header { kind: b'5', mode: 0o755, mtime: epoch, ..Header::default() };
-                    self.header(&name(Path::new(""), parent, true), &entry)?;
+                    self.header(&name("", parent, true), &entry)?;
                 }
             }
             let size = member.data.len() as u64;
             let entry = Header { kind: b'0', mode: member.mode, mtime: epoch, size, ..Header::default() };
-            self.header(&name(Path::new(""), path, false), &entry)?;
+            self.header(&name("", path, false), &entry)?;
             self.write(&member.data)?;
             self.write(padding(size))?;
         }
@@ -71,8 +72,8 @@ impl<W: Write> Stream<W> {
     /// An entry of the tree, as this archive's layout has it; `first` is what a hard link leads to.
     pub(super) fn entry(&mut self, path: &Path, mut header: Header, first: Option<&Path>) -> Result<()> {
         let base = match self.layout {
-            Layout::Rootfs => Path::new("rootfs"),
-            Layout::Plain | Layout::Squashfs => Path::new(""),
+            Layout::Rootfs => "rootfs",
+            Layout::Plain | Layout::Squashfs => ".",
         };
         if self.layout == Layout::Squashfs {
             if path.as_os_str().is_empty() {
@@ -153,14 +154,14 @@ pub(super) fn padding(size: u64) -> &'static [u8] {
     &[0; BLOCK][..(size.next_multiple_of(BLOCK as u64) - size) as usize]
 }
 
-fn name(base: &Path, path: &Path, directory: bool) -> Vec<u8> {
-    let mut name = b"./".to_vec();
-    name.extend_from_slice(base.as_os_str().as_bytes());
-    if !base.as_os_str().is_empty() && !path.as_os_str().is_empty() {
+/// What an entry is called: `path` below `base`, which is nothing for files at the archive's very top.
+fn name(base: &str, path: &Path, directory: bool) -> Vec<u8> {
+    let mut name = base.as_bytes().to_vec();
+    if !base.is_empty() && !path.as_os_str().is_empty() {
         name.push(b'/');
     }
     name.extend_from_slice(path.as_os_str().as_bytes());
-    if directory && name.len() > 2 {
+    if directory {
         name.push(b'/');
     }
     name

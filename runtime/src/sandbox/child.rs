@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, wait, waitpid};
-use nix::unistd::{ForkResult, Pid, chdir, execvpe, fork, pivot_root, sethostname};
+use nix::unistd::{ForkResult, Pid, chdir, chroot, execvpe, fchdir, fork, pivot_root, sethostname};
 
 use super::{Exec, Request, SETUP_FAILED, Sandbox, emulation, userns};
 
@@ -72,15 +72,27 @@ fn inner(request: &Request) -> Step<i32> {
         let executable = fs::Permissions::from_mode(0o700);
         fs::set_permissions(SCRIPT, executable).map_err(|e| format!("writing the script: {e}"))?;
     }
+    let root = leave_root().map_err(|e| format!("chroot: {e}"))?;
     // SAFETY: this process has a single thread.
     match unsafe { fork() }.map_err(|e| format!("fork: {e}"))? {
         ForkResult::Child => {
-            let reason = exec(&request.sandbox, &request.exec);
+            let reason = match fchdir(&root).and_then(|()| chroot(".")) {
+                Ok(()) => exec(&request.sandbox, &request.exec),
+                Err(error) => format!("chroot: {error}"),
+            };
             eprintln!("{reason}");
             std::process::exit(127)
         }
         ForkResult::Parent { child } => reap(child),
     }
+}
+
+/// Moves this process, not the program, to another root than `/`, which is returned. So packages' scripts find out what
+/// they would in a chroot, that there is no init they could talk to (`ischroot`, `systemctl`).
+fn leave_root() -> nix::Result<OwnedFd> {
+    let root = open_path(Path::new("/"))?;
+    chroot("/proc")?;
+    Ok(root)
 }
 
 fn reap(program: Pid) -> Step<i32> {

@@ -92,7 +92,6 @@ fn version(text: &str) -> Option<(u32, u32)> {
 }
 
 /// Reads what a request says, for fuzzing.
-#[cfg(fuzzing)]
 pub(super) fn read(headers: &HeaderMap) {
     let _ = Asked::of(headers);
 }

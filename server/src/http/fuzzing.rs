@@ -1,5 +1,5 @@
 //! The door for fuzz targets: reads a request as the server does and checks what must hold, whatever it says.
-//! Part of no other build.
+//! The program never calls it.
 
 use axum::http::header::RANGE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};

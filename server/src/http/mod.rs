@@ -18,7 +18,7 @@ mod conditional;
 mod control;
 mod daily;
 mod direct;
-#[cfg(fuzzing)]
+#[doc(hidden)]
 pub mod fuzzing;
 mod gate;
 mod listen;

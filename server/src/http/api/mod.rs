@@ -56,7 +56,6 @@ impl Call {
 }
 
 /// Reads what a request says, for fuzzing.
-#[cfg(fuzzing)]
 pub(super) fn read(target: &str) {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let _ = (Call::parse(path), filter::parse(query));
