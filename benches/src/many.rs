@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
@@ -90,9 +91,8 @@ impl Side {
         let rate = COUNT as f64 / started.elapsed().as_secs_f64();
         let memory = self.memory()?;
         bench.run(&self.stop)?;
-        if !self.supervisors()?.is_empty() {
-            bail!("{}: some did not stop", self.name);
-        }
+        eventually(|| self.supervisors(), |left| left.is_empty())
+            .with_context(|| format!("{}: some did not stop", self.name))?;
         println!(
             "  {}: {rate:.0} starts a second; each {:.0} KiB, of which its supervisor {:.0}; \
              and {:.0} KiB of the kernel's",
@@ -128,23 +128,14 @@ impl Side {
         if supervisors.len() != COUNT {
             bail!("{}: {} run", self.name, supervisors.len());
         }
-        let children = children()?;
-        let mut inside = supervisors.clone();
-        let mut next = 0;
-        while let Some(process) = inside.get(next) {
-            inside.extend(children.get(process).into_iter().flatten());
-            next += 1;
-        }
-        let inside = &inside[COUNT..];
-        if inside.len() != 2 * COUNT {
-            bail!("{}: {} processes inside, where init and one other are", self.name, inside.len());
-        }
+        let inside = eventually(|| descendants(&supervisors), |inside| inside.len() == 2 * COUNT)
+            .with_context(|| format!("{}: not init and one other in each", self.name))?;
         let each = |all: u64| all as f64 / COUNT as f64;
         let sum = |processes: &[i32]| -> anyhow::Result<f64> {
             Ok(each(processes.iter().map(|process| share(*process)).sum::<anyhow::Result<u64>>()?))
         };
         let kernel = each(self.kernel()? / 1024);
-        Ok(Memory { supervisor: sum(&supervisors)?, inside: sum(inside)?, kernel })
+        Ok(Memory { supervisor: sum(&supervisors)?, inside: sum(&inside)?, kernel })
     }
 
     /// Bytes of all their groups.
@@ -177,7 +168,26 @@ fn processes() -> anyhow::Result<Vec<i32>> {
     Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
-fn children() -> anyhow::Result<BTreeMap<i32, Vec<i32>>> {
+/// Looks again for a while until what is found is as it should be.
+fn eventually(
+    look: impl Fn() -> anyhow::Result<Vec<i32>>,
+    is_right: impl Fn(&[i32]) -> bool,
+) -> anyhow::Result<Vec<i32>> {
+    let begin = Instant::now();
+    loop {
+        let found = look()?;
+        if is_right(&found) {
+            return Ok(found);
+        }
+        if begin.elapsed() > Duration::from_mins(1) {
+            bail!("after a minute there were {} processes", found.len());
+        }
+        sleep(Duration::from_millis(200));
+    }
+}
+
+/// All processes that these have started, and so on.
+fn descendants(of: &[i32]) -> anyhow::Result<Vec<i32>> {
     let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
     for process in processes()? {
         let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
@@ -186,7 +196,13 @@ fn children() -> anyhow::Result<BTreeMap<i32, Vec<i32>>> {
             children.entry(parent).or_default().push(process);
         }
     }
-    Ok(children)
+    let mut found = of.to_vec();
+    let mut next = 0;
+    while let Some(process) = found.get(next) {
+        found.extend(children.remove(process).unwrap_or_default());
+        next += 1;
+    }
+    Ok(found.split_off(of.len()))
 }
 
 /// Memory of a process in KiB, of what is shared its part.

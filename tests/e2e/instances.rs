@@ -153,6 +153,22 @@ fn exec_passes_streams_and_exit_codes_through() {
     assert_eq!(text(&missing.stderr), "no-such-program: No such file or directory");
 }
 
+/// What it has for itself; the program's pages are shared. Linked as libraries are it has several times that.
+#[test]
+fn a_supervisor_takes_little_memory() {
+    let container = Container::launch("bookworm", "memory");
+    let state = container.dir.path().join("data/containers").join(&container.name).join("state.json");
+    let state: serde_json::Value = serde_json::from_slice(&fs::read(state).unwrap()).unwrap();
+    let pid = state["running"]["supervisor"]["pid"].as_i64().unwrap();
+    let used = || {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u32>().unwrap()
+    };
+    // It gives back what the start took once it has said that the container runs.
+    wait_for(|| used() < 350);
+}
+
 #[test]
 fn an_interrupted_exec_takes_its_command_along() {
     let container = Container::launch("bookworm", "interrupt");

@@ -48,29 +48,13 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Gives the kernel back what this process has used and uses no more, of heap and stack.
+/// Gives the kernel back what is free of the heap.
 pub fn release_memory() {
-    /// What the calls below may use, in bytes.
-    const MARGIN: usize = 16 << 10;
-    // SAFETY: only what nobody has allocated goes.
+    // SAFETY: what is allocated stays.
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::malloc_trim(0)
     };
-    let here = std::ptr::from_ref(&MARGIN.to_ne_bytes()).addr();
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let begin = maps
-        .lines()
-        .find(|line| line.ends_with("[stack]"))
-        .and_then(|line| usize::from_str_radix(line.split('-').next()?, 16).ok());
-    let end = (here - MARGIN) & !0xffff;
-    if let Some(begin) = begin.filter(|begin| *begin < end && end < here) {
-        // SAFETY: the stack grows downwards: nothing lives below the frames of this function and of what
-        // it calls, and what is used there later begins with zeros.
-        unsafe {
-            libc::madvise(std::ptr::with_exposed_provenance_mut(begin), end - begin, libc::MADV_DONTNEED)
-        };
-    }
 }
 
 /// Whether this process is in the user namespace of the machine itself, which has a fixed inode.
