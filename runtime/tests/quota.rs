@@ -144,7 +144,7 @@ fn an_unlimited_container() {
 
 /// Bytes in use on the file system of a directory.
 fn used(dir: &Path) -> u64 {
-    rustix::fs::syncfs(&fs::File::open(dir).unwrap()).unwrap();
+    rustix::fs::syncfs(fs::File::open(dir).unwrap()).unwrap();
     let found = rustix::fs::statvfs(dir).unwrap();
     (found.f_blocks - found.f_bfree) * found.f_frsize
 }

@@ -189,7 +189,11 @@ fn takes_snapshots(machine: &Machine) {
         millstream file pull other/root/file - | grep kept
         millstream delete other");
     assert_eq!(machine.property("millstream-snapshots.service", "Result"), "success");
-    assert_eq!(machine.sh("ls $MILLSTREAM_DIR/containers/inner/snapshots"), "hourly-0.json\n", "once an hour");
+    assert_eq!(
+        machine.sh("ls $MILLSTREAM_DIR/containers/inner/snapshots"),
+        "hourly-0.json\n",
+        "once an hour"
+    );
 }
 
 fn builds(machine: &Machine) {
