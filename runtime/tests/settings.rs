@@ -58,6 +58,37 @@ fn limits_hold() {
     assert!(container.info().memory_peak.unwrap() > 16 << 20);
 }
 
+/// Of the block device that the root file system is on, where there is one.
+#[test]
+fn disks_are_read_and_written_at_their_rate() {
+    let world = World::new();
+    let container = world.create("io", &world.image(&Recipe::default()));
+    let root = |keys: &[(&str, &str)]| {
+        let own = [("type", "disk"), ("path", "/")];
+        container.device("root", &[&own, keys].concat())
+    };
+    root(&[("limits.write", "1MB"), ("limits.read", "100iops")]);
+    world.runtime.start(&container.name).unwrap();
+    let notes = container.info().notes;
+    let files = ["blkio.throttle.write_bps_device", "io.max"];
+    if let [note] = &notes[..] {
+        assert!(note.contains("no block device of its own") || note.contains("not delegated"), "{note}");
+        return;
+    }
+    assert_eq!(notes, Vec::<String>::new());
+    let limit = container.group_file(&files);
+    assert!(limit.contains("1000000"), "{limit}");
+    assert!(container.group_file(&["blkio.throttle.read_iops_device", "io.max"]).contains("100"));
+    // At once, and away.
+    assert_eq!(root(&[("limits.max", "2MB")]), Vec::<String>::new());
+    assert!(container.group_file(&files).contains("2000000"));
+    let begin = std::time::Instant::now();
+    assert_eq!(container.sh("dd if=/dev/zero of=/file bs=512k count=6 oflag=direct 2>/dev/null"), 0);
+    assert!(begin.elapsed() > std::time::Duration::from_millis(900), "3 MiB at 2 MB a second");
+    assert_eq!(container.no_device("root"), Vec::<String>::new());
+    assert!(!container.group_file(&files).contains("2000000"));
+}
+
 #[test]
 fn what_is_refused_changes_nothing() {
     let world = World::new();

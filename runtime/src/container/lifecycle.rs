@@ -230,6 +230,7 @@ impl Runtime {
             ids,
             layers,
             devices: Mount::all(&devices),
+            set_devices: devices,
             ephemeral: config.ephemeral,
             templates: template::jobs(&metadata, &image, &triggers)?,
             variables: Variables {

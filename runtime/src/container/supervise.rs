@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::cgroup::{Caller, Cgroups, Host};
 use super::channel::Channel;
 use super::config::Settings;
+use super::config::devices::Devices;
 use super::console::{ConsoleLog, Screen};
 use super::devices::Mount;
 use super::devices::open::open as open_devices;
@@ -62,6 +63,9 @@ pub(crate) struct Request {
     /// What of the host it has.
     #[serde(default)]
     pub devices: Vec<Mount>,
+    /// Its devices as they were set, for those that cost control groups.
+    #[serde(default)]
+    pub set_devices: Devices,
     /// What the user should know from the start.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -391,6 +395,7 @@ impl Starting {
         let Some(cgroups) = &self.cgroups else { return Err("supervisor: no control groups".into()) };
         cgroups.create(request.ids.uid(0).unwrap_or(0)).map_err(|e| e.to_string())?;
         self.notes = cgroups.limit(&request.settings, None);
+        self.notes.extend(cgroups.limit_io(&request.directory, &request.set_devices, &Devices::new()));
         self.notes.extend(request.notes.iter().cloned());
         let (ours, theirs) = Channel::pair().map_err(|e| format!("socket: {e}"))?;
         let init = match sys::fork(single, inside::namespaces(request.network.host))

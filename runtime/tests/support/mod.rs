@@ -299,7 +299,7 @@ pub fn traces(name: &ContainerName, world: &World) -> Vec<String> {
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !holds() {
-        assert!(begin.elapsed() < Duration::from_mins(1), "not within a minute: {what}");
+        assert!(begin.elapsed() < Duration::from_mins(3), "not within three minutes: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -12,6 +12,7 @@
 //! An ordinary user gets the group the command was started in, where that was delegated. In other
 //! hierarchies a container stays where its caller is, without limits.
 
+mod disks;
 mod host;
 mod limits;
 mod usage;

@@ -94,7 +94,7 @@ pub fn check_sysctl(name: &str) -> Result<(), String> {
         Some(prefix) => name.starts_with(prefix),
         None => name == *known,
     };
-    if NAMESPACED.iter().any(|known| fits(known)) {
+    if NAMESPACED.iter().any(fits) {
         Ok(())
     } else {
         Err(format!("it is the whole host's; a container has for itself {}", NAMESPACED.join(", ")))

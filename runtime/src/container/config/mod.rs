@@ -250,6 +250,8 @@ impl Runtime {
             None => format!("{key} takes effect with the next start"),
         }));
         let after = self.expand_devices(config)?;
+        let groups = running.groups(&config.cgroup(name))?;
+        notes.extend(groups.limit_io(&self.existing(name)?, &after, devices));
         let who = Who { name: name.as_str(), id: &config.id };
         notes.extend(self.follow_devices(&who, running.init, devices, &after));
         Ok(notes)

@@ -50,6 +50,10 @@ impl Runtime {
             };
             let (old, new) = (before.get(name), after.get(name));
             let mounts = [old, new].map(|device| device.and_then(|device| Mount::of(name, device)));
+            if mounts[0].is_some() && mounts[0] == mounts[1] {
+                // As when only its limits change.
+                continue;
+            }
             if [(old, &mounts[0]), (new, &mounts[1])].iter().all(|(d, mount)| mount.is_some() || none(*d)) {
                 let [old, new] = mounts;
                 change.remove.extend(old);

@@ -14,6 +14,9 @@ pub const KIND: Kind = Kind {
         Key { name: "optional", takes: BOOL, allows: is_bool },
         Key { name: "recursive", takes: BOOL, allows: is_bool },
         Key { name: "shift", takes: BOOL, allows: is_bool },
+        Key { name: "limits.max", takes: RATE, allows: |text| rate(text).is_some() },
+        Key { name: "limits.read", takes: RATE, allows: |text| rate(text).is_some() },
+        Key { name: "limits.write", takes: RATE, allows: |text| rate(text).is_some() },
         Key {
             name: "size",
             takes: "a size as in 10GiB",
@@ -22,6 +25,27 @@ pub const KIND: Kind = Kind {
     ],
     check,
 };
+
+const RATE: &str = "bytes a second as in 10MiB, or operations a second as in 100iops";
+
+/// How much of a block device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    /// Bytes a second.
+    Bytes(u64),
+    /// Operations a second.
+    Operations(u64),
+}
+
+/// `10MiB` or `100iops`.
+pub fn rate(text: &str) -> Option<Rate> {
+    let rate = match text.strip_suffix("iops") {
+        Some(number) => Rate::Operations(number.trim().parse().ok()?),
+        None => Rate::Bytes(millstream_image::size::parse(text)?),
+    };
+    matches!(rate, Rate::Bytes(number) | Rate::Operations(number) if (1..1 << 62).contains(&number))
+        .then_some(rate)
+}
 
 const BOOL: &str = "true or false";
 const SOURCE: &str = "the whole path of a directory or file of the host, without . and ..";
@@ -32,9 +56,13 @@ fn check(device: &Device) -> Result<(), String> {
     match device.get("path").map(String::as_str) {
         None => Err(format!("it needs a path, {PATH}")),
         Some(ROOT) => {
-            let other = device.keys().find(|key| !matches!(key.as_str(), "type" | "path" | "size"));
+            let other = device
+                .keys()
+                .find(|key| !matches!(key.as_str(), "type" | "path" | "size") && !key.starts_with("limits."));
             other.map_or(Ok(()), |key| {
-                Err(format!("{key} is not for the root file system, which comes from the image; size is"))
+                Err(format!(
+                    "{key} is not for the root file system, which comes from the image; size and limits are"
+                ))
             })
         }
         Some(_) if has("size") => Err("size is for path=/ alone".into()),

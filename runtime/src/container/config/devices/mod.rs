@@ -133,7 +133,8 @@ mod tests {
             ],
             &[("type", "proxy"), ("listen", "tcp:127.0.0.1:8080"), ("connect", "tcp:[::1]:80")],
             &[("type", "disk"), ("source", "/srv/data"), ("path", "/mnt"), ("readonly", "true")],
-            &[("type", "disk"), ("path", "/"), ("size", "10GiB")],
+            &[("type", "disk"), ("path", "/"), ("size", "10GiB"), ("limits.read", "100iops")],
+            &[("type", "disk"), ("source", "/srv"), ("path", "/srv"), ("limits.max", "10MB")],
             &[("type", "unix-char"), ("source", "/dev/fuse")],
             &[("type", "unix-block"), ("path", "/dev/x"), ("major", "7"), ("minor", "0"), ("mode", "0660")],
         ];
@@ -175,6 +176,7 @@ mod tests {
             (&[("type", "disk"), ("source", "/srv"), ("path", "/")], "source"),
             (&[("type", "disk"), ("source", "/srv"), ("path", "/a"), ("size", "1GiB")], "size"),
             (&[("type", "disk"), ("source", "/srv"), ("path", "/a"), ("shift", "maybe")], "shift"),
+            (&[("type", "disk"), ("path", "/"), ("limits.write", "0iops")], "limits.write"),
             (&[("type", "unix-char")], "path"),
             (&[("type", "unix-char"), ("path", "/dev/x"), ("major", "1")], "minor"),
             (&[("type", "unix-char"), ("path", "/dev/x"), ("mode", "1777")], "mode"),
