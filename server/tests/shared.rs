@@ -15,7 +15,7 @@ use millstream_server::http::{Gate, Limits, Options, Server, Tls};
 use millstream_server::shared::{Delivery, Reader, SharedStream};
 use millstream_server::storage::Directory;
 use millstream_server::stream::{Deltas, Retention, Selector, Signing};
-use support::serving::Answer;
+use support::serving::{Answer, ROOTFS};
 use support::{Image, new_key, reader, signing};
 use tokio::sync::oneshot;
 
@@ -246,7 +246,6 @@ fn servers_answer_from_the_storage_as_from_a_tree() {
     let store = Store::new();
     store.add("debian:bookworm:amd64:default", "20260101_0000");
     let server = Serving::start(&store);
-    const ROOTFS: &str = "/images/debian/bookworm/amd64/default/20260101_0000/rootfs.tar.xz";
     let built = fs::read(store.dir.path().join("debian-bookworm-amd64-default-20260101_0000/rootfs.tar.xz"));
     let built = built.unwrap();
     let whole = server.get(ROOTFS);

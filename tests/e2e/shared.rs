@@ -10,7 +10,7 @@ use crate::support::s3::{Bucket, curl, noisy_image, rootfs_url};
 use crate::support::{Home, end, shell, succeed};
 
 /// Larger than what is sent in one piece.
-const NOISE: u64 = 12 << 20;
+const NOISE: u64 = 9 << 20;
 
 /// An S3 server with one bucket; ended with its test.
 struct Store {

@@ -120,9 +120,10 @@ impl Work {
             return Ok(Needed { distributions: all() });
         }
         // The time of retired images may have come.
-        let retired = match root.files.contains_key(".retired") {
-            true => self.text(root, ".retired").await?,
-            false => b"{}".to_vec(),
+        let retired = if root.files.contains_key(".retired") {
+            self.text(root, ".retired").await?
+        } else {
+            b"{}".to_vec()
         };
         let retired: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&retired)
             .map_err(|error| Error::storage(self.storage.name(), format!(".retired: {error}")))?;

@@ -37,10 +37,8 @@ impl Address {
         let bad = |reason: &str| Error::storage(text, reason);
         if let Some(path) = text.strip_prefix("file://") {
             let path = PathBuf::from(path);
-            return match path.is_absolute() {
-                true => Ok(Some(Self::Directory(path))),
-                false => Err(bad("expected file:///DIRECTORY")),
-            };
+            let absolute = path.is_absolute().then_some(Self::Directory(path));
+            return absolute.map(Some).ok_or_else(|| bad("expected file:///DIRECTORY"));
         }
         let Some(rest) = text.strip_prefix("s3://") else { return Ok(None) };
         let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));

@@ -20,7 +20,7 @@ const FLAGS: &str = "flags";
 /// From when a flag counts for nothing. Longer than [`HOLD`], with room for clocks of several nodes.
 const STALE: Duration = Duration::from_mins(2);
 /// A writer that holds its flag for longer gives up without having written.
-const HOLD: Duration = Duration::from_secs(60);
+const HOLD: Duration = Duration::from_mins(1);
 /// Of those, the last write may take so long.
 const WRITE: Duration = Duration::from_secs(30);
 /// So long a writer waits for others at most.

@@ -12,7 +12,6 @@ use millstream_runtime::CancelToken;
 use millstream_server::config::{Config, Right};
 use millstream_server::http::{self, Access, Gate, Limits, Options, Server, Settings, Tls};
 use millstream_server::pull::{Pull, REFRESH};
-use millstream_server::shared::Reader;
 use millstream_server::systemd;
 use millstream_server::tls::LocalAuthority;
 
@@ -46,18 +45,17 @@ pub fn run_and_say(
     let paths = Paths::from_env();
     let config = read_config(command.config.as_deref(), &paths)?;
     let root = command.root.clone().or(config.serve.root.clone()).unwrap_or_else(|| paths.stream());
-    let shared = shared::reader(&root, &config)?;
-    if shared.is_some() {
+    if shared::address(&root)?.is_some() {
         refuse_for_shared(command, &config)?;
     }
     let pull = upstream::open(&command.upstream, config.serve.upstream.clone(), &root, quiet)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve((command, config), (root, shared, pull, sockets), quiet, ready))
+    runtime.block_on(serve((command, config), (root, pull, sockets), quiet, ready))
 }
 
 async fn serve(
     (command, config): (&Serve, Config),
-    (root, shared, pull, sockets): (PathBuf, Option<Arc<Reader>>, Option<Arc<Pull>>, Vec<TcpListener>),
+    (root, pull, sockets): (PathBuf, Option<Arc<Pull>>, Vec<TcpListener>),
     quiet: bool,
     ready: &dyn Fn(&str) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
@@ -73,7 +71,7 @@ async fn serve(
     }
     let options = Options {
         root: root.clone(),
-        shared,
+        shared: shared::reader(&root, &config)?,
         listen: listen.unwrap_or_else(|| LISTEN.into()),
         tls,
         limits: Limits::default(),
