@@ -55,7 +55,7 @@ fn promise(root: &Path, dirs: &BTreeSet<String>) -> Result<()> {
     let path = root.join(PROMISED);
     let dir = root.join(MIRROR);
     fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
-    let text: String = dirs.iter().map(|dir| format!("{dir}\n")).collect();
+    let text: String = dirs.iter().flat_map(|dir| [dir.as_str(), "\n"]).collect();
     atomic::write(&path, text.as_bytes()).map_err(Error::image(&path))
 }
 
