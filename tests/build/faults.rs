@@ -141,7 +141,7 @@ fn scripts_cannot_reach_the_hosts_devices_or_settings() {
     let text = fails(&mut bench.build(&mirror.recipe(script), "out", &[]));
     assert!(text.contains("exit status: 9"), "{text}");
     assert!(text.contains("Read-only file system"), "{text}");
-    assert!(text.contains("\nin a chroot\n"), "there is no init to talk to: {text}");
+    assert!(text.contains("\n  in a chroot\n"), "there is no init to talk to: {text}");
     assert!(!text.contains("sda") && !text.contains("vda") && !text.contains("kmsg"), "{text}");
     bench.assert_clean("out");
 }

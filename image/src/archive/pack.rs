@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::cache::BlockCache;
+use super::header::BLOCK;
 use super::plan::shares;
 use super::small::Member;
 use super::survey::{Survey, xattrs};
@@ -228,21 +229,34 @@ impl<'a, W: Write> Archive<'a, W> {
         self.data(&mut file, header.size).map_err(Error::io(&full))
     }
 
-    /// A file with holes: a map, then what is between them.
+    /// A file with holes: a map, then what is between them; or zeros in their place, where a reader takes no map.
     fn sparse(&mut self, path: &Path, mut header: Header, map: &sparse::Map, file: &mut File) -> Result<()> {
         let text = map.to_bytes();
-        header.sparse = Some(header.size);
+        let size = header.size;
+        header.sparse = Some(size);
         header.size = text.len() as u64 + map.data();
         self.header(path, &header, None)?;
         let mut copy = || -> io::Result<()> {
-            Fan(&mut self.streams).write_all(&text)?;
+            self.streams.iter_mut().filter(|s| s.keeps_holes()).try_for_each(|s| s.out.write_all(&text))?;
+            let mut at = 0;
             for extent in &map.extents {
+                self.hole(extent.offset - at)?;
                 file.seek(SeekFrom::Start(extent.offset))?;
                 self.data(file, extent.size)?;
+                // What a block lacks has been padded with the data.
+                at = (extent.offset + extent.size).next_multiple_of(BLOCK as u64).min(size);
             }
             Ok(())
         };
         copy().map_err(Error::io(path))
+    }
+
+    /// Zeros for the archives that keep no holes, up to the end of a block.
+    fn hole(&mut self, size: u64) -> io::Result<()> {
+        for stream in self.streams.iter_mut().filter(|stream| !stream.keeps_holes()) {
+            io::copy(&mut io::repeat(0).take(size.next_multiple_of(BLOCK as u64)), &mut stream.out)?;
+        }
+        Ok(())
     }
 
     /// An entry in every archive; `first` is what a hard link leads to.

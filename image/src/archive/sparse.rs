@@ -123,7 +123,7 @@ pub(super) fn find(file: &File, size: u64) -> io::Result<Option<Map>> {
     if extents == [(Extent { offset: 0, size })] {
         return Ok(None);
     }
-    // Also after data, as GNU tar does: mksquashfs reads no map without it.
+    // Also after data, as GNU tar does.
     extents.push(Extent { offset: size, size: 0 });
     Ok(Some(Map { extents }))
 }

@@ -86,12 +86,16 @@ impl<W: Write> Stream<W> {
         if let Some(first) = first {
             header.link = name(base, first, false);
         }
-        let mut name = name(base, path, header.kind == b'5');
-        if self.layout == Layout::Squashfs && header.sparse.is_some() {
-            // Here the tool takes no dot.
-            name.drain(..2);
+        if !self.keeps_holes() {
+            header.size = header.sparse.take().unwrap_or(header.size);
         }
-        self.header(&name, &header)
+        self.header(&name(base, path, header.kind == b'5'), &header)
+    }
+
+    /// Whether files with holes are described as such. What mksquashfs 4.5 makes of them is damaged; it finds holes by
+    /// itself.
+    pub(super) fn keeps_holes(&self) -> bool {
+        self.layout != Layout::Squashfs
     }
 
     /// Writes a header, with an extended one before it where it takes one.
