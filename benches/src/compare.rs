@@ -127,15 +127,16 @@ impl Comparison {
         println!("{}: {}", self.name, self.about);
         let sides = (self.setup)(bench)?;
         println!("  ours:   {}\n  theirs: {}", sides.ours.trim(), sides.theirs.trim());
-        let (mut ours, mut theirs, mut unit) = (Vec::new(), Vec::new(), "s".to_owned());
-        let mut timed = |before: &str, script: &str, values: &mut Vec<f64>| -> anyhow::Result<()> {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let unit = RefCell::new("s".to_owned());
+        let timed = |before: &str, script: &str, values: &mut Vec<f64>| -> anyhow::Result<()> {
             bench.run(before)?;
             let started = Instant::now();
             let printed = bench.run(script)?;
             let elapsed = started.elapsed().as_secs_f64();
             values.push(match measured(&printed) {
                 Some((value, of)) => {
-                    of.clone_into(&mut unit);
+                    of.clone_into(&mut unit.borrow_mut());
                     value
                 }
                 None => elapsed,
@@ -157,8 +158,8 @@ impl Comparison {
             println!(
                 "  round {}: ours {}, theirs {}",
                 round + 1,
-                shown(ours[round], &unit),
-                shown(theirs[round], &unit)
+                shown(ours[round], &unit.borrow()),
+                shown(theirs[round], &unit.borrow())
             );
         }
         let (ours, theirs) = (median(&mut ours), median(&mut theirs));
@@ -166,8 +167,8 @@ impl Comparison {
         let verdict = if ratio <= self.target { "met" } else { "missed" };
         println!(
             "  medians: ours {}, theirs {}, ratio {ratio:.3} (target {}: {verdict})",
-            shown(ours, &unit),
-            shown(theirs, &unit),
+            shown(ours, &unit.borrow()),
+            shown(theirs, &unit.borrow()),
             self.target
         );
         Ok(())

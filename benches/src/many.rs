@@ -91,7 +91,7 @@ impl Side {
         let rate = COUNT as f64 / started.elapsed().as_secs_f64();
         let memory = self.memory()?;
         bench.run(&self.stop)?;
-        eventually(|| self.supervisors(), |left| left.is_empty())
+        eventually(|| self.supervisors(), <[i32]>::is_empty)
             .with_context(|| format!("{}: some did not stop", self.name))?;
         println!(
             "  {}: {rate:.0} starts a second; each {:.0} KiB, of which its supervisor {:.0}; \

@@ -51,7 +51,7 @@ async fn read_root(storage: &dyn Storage) -> Result<Option<(Root, Tag)>> {
 }
 
 /// Reads what a storage holds, for fuzzing.
-#[cfg(fuzzing)]
+#[doc(hidden)]
 pub fn fuzz(bytes: &[u8]) {
     root::read(bytes);
 }

@@ -147,7 +147,6 @@ fn is_document(key: &str) -> bool {
 }
 
 /// What fuzzing reads.
-#[cfg(fuzzing)]
 pub(super) fn read(bytes: &[u8]) {
     let _ = Root::parse(bytes);
     let _ = parse_map("debian", bytes);
