@@ -171,17 +171,17 @@ fn containers_start_and_stop(machine: &Machine) {
         millstream list --format csv | grep inner,STOPPED");
 }
 
-/// Of a container that runs, by its schedule, when the timer says so; which is every second here.
+/// Of a container that runs, by its schedule, when the timer says so; which is every three seconds here.
 fn takes_snapshots(machine: &Machine) {
     machine.sh("millstream exec inner -- sh -c 'echo kept >/root/file'
         millstream config set inner snapshots.schedule=@hourly snapshots.pattern=hourly-%d
-        mkdir -p /etc/systemd/system/millstream-snapshots.timer.d $MILLSTREAM_DIR/containers/inner/snapshots
-        printf '[Timer]\\nOnCalendar=\\nOnCalendar=*:*:*\\nAccuracySec=1ms\\n' \\
+        mkdir -p /etc/systemd/system/millstream-snapshots.timer.d $MILLSTREAM_DIR/data/containers/inner/snapshots
+        printf '[Timer]\\nOnCalendar=\\nOnCalendar=*:*:0/3\\nAccuracySec=1ms\\n' \\
             >/etc/systemd/system/millstream-snapshots.timer.d/test.conf
-        echo 0 >$MILLSTREAM_DIR/containers/inner/snapshots/.scheduled
+        echo 0 >$MILLSTREAM_DIR/data/containers/inner/snapshots/.scheduled
         systemctl daemon-reload
         systemctl start millstream-snapshots.timer
-        until [ -e $MILLSTREAM_DIR/containers/inner/snapshots/hourly-0.json ]; do sleep 0.2; done
+        until [ -e $MILLSTREAM_DIR/data/containers/inner/snapshots/hourly-0.json ]; do sleep 0.2; done
         systemctl stop millstream-snapshots.timer
         while systemctl is-active -q millstream-snapshots.service; do sleep 0.2; done
         millstream exec inner -- true
@@ -190,7 +190,7 @@ fn takes_snapshots(machine: &Machine) {
         millstream delete other");
     assert_eq!(machine.property("millstream-snapshots.service", "Result"), "success");
     assert_eq!(
-        machine.sh("ls $MILLSTREAM_DIR/containers/inner/snapshots"),
+        machine.sh("ls $MILLSTREAM_DIR/data/containers/inner/snapshots"),
         "hourly-0.json\n",
         "once an hour"
     );
