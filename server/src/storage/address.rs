@@ -1,6 +1,5 @@
 //! `s3://BUCKET/PREFIX` and `file:///DIRECTORY`, and what it takes to be let in.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
@@ -145,11 +144,12 @@ impl Credentials {
             return Err(Error::storage(file.display(), reason));
         }
         let text = fs::read_to_string(file).map_err(Error::io(file))?;
-        // The library's own message would show the line, which may be the secret's.
-        let known: BTreeMap<String, toml::Value> =
-            toml::from_str(&text).map_err(|_| Error::storage(file.display(), "it is no TOML"))?;
-        let value = toml::Value::Table(known.into_iter().collect());
-        value.try_into().map_err(|error: toml::de::Error| Error::storage(file.display(), error.message()))
+        // The library's own messages would show what stands there, which may be the secret.
+        toml::from_str(&text).map_err(|_| {
+            let reason = "expected endpoints (a list), region, access_key_id, secret_access_key, session_token \
+                (texts) and virtual_hosts (true or false), as TOML and nothing else";
+            Error::storage(file.display(), reason)
+        })
     }
 }
 

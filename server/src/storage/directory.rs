@@ -96,7 +96,10 @@ fn walk(root: &Path, dir: &Path, found: &mut Vec<Stored>) -> Result<()> {
         if item.file_name().to_string_lossy().starts_with('.') {
             continue; // On its way, or the lock.
         }
-        let (path, meta) = (item.path(), item.metadata().map_err(Error::io(item.path()))?);
+        let (path, meta) = match item.metadata() {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue, // Removed meanwhile.
+            meta => (item.path(), meta.map_err(Error::io(item.path()))?),
+        };
         if meta.is_dir() {
             walk(root, &path, found)?;
         } else if let Some(key) = path.strip_prefix(root).ok().and_then(Path::to_str) {

@@ -123,13 +123,87 @@ fn pause(id: &str, tries: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::collections::BTreeMap;
+    use std::ops::Range;
+    use std::path::Path;
+    use std::sync::{Arc, Mutex, MutexGuard};
+
+    use futures_util::FutureExt;
+    use url::Url;
 
     use super::*;
-    use crate::storage::Directory;
+    use crate::storage::{Answer, Directory, Pieces, Stored};
+
+    /// A store that looks at no condition, and does one thing at a time.
+    #[derive(Debug, Default)]
+    struct Careless(Mutex<BTreeMap<String, (Bytes, SystemTime)>>);
+
+    impl Careless {
+        fn objects(&self) -> MutexGuard<'_, BTreeMap<String, (Bytes, SystemTime)>> {
+            self.0.lock().unwrap()
+        }
+    }
+
+    /// An answer that lets others come between.
+    fn later<'a, T: Send + 'a>(work: impl FnOnce() -> T + Send + 'a) -> Answer<'a, T> {
+        async move {
+            tokio::task::yield_now().await;
+            let done = work();
+            tokio::task::yield_now().await;
+            Ok(done)
+        }
+        .boxed()
+    }
+
+    impl Storage for Careless {
+        fn name(&self) -> String {
+            "careless".into()
+        }
+
+        fn read<'a>(&'a self, key: &'a str, _: u64) -> Answer<'a, Option<(Bytes, Tag)>> {
+            later(move || {
+                let found = self.objects().get(key)?.0.clone();
+                let tag = Tag(String::from_utf8_lossy(&found).into_owned());
+                Some((found, tag))
+            })
+        }
+
+        fn stream<'a>(&'a self, _: &'a str, _: Range<u64>) -> Answer<'a, Pieces> {
+            async { Err(Error::storage("careless", "no streams")) }.boxed()
+        }
+
+        fn write<'a>(&'a self, key: &'a str, bytes: Bytes, _: Condition) -> Answer<'a, bool> {
+            later(move || self.objects().insert(key.into(), (bytes, SystemTime::now())).is_none_or(|_| true))
+        }
+
+        fn send<'a>(&'a self, _: &'a str, _: &'a Path) -> Answer<'a, ()> {
+            async { Err(Error::storage("careless", "no files")) }.boxed()
+        }
+
+        fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<Stored>> {
+            later(move || {
+                let objects = self.objects();
+                let found = objects.iter().filter(|(key, _)| key.starts_with(prefix));
+                let stored = found.map(|(key, (_, modified))| Stored {
+                    key: key.clone(),
+                    size: 1,
+                    modified: *modified,
+                });
+                stored.collect()
+            })
+        }
+
+        fn delete<'a>(&'a self, key: &'a str) -> Answer<'a, ()> {
+            later(move || drop(self.objects().remove(key)))
+        }
+
+        fn link<'a>(&'a self, _: &'a str, _: Duration) -> Answer<'a, Option<Url>> {
+            async { Ok(None) }.boxed()
+        }
+    }
 
     /// Each writer adds one to a number, however often others are quicker.
-    async fn count(storage: Arc<Directory>, how: Exclusion, id: String) {
+    async fn count(storage: Arc<dyn Storage>, how: Exclusion, id: String) {
         for _ in 0..5 {
             loop {
                 let (bytes, tag) = storage.read("number", 100).await.unwrap().unwrap();
@@ -142,36 +216,37 @@ mod tests {
         }
     }
 
+    async fn nothing_is_lost(storage: Arc<dyn Storage>, expected: Exclusion) {
+        let how = Exclusion::of(&*storage, "x").await.unwrap();
+        assert_eq!(how, expected);
+        let first = || ("number", Bytes::from_static(b"0"));
+        assert!(replace(&*storage, first(), None, (how, "first")).await.unwrap());
+        assert!(!replace(&*storage, first(), None, (how, "first")).await.unwrap());
+        let writers: Vec<_> =
+            (0..4).map(|n| tokio::spawn(count(Arc::clone(&storage), how, format!("writer{n}")))).collect();
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        let (bytes, _) = storage.read("number", 100).await.unwrap().unwrap();
+        assert_eq!(&bytes[..], b"20", "{how:?}");
+        assert!(storage.list(FLAGS).await.unwrap().is_empty());
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn writers_lose_nothing_with_conditions_or_with_flags() {
-        for how in [Exclusion::Conditional, Exclusion::Flags] {
-            let dir = tempfile::tempdir().unwrap();
-            let storage = Arc::new(Directory::new(dir.path()));
-            assert_eq!(Exclusion::of(&*storage, "x").await.unwrap(), Exclusion::Conditional);
-            let first = (Bytes::from_static(b"0"), "first");
-            assert!(replace(&*storage, ("number", first.0.clone()), None, (how, first.1)).await.unwrap());
-            assert!(!replace(&*storage, ("number", first.0), None, (how, first.1)).await.unwrap());
-            let writers: Vec<_> = (0..4)
-                .map(|n| tokio::spawn(count(Arc::clone(&storage), how, format!("writer{n}"))))
-                .collect();
-            for writer in writers {
-                writer.await.unwrap();
-            }
-            let (bytes, _) = storage.read("number", 100).await.unwrap().unwrap();
-            assert_eq!(&bytes[..], b"20", "{how:?}");
-            assert!(storage.list(FLAGS).await.unwrap().is_empty());
-        }
+        let dir = tempfile::tempdir().unwrap();
+        nothing_is_lost(Arc::new(Directory::new(dir.path())), Exclusion::Conditional).await;
+        nothing_is_lost(Arc::new(Careless::default()), Exclusion::Flags).await;
     }
 
     #[tokio::test]
     async fn a_flag_of_who_died_keeps_others_out_for_a_while_only() {
-        let dir = tempfile::tempdir().unwrap();
-        let storage = Directory::new(dir.path());
+        let storage = Careless::default();
         storage.write("flags/dead", Bytes::new(), Condition::Always).await.unwrap();
         storage.write("flags/own", Bytes::new(), Condition::Always).await.unwrap();
         assert!(!alone(&storage, "flags/own").await.unwrap());
-        let dead = std::fs::File::options().append(true).open(dir.path().join("flags/dead")).unwrap();
-        dead.set_modified(SystemTime::now() - STALE - Duration::from_secs(1)).unwrap();
+        let died = SystemTime::now() - STALE - Duration::from_secs(1);
+        storage.objects().insert("flags/dead".into(), (Bytes::new(), died));
         assert!(alone(&storage, "flags/own").await.unwrap());
     }
 }
