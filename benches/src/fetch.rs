@@ -38,6 +38,13 @@ pub fn all() -> Vec<Comparison> {
             check: |_| Ok(String::new()),
         },
         Comparison {
+            name: "fetch-unpack-incus",
+            about: "the same container against incus image copy and incus init, on directory storage",
+            target: 0.45,
+            setup: against_incus,
+            check: |bench| same_files_as(bench, "incus/storage-pools/default/containers/*/rootfs"),
+        },
+        Comparison {
             name: "create-cached",
             about: "a container of an image that is here, against lxc-create -t download with a warm cache",
             target: 0.01,
@@ -116,6 +123,30 @@ fn setup(bench: &Bench) -> anyhow::Result<Sides> {
     })
 }
 
+fn against_incus(bench: &Bench) -> anyhow::Result<Sides> {
+    let sides = setup(bench)?;
+    let ca = bench.path("state/config/tls/ca.crt");
+    let incus = crate::incus::start(bench, &ca.display().to_string())?;
+    let port = bench.run(
+        "MILLSTREAM_DIR=$PWD/client $MILLSTREAM remote show home | grep -o '127.0.0.1:[0-9]*' | head -1",
+    )?;
+    bench.run(&format!(
+        "{incus}\nincus remote add home https://{} --protocol simplestreams < /dev/null",
+        port.trim()
+    ))?;
+    Ok(Sides {
+        theirs: format!(
+            "{incus}\nincus image copy home:debian/bookworm local: --alias default < /dev/null > /dev/null
+             incus init default ${{C}}1 < /dev/null > /dev/null"
+        ),
+        before_ours: format!("{}; sync", sides.before_ours),
+        before_theirs: format!(
+            "{incus}\nincus delete ${{C}}1 2>/dev/null || true; incus image delete default 2>/dev/null || true; sync"
+        ),
+        ..sides
+    })
+}
+
 /// The release as it came out in a store, and the same with all its updates behind a link of 100 Mbit/s:
 /// the loopback interface of a network namespace, which goes with the server in it.
 fn update(bench: &Bench) -> anyhow::Result<Sides> {
@@ -157,11 +188,15 @@ fn bytes(bench: &Bench) -> anyhow::Result<String> {
 }
 
 fn same_files(bench: &Bench) -> anyhow::Result<String> {
+    same_files_as(bench, "lxc/c1/rootfs")
+}
+
+fn same_files_as(bench: &Bench, theirs: &str) -> anyhow::Result<String> {
     // LXC's template writes the container's name into two files, and nothing else.
     let list =
         |root: &str| bench.run(&format!("cd {root} && find . -type f -printf '%P %s %m %U:%G\\n' | sort"));
     let ours = bench.run("echo client/data/containers/images/*/rootfs")?;
-    let (ours, theirs) = (list(ours.trim())?, list("lxc/c1/rootfs")?);
+    let (ours, theirs) = (list(ours.trim())?, list(theirs)?);
     let differ = |line: &&str| !line.starts_with("etc/host") && !theirs.contains(*line);
     if let Some(line) = ours.lines().find(differ) {
         bail!("only ours: {line}");

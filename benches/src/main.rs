@@ -8,6 +8,7 @@ mod catalogue;
 mod compare;
 mod delta;
 mod fetch;
+mod incus;
 mod layers;
 mod lxc;
 mod many;

@@ -26,6 +26,13 @@ pub fn all() -> Vec<Comparison> {
             check: launched,
         },
         Comparison {
+            name: "launch-incus",
+            about: "the same; incus launch on directory storage",
+            target: 0.05,
+            setup: launch_incus,
+            check: |bench| same_system(bench, "$PWD/incus-exec"),
+        },
+        Comparison {
             name: "start",
             about: "twenty busybox containers, one after the other, until init runs; lxc-start -d",
             target: 1.0,
@@ -62,16 +69,22 @@ pub fn all() -> Vec<Comparison> {
     ]
 }
 
+/// The default image, in our store too.
+fn default_image(bench: &Bench) -> anyhow::Result<()> {
+    let recipe = repository("recipes/debian.yaml");
+    bench
+        .run(&format!(
+            "$MILLSTREAM -q build {} -o image.release=bookworm --out image
+             $MILLSTREAM -q image import image/lxd.tar.xz image/rootfs.tar.xz --alias default",
+            recipe.display()
+        ))
+        .map(drop)
+}
+
 /// An LXD of the comparison's own, with the image that our store has.
 fn launch(bench: &Bench) -> anyhow::Result<Sides> {
-    let recipe = repository("recipes/debian.yaml");
-    bench.run(&format!(
-        "chmod 711 .
-         $MILLSTREAM -q build {} -o image.release=bookworm --out image
-         $MILLSTREAM -q image import image/lxd.tar.xz image/rootfs.tar.xz --alias default",
-        recipe.display()
-    ))?;
-    bench.run("mkdir -m 711 lxd")?;
+    default_image(bench)?;
+    bench.run("chmod 711 .; mkdir -m 711 lxd")?;
     bench.keep("LXD_DIR=$PWD/lxd exec lxd --group root > lxd.log 2>&1")?;
     let lxc = "export LXD_DIR=$PWD/lxd LXD_CONF=$PWD/lxd/client";
     bench.at_end("umount -lq lxd/shmounts lxd/devlxd || true");
@@ -96,11 +109,34 @@ fn launch(bench: &Bench) -> anyhow::Result<Sides> {
     })
 }
 
+/// The same with an Incus.
+fn launch_incus(bench: &Bench) -> anyhow::Result<Sides> {
+    default_image(bench)?;
+    let incus = crate::incus::start(bench, "/etc/ssl/certs/ca-certificates.crt")?;
+    fs::write(bench.path("incus-exec"), format!("#!/bin/sh\n{incus}\nexec incus exec \"$@\"\n"))?;
+    bench.at_end("$MILLSTREAM -q delete --force ${C}1 || true");
+    bench.run(&format!(
+        "chmod +x incus-exec; {incus}
+         incus image import image/incus.tar.xz image/rootfs.tar.xz --alias default
+         $MILLSTREAM -q launch local:default ${{C}}1
+         incus launch default ${{C}}1 < /dev/null"
+    ))?;
+    Ok(Sides {
+        ours: "$MILLSTREAM -q launch local:default ${C}1".into(),
+        theirs: format!("{incus}\nincus launch default ${{C}}1 < /dev/null"),
+        before_ours: "$MILLSTREAM -q delete --force ${C}1; sync".into(),
+        before_theirs: format!("{incus}\nincus delete -f ${{C}}1; sync"),
+    })
+}
+
 fn launched(bench: &Bench) -> anyhow::Result<String> {
-    let ours = bench.run("$MILLSTREAM exec ${C}1 -- cat /proc/1/comm /etc/debian_version < /dev/null")?;
-    let theirs = bench.run(
-        "LXD_DIR=$PWD/lxd LXD_CONF=$PWD/lxd/client lxc exec ${C}1 -- cat /proc/1/comm /etc/debian_version < /dev/null",
-    )?;
+    same_system(bench, "LXD_DIR=$PWD/lxd LXD_CONF=$PWD/lxd/client lxc exec")
+}
+
+fn same_system(bench: &Bench, exec: &str) -> anyhow::Result<String> {
+    let look = "${C}1 -- cat /proc/1/comm /etc/debian_version < /dev/null";
+    let ours = bench.run(&format!("$MILLSTREAM exec {look}"))?;
+    let theirs = bench.run(&format!("{exec} {look}"))?;
     if ours != theirs {
         bail!("ours {ours:?}, theirs {theirs:?}");
     }
