@@ -99,7 +99,7 @@ fn check_others(root: &Path, dir: &Path) {
 fn check_squashfs(root: &Path, dir: &Path) {
     let latest = u32::MAX.into();
     let mut tool = Command::new("mksquashfs")
-        .args(["-", "squashfs", "-tar", "-quiet", "-no-progress", "-noappend", "-mem", "64M"])
+        .args(["-", "squashfs", "-tar", "-quiet", "-no-progress", "-noappend"])
         .args(["-processors", "1", "-comp", "gzip"])
         .current_dir(dir)
         .env("SOURCE_DATE_EPOCH", u32::MAX.to_string())

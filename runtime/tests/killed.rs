@@ -56,7 +56,7 @@ fn nothing_is_left_wherever_a_start_is_killed() {
     let script =
         "ip link add uplink type veth peer name beyond; ip link set uplink up; ip link set beyond up; \"$@\"";
     let output = Command::new("unshare")
-        .args(["--net", "timeout", "240", "sh", "-euc", script, "sh"])
+        .args(["--net", "timeout", "480", "sh", "-euc", script, "sh"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "sweep", "--ignored", "--nocapture"])
         .output()

@@ -349,10 +349,12 @@ fn the_longest_unused_leave_when_the_cache_is_full() {
     thread::sleep(Duration::from_millis(20));
     get(SMALL);
     get(sid);
-    assert!(file(&copy, SMALL).exists() && !file(&copy, LARGE).exists());
+    wait_until("the large one leaves", || !file(&copy, LARGE).exists());
+    assert!(file(&copy, SMALL).exists());
     get(LARGE);
     assert_eq!(asked(&upstream, LARGE), 2);
-    assert!(!file(&copy, SMALL).exists() && file(&copy, sid).exists());
+    wait_until("the small one leaves", || !file(&copy, SMALL).exists());
+    assert!(file(&copy, sid).exists());
     drop(pulling);
     // What can never fit is refused.
     let pulling = Pulling::start(&copy, upstream.address, pinned(&upstream.tree), Some(1000));

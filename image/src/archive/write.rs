@@ -108,7 +108,9 @@ impl<W: Write> Stream<W> {
         } else if name.len() > 100 {
             pax::push(&mut records, "path", name);
         }
-        if header.link.len() > 100 {
+        if self.layout == Layout::Squashfs && header.kind == b'2' && header.link.len() > 100 {
+            self.long_link(&header.link)?;
+        } else if header.link.len() > 100 {
             pax::push(&mut records, "linkpath", &header.link);
         }
         for (key, id) in [("uid", header.uid), ("gid", header.gid)] {
@@ -137,6 +139,16 @@ impl<W: Write> Stream<W> {
         }
         self.entries += 1;
         self.write(&block(stand_in.as_deref().unwrap_or(name), header))
+    }
+
+    /// Where the next entry's link leads, as GNU tar writes it: of an extended header mksquashfs 4.5 takes the
+    /// first slash away.
+    fn long_link(&mut self, link: &[u8]) -> Result<()> {
+        let size = link.len() as u64 + 1;
+        self.write(&block(b"././@LongLink", &Header { kind: b'K', mode: 0o644, size, ..Header::default() }))?;
+        self.write(link)?;
+        self.write(&[0])?;
+        self.write(padding(size))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {

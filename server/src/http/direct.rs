@@ -67,7 +67,9 @@ impl Asked {
             (None, None) => api::preferred().iter().find_map(of).or_else(|| named.first().copied()),
         };
         let image = found.ok_or_else(|| {
-            let all: Vec<_> = named.iter().map(|image| image.product.architecture().to_string()).collect();
+            let mut all: Vec<_> =
+                named.iter().map(|image| image.product.architecture().to_string()).collect();
+            all.sort();
             format!("there is {name} for {}, but not for the architecture asked for", all.join(", "))
         })?;
         let Some(unified) = &image.unified else {
