@@ -187,10 +187,10 @@ fn pull(bench: &Bench) -> anyhow::Result<Sides> {
              https://127.0.0.1:{port}/{rootfs}; cmp got tree/{rootfs}"
         )
     };
-    fs::write(bench.path("ports"), format!("{upstream} {port} {rootfs}"))?;
+    fs::write(bench.path("ports"), format!("{upstream} {port} {rootfs}\n"))?;
     Ok(Sides {
         ours: get(port, "mirror"),
-        theirs: format!("{} | awk '{{ print \"=\", $2 + 0.05, \"s\" }}'", get(upstream, "state")),
+        theirs: format!("{{ {}; }} | awk '{{ print \"=\", $2 + 0.05, \"s\" }}'", get(upstream, "state")),
         before_ours: format!("rm -f pulled/{rootfs}"),
         before_theirs: "true".into(),
     })
