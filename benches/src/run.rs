@@ -90,7 +90,6 @@ fn launch(bench: &Bench) -> anyhow::Result<Sides> {
     bench.at_end("umount -lq lxd/shmounts lxd/devlxd || true");
     bench.at_end("LXD_DIR=$PWD/lxd lxd shutdown --timeout 20");
     bench.at_end(format!("{lxc}\nlxc delete -f ${{C}}1 2>/dev/null || true"));
-    bench.at_end("$MILLSTREAM -q delete --force ${C}1 || true");
     bench.run(&format!(
         "{lxc}
          for i in $(seq 60); do lxc query /1.0 > /dev/null 2>&1 && break; sleep 1; done
@@ -98,15 +97,7 @@ fn launch(bench: &Bench) -> anyhow::Result<Sides> {
          lxc profile device add default root disk path=/ pool=default
          lxc image import image/lxd.tar.xz image/rootfs.tar.xz --alias default"
     ))?;
-    // Each side has made one before, so that ours has the image unpacked.
-    bench.run("$MILLSTREAM -q launch local:default ${C}1")?;
-    bench.run(&format!("{lxc}\nlxc launch default ${{C}}1"))?;
-    Ok(Sides {
-        ours: "$MILLSTREAM -q launch local:default ${C}1".into(),
-        theirs: format!("{lxc}\nlxc launch default ${{C}}1 < /dev/null"),
-        before_ours: "$MILLSTREAM -q delete --force ${C}1; sync".into(),
-        before_theirs: format!("{lxc}\nlxc delete -f ${{C}}1; sync"),
-    })
+    launches(bench, &format!("{lxc}\nlxc"))
 }
 
 /// The same with an Incus.
@@ -114,19 +105,26 @@ fn launch_incus(bench: &Bench) -> anyhow::Result<Sides> {
     default_image(bench)?;
     let incus = crate::incus::start(bench, "/etc/ssl/certs/ca-certificates.crt")?;
     fs::write(bench.path("incus-exec"), format!("#!/bin/sh\n{incus}\nexec incus exec \"$@\"\n"))?;
-    bench.at_end("$MILLSTREAM -q delete --force ${C}1 || true");
     bench.run(&format!(
         "chmod +x incus-exec; {incus}
-         incus image import image/incus.tar.xz image/rootfs.tar.xz --alias default
-         $MILLSTREAM -q launch local:default ${{C}}1
-         incus launch default ${{C}}1 < /dev/null"
+         incus image import image/incus.tar.xz image/rootfs.tar.xz --alias default"
     ))?;
-    Ok(Sides {
+    launches(bench, &format!("{incus}\nincus"))
+}
+
+/// Ours against a client's, given by the lines that end in its name. Each has made one before, so that ours
+/// has the image unpacked.
+fn launches(bench: &Bench, client: &str) -> anyhow::Result<Sides> {
+    let sides = Sides {
         ours: "$MILLSTREAM -q launch local:default ${C}1".into(),
-        theirs: format!("{incus}\nincus launch default ${{C}}1 < /dev/null"),
+        theirs: format!("{client} launch default ${{C}}1 < /dev/null"),
         before_ours: "$MILLSTREAM -q delete --force ${C}1; sync".into(),
-        before_theirs: format!("{incus}\nincus delete -f ${{C}}1; sync"),
-    })
+        before_theirs: format!("{client} delete -f ${{C}}1; sync"),
+    };
+    bench.at_end("$MILLSTREAM -q delete --force ${C}1 || true");
+    bench.run(&sides.ours)?;
+    bench.run(&sides.theirs)?;
+    Ok(sides)
 }
 
 fn launched(bench: &Bench) -> anyhow::Result<String> {

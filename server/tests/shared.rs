@@ -11,11 +11,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use millstream_image::openpgp::SigningKey;
-use millstream_server::http::{Gate, Limits, Options, Server, Tls};
+use millstream_server::http::{Gate, Limits, Options, Tls};
 use millstream_server::shared::{Delivery, Reader, SharedStream};
 use millstream_server::storage::Directory;
 use millstream_server::stream::{Deltas, Retention, Selector, Signing};
-use support::serving::{Answer, ROOTFS};
+use support::serving::{Answer, ROOTFS, run};
 use support::{Image, new_key, reader, signing};
 use tokio::sync::oneshot;
 
@@ -99,17 +99,8 @@ impl Serving {
             history: None,
             push: None,
         };
-        let (stop, stopped) = oneshot::channel();
-        let (tell, told) = std::sync::mpsc::channel();
-        let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-            runtime.unwrap().block_on(async {
-                let server = Server::bind(options).await.unwrap();
-                tell.send(server.address()).unwrap();
-                server.run(async { drop(stopped.await) }).await;
-            });
-        });
-        Self { address: told.recv().unwrap(), stop: Some(stop), thread: Some(thread) }
+        let (address, stop, thread) = run(options);
+        Self { address, stop: Some(stop), thread: Some(thread) }
     }
 
     fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {

@@ -100,17 +100,8 @@ impl Running {
             history,
             push,
         };
-        let (stop, stopped) = oneshot::channel();
-        let (tell, told) = std::sync::mpsc::channel();
-        let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-            runtime.unwrap().block_on(async {
-                let server = Server::bind(options).await.unwrap();
-                tell.send(server.address()).unwrap();
-                server.run(async { drop(stopped.await) }).await;
-            });
-        });
-        Self { tree, address: told.recv().unwrap(), log, stop: Some(stop), thread: Some(thread) }
+        let (address, stop, thread) = run(options);
+        Self { tree, address, log, stop: Some(stop), thread: Some(thread) }
     }
 
     pub fn connect(&self) -> TcpStream {
@@ -146,6 +137,21 @@ impl Running {
         }
         began.elapsed()
     }
+}
+
+/// Serves on a thread of its own, until told to stop or forgotten; waits until it listens.
+pub fn run(options: Options) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
+    let (stop, stopped) = oneshot::channel();
+    let (tell, told) = std::sync::mpsc::channel();
+    let thread = thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        runtime.unwrap().block_on(async {
+            let server = Server::bind(options).await.unwrap();
+            tell.send(server.address()).unwrap();
+            server.run(async { drop(stopped.await) }).await;
+        });
+    });
+    (told.recv().unwrap(), stop, thread)
 }
 
 impl Drop for Running {
