@@ -13,15 +13,7 @@ fn download_template_creates_what_starts() {
     let home = Home::new();
     let container = Container { home };
     let at = container.home.path();
-    fs::write(at.join("default.conf"), "lxc.net.0.type = empty\n").unwrap();
-    fs::write(at.join("wgetrc"), format!("ca_certificate = {}\n", server.ca.display())).unwrap();
-    let create = format!(
-        "lxc-create -P \"$AT/lxc\" -n c1 -f \"$AT/default.conf\" -t download -- \
-         -d debian -r bookworm -a amd64 --variant minimal --server {}",
-        server.host()
-    );
-    let message =
-        shell(&create, &[("AT", at), ("WGETRC", &at.join("wgetrc")), ("LXC_CACHE_PATH", &at.join("cache"))]);
+    let message = download(at, &server, "-d debian -r bookworm -a amd64 --variant minimal");
     assert!(message.contains("Debian bookworm container"), "the image's own message: {message}");
     assert!(fs::read_to_string(at.join("lxc/c1/rootfs/etc/hostname")).unwrap().contains("c1"));
     container.lxc("lxc-start -P \"$AT/lxc\" -n c1");
@@ -31,6 +23,17 @@ fn download_template_creates_what_starts() {
          sh -c 'until [ -S /run/dbus/system_bus_socket ]; do sleep 0.1; done; systemctl is-system-running --wait || systemctl --failed'",
     );
     assert_eq!(state.trim(), "running");
+}
+
+/// Creates `lxc/c1` in `at` with LXC's own template; what that says.
+fn download(at: &Path, server: &Server, image: &str) -> String {
+    fs::write(at.join("default.conf"), "lxc.net.0.type = empty\n").unwrap();
+    fs::write(at.join("wgetrc"), format!("ca_certificate = {}\n", server.ca.display())).unwrap();
+    let create = format!(
+        "lxc-create -P \"$AT/lxc\" -n c1 -f \"$AT/default.conf\" -t download -- {image} --server {}",
+        server.host()
+    );
+    shell(&create, &[("AT", at), ("WGETRC", &at.join("wgetrc")), ("LXC_CACHE_PATH", &at.join("cache"))])
 }
 
 /// Through a server that has nothing yet.
@@ -52,14 +55,7 @@ fn download_template_creates_from_a_server_that_pulls() {
     let server = Server::start_with(&home, Path::new(&pulled), &more);
     let container = Container { home };
     let at = container.home.path();
-    fs::write(at.join("default.conf"), "lxc.net.0.type = empty\n").unwrap();
-    fs::write(at.join("wgetrc"), format!("ca_certificate = {}\n", server.ca.display())).unwrap();
-    let create = format!(
-        "lxc-create -P \"$AT/lxc\" -n c1 -f \"$AT/default.conf\" -t download -- \
-         -d tiny -r 1 -a amd64 --server {}",
-        server.host()
-    );
-    shell(&create, &[("AT", at), ("WGETRC", &at.join("wgetrc")), ("LXC_CACHE_PATH", &at.join("cache"))]);
+    download(at, &server, "-d tiny -r 1 -a amd64");
     assert!(at.join("lxc/c1/rootfs/bin/busybox").exists());
 }
 
