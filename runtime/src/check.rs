@@ -64,6 +64,9 @@ fn namespaces() -> Vec<Finding> {
             finding(&format!("{name} namespace"), result, true, NOTHING)
         })
         .collect();
+    let time = Path::new("/proc/self/ns/time").exists();
+    let time = time.then(String::new).ok_or_else(|| "Linux has it since 5.6, with CONFIG_TIME_NS".to_owned());
+    found.push(finding("time namespace", time, false, "no linux.time.own"));
     found.push(finding("permission to make user namespaces", user_namespaces(), true, NOTHING));
     found
 }

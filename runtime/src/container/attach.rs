@@ -143,13 +143,15 @@ fn serve(request: &Request, single: &SingleThread) -> Step<i32> {
 fn enter(init: Process) -> Step<()> {
     let gone = || "it has just stopped".to_owned();
     // Who has the host's network may not be allowed to enter it again.
-    let network = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
-    let shares_network = network("self") == network(&init.pid.to_string());
+    let namespace = |process: &str, name: &str| fs::read_link(format!("/proc/{process}/ns/{name}")).ok();
+    let shares = |name: &str| namespace("self", name) == namespace(&init.pid.to_string(), name);
+    let other = |name, space| if shares(name) { ThreadNameSpaceType::empty() } else { space };
+    let some = other("net", ThreadNameSpaceType::NETWORK) | other("time", ThreadNameSpaceType::TIME);
     let init = init.open().map_err(|e| format!("its first process: {e}"))?.ok_or_else(gone)?;
     let all = ThreadNameSpaceType::USER
         | ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::PROCESS_ID
-        | if shares_network { ThreadNameSpaceType::empty() } else { ThreadNameSpaceType::NETWORK }
+        | some
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::CONTROL_GROUP;

@@ -20,10 +20,10 @@ use super::devices::place::Placement;
 use super::supervise::Request;
 use super::template::Job;
 use super::tuning::{self, Beginning};
-use super::{label, mounts, sys};
+use super::{clocks, label, mounts, sys};
 
 /// The namespaces it is born in, unless it shares the host's network. That of the control groups comes
-/// later, as its root is where the process is when it is made.
+/// later, as its root is where the process is when it is made; and that of the clocks, if it is wanted.
 pub(crate) fn namespaces(network_of_host: bool) -> libc::c_int {
     let always = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
@@ -72,6 +72,8 @@ fn run(request: &Request, templates: &[Job], own_v2: Step<()>, supervisor: &Chan
         // The supervisor died, or gave up.
         std::process::exit(1)
     };
+    // While this process may still write what it has below /proc.
+    clocks::begin(&request.settings)?;
     become_root()?;
     die_with_parent()?;
     unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| format!("cgroup namespace: {e}"))?;

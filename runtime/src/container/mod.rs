@@ -32,6 +32,7 @@
 mod attach;
 mod cgroup;
 mod channel;
+mod clocks;
 mod config;
 mod confine;
 mod console;

@@ -5,7 +5,7 @@ use std::fs;
 
 use super::super::ids::is_raw;
 use super::{Settings, kernel, oci};
-use crate::container::{label, tending};
+use crate::container::{clocks, label, tending};
 use crate::{Error, Result};
 
 /// A key, what it takes, and whether a value is that.
@@ -52,6 +52,7 @@ const KEYS: &[Key] = &[
         takes: "a number from 1",
         allows: |value| value.parse::<u32>().is_ok_and(|n| n > 0),
     },
+    Key { name: clocks::OWN, takes: "true or false", allows: is_bool },
     Key {
         name: "raw.idmap",
         takes: "lines as in: both 1000 1000, or uid 50-60 500-510 (the host's ids, the container's)",
@@ -277,6 +278,7 @@ mod tests {
             ("hooks.timeout", "25", "26"),
             ("limits.kernel.nofile", "1024:4096", "many"),
             ("linux.sysctl.net.ipv4.ip_forward", "1", "\0"),
+            ("linux.time.own", "true", "maybe"),
             ("raw.idmap", "both 1000 1000", "both 1000"),
             ("raw.oci", "{}", "[]"),
             ("security.idmap.base", "65536", "1000"),

@@ -1,0 +1,30 @@
+//! Clocks of a container's own (`linux.time.own`): a time namespace, in which the monotonic clocks and with them
+//! the uptime begin with the container. The time of day is everybody's.
+
+use std::fs;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::time::{ClockId, clock_gettime};
+
+use super::config::Settings;
+use super::config::keys::is_true;
+
+/// Whether a container has them.
+pub(in crate::container) const OWN: &str = "linux.time.own";
+
+/// Makes the namespace, if it is wanted, for the program that this process becomes and for its children. `/proc`
+/// shows this process still.
+pub(super) fn begin(settings: &Settings) -> Result<(), String> {
+    if !is_true(settings, OWN) {
+        return Ok(());
+    }
+    let failed = |what: &str, error: &dyn std::fmt::Display| format!("{OWN}: {what}: {error}");
+    unshare(CloneFlags::from_bits_retain(libc::CLONE_NEWTIME))
+        .map_err(|e| failed("this kernel has no time namespaces (CONFIG_TIME_NS, since Linux 5.6)", &e))?;
+    let mut offsets = String::new();
+    for (name, clock) in [("monotonic", ClockId::CLOCK_MONOTONIC), ("boottime", ClockId::CLOCK_BOOTTIME)] {
+        let now = clock_gettime(clock).map_err(|e| failed(name, &e))?;
+        offsets += &format!("{name} -{} 0\n", now.tv_sec());
+    }
+    fs::write("/proc/self/timens_offsets", offsets).map_err(|e| failed("its clocks", &e))
+}
