@@ -54,11 +54,12 @@ impl Catalogue {
 
     /// As [`Catalogue::new`], of documents that were reduced to what counts.
     pub(crate) fn of_parts(parts: Vec<Part>) -> Self {
-        let entries: Vec<_> = parts.into_iter().flat_map(|part| part.entries).collect();
-        let count = entries.iter().filter_map(|entry| entry.images.as_ref().ok()).map(Vec::len).sum();
-        let releases: BTreeSet<_> = entries.iter().map(|entry| entry.release.clone()).collect();
+        let listed = || parts.iter().flat_map(|part| part.entries.values());
+        let count = listed().filter_map(|entry| entry.images.as_ref().ok()).map(Vec::len).sum();
+        let releases: BTreeSet<_> = listed().map(|entry| &entry.release).collect();
+        let releases = releases.into_iter().cloned().collect();
         let mut catalogue = Self { images: Vec::with_capacity(count), refused: Vec::new() };
-        for Listed { name, aliases, images, .. } in entries {
+        for (name, Listed { aliases, images, .. }) in parts.into_iter().flat_map(|part| part.entries) {
             let fits =
                 |images: &Vec<CatalogueImage>| images.first().map_or(Ok(()), |i| of_release(i, &releases));
             match images.and_then(|images| fits(&images).map(|()| images)) {

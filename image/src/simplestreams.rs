@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::openpgp::KeyFingerprint;
@@ -204,6 +205,19 @@ impl Products {
         let products: Self = parse("simplestreams products", text)?;
         expect_format("simplestreams products", &products.format, "products:1.0")?;
         Ok(products)
+    }
+
+    /// Reads the products of a document one by one into what `P` keeps of them: a fraction of the memory, and
+    /// of the time, that all of a large document takes.
+    pub fn parse_into<P: DeserializeOwned>(text: &[u8]) -> Result<P> {
+        #[derive(Deserialize)]
+        struct Document<P> {
+            format: String,
+            products: P,
+        }
+        let document: Document<P> = parse("simplestreams products", text)?;
+        expect_format("simplestreams products", &document.format, "products:1.0")?;
+        Ok(document.products)
     }
 
     /// An empty document, by its name in the index.
