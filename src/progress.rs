@@ -196,4 +196,27 @@ mod tests {
         assert!(!after.split("4.00 MiB").last().unwrap().contains("rootfs"), "what has ended goes: {after}");
         bar.finish();
     }
+
+    #[test]
+    fn the_stage_is_shown_with_its_time_and_the_next_takes_its_place() {
+        let screen = Screen::default();
+        let bar = Bar::on(ProgressDrawTarget::term_like(Box::new(screen.clone())), true, false);
+        let shown = || {
+            bar.stage.force_draw();
+            std::mem::take(&mut *screen.0.lock().unwrap())
+        };
+        bar.stage("bootstrap");
+        let first = shown();
+        assert!(first.contains("bootstrap 0s"), "{first}");
+        bar.stage("packages");
+        let second = shown();
+        let last = second.rsplit("packages").next().unwrap();
+        assert!(second.contains("packages 0s") && !last.contains("bootstrap"), "{second}");
+        bar.begin("hello.deb", Some(1 << 20));
+        bar.downloads.force_draw();
+        let below = shown();
+        assert!(below.contains("packages") && below.contains("of 1.00 MiB at"), "{below}");
+        bar.finish();
+        assert!(bar.stage.is_finished(), "nothing stays");
+    }
 }
