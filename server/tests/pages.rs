@@ -144,6 +144,8 @@ fn pages_say_the_same_without_javascript() {
     let browser = Browser::open(false, true);
     browser.go(&url(&running, ""));
     assert_eq!(browser.visible("#catalogue tbody tr").len(), 4);
+    let sums = browser.all("#catalogue a[href$='/SHA256SUMS']");
+    assert_eq!(sums.len(), 4, "files of the newest; pages of older images tell theirs");
     assert!(browser.visible("form.search, .command button").is_empty());
     assert!(browser.find("[data-placeholder]").displayed());
     browser.keys(TAB);

@@ -36,6 +36,14 @@ pub(super) struct Document {
     pub(super) products: Products,
     /// Whether it is not as published.
     pub(super) changed: bool,
+    /// Whether nothing that follows from it is taken from what is published.
+    pub(super) renewed: bool,
+}
+
+impl Document {
+    fn new(products: Products, changed: bool) -> Self {
+        Self { products, changed, renewed: false }
+    }
 }
 
 /// An image that is ready to be listed.
@@ -93,7 +101,7 @@ impl Catalogue {
                 Some(entry) => self.read(entry)?,
                 None => Products::empty(content_id(distribution)),
             };
-            self.documents.insert(distribution.to_owned(), Document { products, changed: false });
+            self.documents.insert(distribution.to_owned(), Document::new(products, false));
         }
         self.documents
             .get_mut(distribution)
@@ -118,7 +126,9 @@ impl Catalogue {
     /// Has every document written and signed anew.
     pub(super) fn renew_all(&mut self) -> Result<()> {
         self.read_all()?;
-        self.documents.values_mut().for_each(|document| document.changed = true);
+        for document in self.documents.values_mut() {
+            (document.changed, document.renewed) = (true, true);
+        }
         Ok(())
     }
 
@@ -190,7 +200,7 @@ impl Catalogue {
         for (distribution, products) in offered {
             let document = self.document(&distribution)?;
             if document.products.products != products.products {
-                *document = Document { products, changed: true };
+                *document = Document::new(products, true);
                 any = true;
             }
         }
@@ -257,14 +267,26 @@ pub(crate) fn images(products: &Products) -> impl Iterator<Item = Image<'_>> {
     })
 }
 
-/// LXC's index: the newest image of every product, if it has what LXC needs, or that is `promised`.
-pub(super) fn lxc_index(root: &Path, products: &Products, promised: &BTreeSet<String>) -> String {
+/// LXC's index: the newest image of every product, if it has what LXC needs, or that is `promised`. What was
+/// `published` had it, so that only what is new is looked at.
+pub(super) fn lxc_index(
+    root: &Path,
+    products: &Products,
+    promised: &BTreeSet<String>,
+    published: &str,
+) -> String {
+    let published: BTreeSet<_> = published.lines().collect();
     let newest = products.products.iter().filter_map(|(name, entry)| {
         let (product, serial): (Product, _) = (name.parse().ok()?, entry.serials().max()?);
         let archive = entry.versions.get(&serial.to_string())?.items.contains_key("root.tar.xz");
         let dir = product.image_path(serial);
-        let meta = || promised.contains(&*dir.to_string_lossy()) || root.join(&dir).join(META).exists();
-        (archive && meta()).then(|| lxc_index::Entry::new(product, serial))
+        let line = lxc_index::Entry::new(product, serial);
+        let meta = || {
+            published.contains(line.to_line().as_str())
+                || promised.contains(&*dir.to_string_lossy())
+                || root.join(&dir).join(META).exists()
+        };
+        (archive && meta()).then_some(line)
     });
     lxc_index::to_text(&newest.collect::<Vec<_>>())
 }

@@ -4,6 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::thread;
 
 use millstream_image::lxc_index::COMPAT_LEVEL;
 use millstream_image::openpgp::SigningKey;
@@ -34,10 +37,21 @@ pub(super) struct Documents {
     pub(super) kept: Vec<String>,
     /// Documents by hash that the publication before listed and this one does not.
     pub(super) replaced: Vec<String>,
+    /// What is still to be signed, which takes its time.
+    unsigned: Vec<Unsigned>,
+}
+
+/// A document of which there will be three files: `NAME.json`, `NAME.json.gpg` and `NAME.sjson`.
+struct Unsigned {
+    path: String,
+    plain: Vec<u8>,
+    /// What the signed tools read, where that is something else.
+    signed: Option<Vec<u8>>,
 }
 
 impl Documents {
-    /// Renders and signs what changed of `catalogue`, which then lists it, and what changes always.
+    /// Renders what changed of `catalogue`, which then lists it, and what changes always. Signatures follow,
+    /// see [`Self::sign_during`].
     pub(super) fn render(
         catalogue: &mut Catalogue,
         freshness: &Freshness,
@@ -52,7 +66,7 @@ impl Documents {
             let before = catalogue.entries.remove(distribution);
             let products = &catalogue.document(distribution)?.products;
             let after = (!products.products.is_empty())
-                .then(|| documents.products(distribution, products, signing))
+                .then(|| documents.products(distribution, products))
                 .transpose()
                 .map_err(bad)?;
             let by_hash = |entry: &IndexEntry| entry.by_hash.clone();
@@ -68,18 +82,32 @@ impl Documents {
         let index = index(catalogue, freshness);
         let plain = simplestreams::to_bytes(&index).map_err(bad)?;
         let signed = simplestreams::to_bytes(&index.for_signed_readers()).map_err(bad)?;
-        documents.simplestreams(INDEX_PATH, plain, &signed, signing).map_err(bad)?;
+        documents.unsigned.push(Unsigned { path: INDEX_PATH.into(), plain, signed: Some(signed) });
         documents.lxc(lxc, signing).map_err(bad)?;
         Ok(documents)
     }
 
-    /// The document of one distribution, and its entry in the index.
-    fn products(
+    /// Signs what is to be signed while `work` renders more into the publication.
+    pub(super) fn sign_during(
         &mut self,
-        distribution: &str,
-        products: &Products,
+        root: &Path,
         signing: &Signing<'_>,
-    ) -> Result<IndexEntry> {
+        work: impl FnOnce(&mut Self) -> crate::Result<()>,
+    ) -> crate::Result<()> {
+        let unsigned = std::mem::take(&mut self.unsigned);
+        let sign = || unsigned.into_iter().map(|document| document.sign(signing)).collect::<Result<Vec<_>>>();
+        let (signed, done) = thread::scope(|scope| {
+            let signing = scope.spawn(sign);
+            let done = work(self);
+            (signing.join().unwrap_or_else(|panic| resume_unwind(panic)), done)
+        });
+        done?;
+        self.files.extend(signed.map_err(crate::Error::image(root))?.into_iter().flatten());
+        Ok(())
+    }
+
+    /// The document of one distribution, and its entry in the index.
+    fn products(&mut self, distribution: &str, products: &Products) -> Result<IndexEntry> {
         let path = document_path(distribution);
         let bytes = simplestreams::to_bytes(products)?;
         if bytes.len() > MAX_SIZE {
@@ -101,26 +129,9 @@ impl Documents {
             size: Some(bytes.len() as u64),
             by_hash: Some(by_hash.clone()),
         };
-        self.simplestreams(&path, bytes.clone(), &bytes, signing)?;
+        self.unsigned.push(Unsigned { path: path.clone(), plain: bytes, signed: None });
         self.links.push((by_hash, path));
         Ok(entry)
-    }
-
-    /// `NAME.json`, `NAME.json.gpg` and `NAME.sjson`.
-    fn simplestreams(
-        &mut self,
-        path: &str,
-        plain: Vec<u8>,
-        signed: &[u8],
-        &Signing { key, now, .. }: &Signing<'_>,
-    ) -> Result<()> {
-        let signature = key.sign_detached(plain.as_slice(), now)?;
-        let text = std::str::from_utf8(signed)
-            .map_err(|e| Error::Document { document: path.into(), reason: e.to_string() })?;
-        self.files.push((signed_path(path), key.sign_cleartext(text, now)?.into_bytes()));
-        self.files.push((format!("{path}.gpg"), signature.into_bytes()));
-        self.files.push((path.into(), plain));
-        Ok(())
     }
 
     /// LXC's index. Its template asks for `index-MODE.LEVEL` first; every image suits all levels
@@ -135,6 +146,22 @@ impl Documents {
             self.links.push((name, first.into()));
         }
         Ok(())
+    }
+}
+
+impl Unsigned {
+    /// The three files.
+    fn sign(self, &Signing { key, now, .. }: &Signing<'_>) -> Result<[(String, Vec<u8>); 3]> {
+        let Self { path, plain, signed } = self;
+        let signature = key.sign_detached(plain.as_slice(), now)?;
+        let text = std::str::from_utf8(signed.as_ref().unwrap_or(&plain))
+            .map_err(|e| Error::Document { document: path.clone(), reason: e.to_string() })?;
+        let cleartext = key.sign_cleartext(text, now)?;
+        Ok([
+            (signed_path(&path), cleartext.into_bytes()),
+            (format!("{path}.gpg"), signature.into_bytes()),
+            (path, plain),
+        ])
     }
 }
 
@@ -172,7 +199,9 @@ fn lxc_text(catalogue: &mut Catalogue, signing: &Signing<'_>) -> crate::Result<S
     }
     let promised = promised(catalogue.root())?;
     for (distribution, document) in catalogue.documents() {
-        lines.insert(distribution, lxc_index(catalogue.root(), &document.products, &promised));
+        let published = lines.remove(distribution.as_str()).filter(|_| !document.renewed);
+        let published = published.unwrap_or_default();
+        lines.insert(distribution, lxc_index(catalogue.root(), &document.products, &promised, &published));
     }
     Ok(lines.into_values().collect())
 }

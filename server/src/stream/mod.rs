@@ -397,8 +397,10 @@ impl Stream {
 
     fn publish(&self, catalogue: &mut Catalogue, freshness: &Freshness, signing: &Signing<'_>) -> Result<()> {
         let mut documents = Documents::render(catalogue, freshness, signing)?;
-        direct::render(catalogue, &mut documents);
-        pages::render(catalogue, freshness, &signing.key.fingerprints(), &mut documents)?;
+        documents.sign_during(&self.root, signing, |documents| {
+            direct::render(catalogue, documents);
+            pages::render(catalogue, freshness, &signing.key.fingerprints(), documents)
+        })?;
         generation::publish(&self.root, freshness.generation, &documents, signing.now)?;
         generation::collect(&self.root, freshness.generation)
     }

@@ -49,6 +49,7 @@ struct Build {
     path: String,
     /// Whether there is a page beside it.
     page: bool,
+    /// What to download of it: of an older image its page tells.
     files: Vec<String>,
 }
 
@@ -125,21 +126,24 @@ fn rows(root: &Path, products: &Products) -> Vec<Row> {
     images.sort_by(|a, b| (&a.0, b.1).cmp(&(&b.0, a.1)));
     for (product, serial, entry, version) in images {
         let path = product.image_path(serial).display().to_string();
+        let newer = rows.last().and_then(|row| row.serials.last());
+        let newer = newer.filter(|newer| same_product(&newer.path, &path));
+        // Images have one, unless another server has them: then none of them has.
+        let page = newer.map_or_else(|| root.join(&path).join(PAGE).exists(), |newer| newer.page);
+        let row = if newer.is_some() { rows.last_mut() } else { None };
         let build = Build {
             serial: serial.to_string(),
             date: minute(serial.time()),
             size: amount(size(version)),
             fingerprint: fingerprint(version).map(|f| f.to_string()).unwrap_or_default(),
-            files: files(version, &path),
-            page: root.join(&path).join(PAGE).exists(),
+            files: if row.is_some() && page { Vec::new() } else { files(version, &path) },
+            page,
             path,
         };
         let arch = product.architecture().debian();
-        match rows.last_mut() {
-            Some(row) if row.serials.last().is_some_and(|last| same_product(&last.path, &build.path)) => {
-                row.serials.push(build);
-            }
-            _ => rows.push(Row {
+        match row {
+            Some(row) => row.serials.push(build),
+            None => rows.push(Row {
                 name: short_name(&product),
                 os: entry.os.clone(),
                 release: product.release().to_owned(),

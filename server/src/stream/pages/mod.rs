@@ -7,6 +7,7 @@ mod image;
 mod plot;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use chrono::{DateTime, Utc};
 use millstream_image::Product;
@@ -40,15 +41,20 @@ const FILES: [(&str, &str); 3] = [
 
 /// The templates, and what all pages have in common.
 struct Pages {
-    tera: Tera,
+    tera: &'static Tera,
     context: Context,
 }
 
 impl Pages {
     fn new(keys: &[KeyFingerprint]) -> Result<Self> {
-        let mut tera = Tera::default();
-        tera.autoescape_on(vec![".html", ".svg"]);
-        tera.add_raw_templates(TEMPLATES).map_err(|e| bad(&e))?;
+        /// Reading templates takes longer than rendering most pages.
+        static PARSED: LazyLock<tera::Result<Tera>> = LazyLock::new(|| {
+            let mut tera = Tera::default();
+            tera.autoescape_on(vec![".html", ".svg"]);
+            tera.add_raw_templates(TEMPLATES)?;
+            Ok(tera)
+        });
+        let tera = PARSED.as_ref().map_err(bad)?;
         let mut context = Context::new();
         let keys: Vec<_> = keys.iter().map(|key| grouped(key.as_str())).collect();
         context.insert("key", &keys.join(" · "));

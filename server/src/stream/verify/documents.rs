@@ -135,7 +135,7 @@ impl Check<'_> {
     fn lxc(&self, products: &[Products]) {
         let promised = promised(self.root).unwrap_or_default();
         let expected: String =
-            products.iter().map(|products| lxc_index(self.root, products, &promised)).collect();
+            products.iter().map(|products| lxc_index(self.root, products, &promised, "")).collect();
         for path in lxc_names() {
             let text = self.detached(&path, &format!("{path}.asc"));
             if text.is_some_and(|text| text != expected.as_bytes()) {
