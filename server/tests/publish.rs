@@ -388,5 +388,5 @@ fn page_shows_images_and_escapes_them() {
     let page = fs::read_to_string(tree.root().join("index.html")).unwrap();
     assert!(page.contains("<code>debian&#x2F;bookworm</code>"), "{page}");
     assert!(page.contains("&lt;script&gt;alert(1)") && !page.contains("<script>alert"), "{page}");
-    assert!(page.contains(&format!("{SERIAL}/rootfs.tar.xz\">rootfs.tar.xz</a>")), "{page}");
+    assert!(page.contains(&format!("{SERIAL}/index.html\">{SERIAL}</a>")), "{page}");
 }

@@ -45,11 +45,11 @@ struct Build {
     serial: String,
     date: String,
     size: String,
-    fingerprint: String,
     path: String,
     /// Whether there is a page beside it.
     page: bool,
-    /// What to download of it: of an older image its page tells.
+    /// What is told where there is none.
+    fingerprint: String,
     files: Vec<String>,
 }
 
@@ -131,12 +131,17 @@ fn rows(root: &Path, products: &Products) -> Vec<Row> {
         // Images have one, unless another server has them: then none of them has.
         let page = newer.map_or_else(|| root.join(&path).join(PAGE).exists(), |newer| newer.page);
         let row = if newer.is_some() { rows.last_mut() } else { None };
+        // Its page tells more.
+        let (fingerprint, files) = match page {
+            true => (None, Vec::new()),
+            false => (fingerprint(version), files(version, &path)),
+        };
         let build = Build {
             serial: serial.to_string(),
             date: minute(serial.time()),
             size: amount(size(version)),
-            fingerprint: fingerprint(version).map(|f| f.to_string()).unwrap_or_default(),
-            files: if row.is_some() && page { Vec::new() } else { files(version, &path) },
+            fingerprint: fingerprint.map(|f| f.to_string()).unwrap_or_default(),
+            files,
             page,
             path,
         };
