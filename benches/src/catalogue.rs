@@ -99,7 +99,7 @@ fn write_tree(bench: &Bench) -> anyhow::Result<()> {
         updated: String::new(),
         millstream: Some(freshness),
     };
-    let text = to_bytes(&index.for_signed_readers())?;
+    let text = to_bytes(&index.clone().for_signed_readers())?;
     let signed = key.sign_cleartext(std::str::from_utf8(&text)?, now)?;
     fs::write(tree.join(signed_path(INDEX_PATH)), signed)?;
     fs::write(tree.join(INDEX_PATH), to_bytes(&index)?)?;

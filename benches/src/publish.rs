@@ -149,7 +149,14 @@ fn large_tree(bench: &Bench) -> anyhow::Result<()> {
         updated: String::new(),
         millstream: Some(freshness),
     };
-    signed(&tree, INDEX_PATH, &to_bytes(&index)?, &to_bytes(&index.for_signed_readers())?, &key, now)?;
+    signed(
+        &tree,
+        INDEX_PATH,
+        &to_bytes(&index)?,
+        &to_bytes(&index.clone().for_signed_readers())?,
+        &key,
+        now,
+    )?;
     let text = lxc_index::to_text(&lines);
     fs::write(tree.join("meta/1.0/index-system.asc"), key.sign_detached(text.as_bytes(), now)?)?;
     fs::write(tree.join("meta/1.0/index-system"), text)?;

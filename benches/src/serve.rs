@@ -67,13 +67,18 @@ struct Servers {
 /// Serves one tree by both, on the first processor; their process ids come into `ours.pid` and
 /// `theirs.pid`.
 fn servers(bench: &Bench) -> anyhow::Result<Servers> {
+    servers_with(bench, "")
+}
+
+/// The same, with more to be known of nginx's listener.
+fn servers_with(bench: &Bench, more: &str) -> anyhow::Result<Servers> {
     tree(bench)?;
     let (ours, theirs) = (free_port()?, free_port()?);
     bench.keep(&format!(
         "echo $$ > ours.pid; exec taskset -c 0 $MILLSTREAM -q serve --root tree --listen 127.0.0.1:{ours}"
     ))?;
     wait(ours)?;
-    fs::write(bench.path("nginx.conf"), nginx(bench, theirs))?;
+    fs::write(bench.path("nginx.conf"), nginx(bench, theirs, more))?;
     bench.keep("echo $$ > theirs.pid; exec taskset -c 0 nginx -e stderr -c $PWD/nginx.conf")?;
     wait(theirs)?;
     Ok(Servers { ours, theirs })
@@ -94,8 +99,8 @@ fn tree(bench: &Bench) -> anyhow::Result<()> {
         .map(drop)
 }
 
-/// One worker, settings as one would choose them for files.
-fn nginx(bench: &Bench, port: u16) -> String {
+/// One worker, settings as one would choose them for files; `more` is to be known of its listener.
+fn nginx(bench: &Bench, port: u16, more: &str) -> String {
     let (at, tls) = (bench.path(""), bench.path("state/config/tls"));
     let (at, tls) = (at.display(), tls.display());
     format!(
@@ -106,7 +111,7 @@ fn nginx(bench: &Bench, port: u16) -> String {
          gzip on; gzip_types application/json; types {{ application/json json; }}
          client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fastcgi;
          uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi;
-         server {{ listen 127.0.0.1:{port} ssl backlog=4096; root {at}/tree;
+         server {{ listen 127.0.0.1:{port} ssl backlog=4096{more}; root {at}/tree;
          ssl_certificate {tls}/server.crt; ssl_certificate_key {tls}/server.key;
          ssl_protocols TLSv1.2 TLSv1.3; }} }}"
     )
@@ -146,10 +151,11 @@ fn large(bench: &Bench) -> anyhow::Result<Sides> {
 }
 
 fn slow(bench: &Bench) -> anyhow::Result<Sides> {
-    let Servers { ours, theirs } = servers(bench)?;
+    // What waits for a thousand slow clients would use up the kernel's memory for TCP; ours keeps it small itself.
+    let Servers { ours, theirs } = servers_with(bench, " sndbuf=256k")?;
     let script = repository("benches/slow.py");
     let read = |port: u16, side: &str| {
-        format!("python3 {} {port} $(cat {side}.pid) | tee {side}.memory", script.display())
+        format!("python3 {} {port} $(cat {side}.pid) > {side}.memory; cat {side}.memory", script.display())
     };
     Ok(sides(read(ours, "ours"), read(theirs, "theirs")))
 }

@@ -187,15 +187,14 @@ impl Index {
 
     /// The same index for the signed tools, which want every path to end in `.sjson`.
     #[must_use]
-    pub fn for_signed_readers(&self) -> Self {
-        let mut signed = self.clone();
-        for entry in signed.index.values_mut() {
+    pub fn for_signed_readers(mut self) -> Self {
+        for entry in self.index.values_mut() {
             entry.path = signed_path(&entry.path);
         }
-        if let Some(freshness) = &mut signed.millstream {
+        if let Some(freshness) = &mut self.millstream {
             freshness.path = signed_path(&freshness.path);
         }
-        signed
+        self
     }
 }
 
@@ -296,7 +295,7 @@ mod tests {
         let text = br#"{"format":"index:1.0","index":{"images":{"datatype":"image-downloads","path":"streams/v1/images.json","format":"products:1.0","products":["a"],"x":1},"other":{"path":"y"}}}"#;
         let index = Index::parse(text).unwrap();
         assert_eq!(index.image_entries().count(), 1);
-        assert_eq!(index.for_signed_readers().index["images"].path, "streams/v1/images.sjson");
+        assert_eq!(index.clone().for_signed_readers().index["images"].path, "streams/v1/images.sjson");
     }
 
     /// `sstream-mirror` takes `sha256` for the digest of what `path` names, which is the signed form.

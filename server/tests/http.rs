@@ -309,6 +309,29 @@ fn slow_clients_are_let_go() {
     assert!(rest.len() < 32 << 20, "the response was cut off, the buffers hold what was sent");
 }
 
+/// A thousand of them would use up what the kernel has for all connections.
+#[test]
+fn little_waits_in_the_kernel_for_a_client_that_does_not_read() {
+    let server = Running::start();
+    let (path, _) = large_file(&server);
+    let mut deaf = server.connect();
+    write!(deaf, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let ends = [server.address.port(), deaf.local_addr().unwrap().port()];
+    let [server_end, client_end] = ends.map(|port| format!("0100007F:{port:04X}"));
+    let waiting = || {
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        let line = table.lines().find(|line| line.contains(&format!("{server_end} {client_end} "))).unwrap();
+        let queues = line.split_whitespace().nth(4).unwrap();
+        usize::from_str_radix(queues.split(':').next().unwrap(), 16).unwrap()
+    };
+    let mut before = 0;
+    while waiting() == 0 || waiting() != before {
+        before = waiting();
+        thread::sleep(Duration::from_millis(300));
+    }
+    assert!(before < 1 << 20, "{before} bytes");
+}
+
 #[test]
 fn connections_beyond_the_limit_wait_for_their_turn() {
     let server = Running::with(Tls::Off, Limits { connections: 1, ..Limits::default() });

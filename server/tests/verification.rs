@@ -157,7 +157,7 @@ fn well_signed_contradictions_are_found() {
         let mut index = good.clone();
         change(&mut index);
         let plain = to_bytes(&index).unwrap();
-        let signed = String::from_utf8(to_bytes(&index.for_signed_readers()).unwrap()).unwrap();
+        let signed = String::from_utf8(to_bytes(&index.clone().for_signed_readers()).unwrap()).unwrap();
         let now = SystemTime::now();
         fs::write(path.with_extension("json.gpg"), tree.key.sign_detached(plain.as_slice(), now).unwrap())
             .unwrap();

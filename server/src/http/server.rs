@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, getrlimit, setrlimit};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -330,6 +331,10 @@ pub fn raise_file_limit() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
+/// So many bytes at most wait in the kernel for a client that is slow to take them; without a bound they are
+/// megabytes, and a thousand such clients use up all the memory the kernel has for TCP.
+const UNSENT: u32 = 256 << 10;
+
 struct Connection {
     service: Service,
     limits: Limits,
@@ -339,6 +344,7 @@ struct Connection {
 impl Connection {
     async fn accept(mut self, stream: TcpStream, tls: Option<TlsAcceptor>) {
         let _ = stream.set_nodelay(true);
+        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
         let progress = Progress::new();
         let stream = Watched::new(stream, progress.clone());
         match tls {

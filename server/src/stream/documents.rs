@@ -41,12 +41,16 @@ pub(super) struct Documents {
     unsigned: Vec<Unsigned>,
 }
 
-/// A document of which there will be three files: `NAME.json`, `NAME.json.gpg` and `NAME.sjson`.
-struct Unsigned {
-    path: String,
-    plain: Vec<u8>,
-    /// What the signed tools read, where that is something else.
-    signed: Option<Vec<u8>>,
+enum Unsigned {
+    /// A document of which there will be three files: `NAME.json`, `NAME.json.gpg` and `NAME.sjson`.
+    Simplestreams {
+        path: String,
+        plain: Vec<u8>,
+        /// What the signed tools read, where that is something else.
+        signed: Option<Vec<u8>>,
+    },
+    /// LXC's index, with `.asc` beside it.
+    Lxc(Vec<u8>),
 }
 
 impl Documents {
@@ -82,8 +86,12 @@ impl Documents {
         let index = index(catalogue, freshness);
         let plain = simplestreams::to_bytes(&index).map_err(bad)?;
         let signed = simplestreams::to_bytes(&index.for_signed_readers()).map_err(bad)?;
-        documents.unsigned.push(Unsigned { path: INDEX_PATH.into(), plain, signed: Some(signed) });
-        documents.lxc(lxc, signing).map_err(bad)?;
+        documents.unsigned.push(Unsigned::Simplestreams {
+            path: INDEX_PATH.into(),
+            plain,
+            signed: Some(signed),
+        });
+        documents.lxc(lxc);
         Ok(documents)
     }
 
@@ -129,39 +137,43 @@ impl Documents {
             size: Some(bytes.len() as u64),
             by_hash: Some(by_hash.clone()),
         };
-        self.unsigned.push(Unsigned { path: path.clone(), plain: bytes, signed: None });
+        self.unsigned.push(Unsigned::Simplestreams { path: path.clone(), plain: bytes, signed: None });
         self.links.push((by_hash, path));
         Ok(entry)
     }
 
     /// LXC's index. Its template asks for `index-MODE.LEVEL` first; every image suits all levels
     /// and both modes (`meta.tar.xz` holds what differs), so all of them are one file.
-    fn lxc(&mut self, text: String, &Signing { key, now, .. }: &Signing<'_>) -> Result<()> {
+    fn lxc(&mut self, text: String) {
         let first = LXC_INDEX;
-        let signature = key.sign_detached(text.as_bytes(), now)?;
-        self.files.push((first.into(), text.into_bytes()));
-        self.files.push((format!("{first}.asc"), signature.into_bytes()));
+        self.unsigned.push(Unsigned::Lxc(text.into_bytes()));
         for name in lxc_names().filter(|name| name != first) {
             self.links.push((format!("{name}.asc"), format!("{first}.asc")));
             self.links.push((name, first.into()));
         }
-        Ok(())
     }
 }
 
 impl Unsigned {
-    /// The three files.
-    fn sign(self, &Signing { key, now, .. }: &Signing<'_>) -> Result<[(String, Vec<u8>); 3]> {
-        let Self { path, plain, signed } = self;
-        let signature = key.sign_detached(plain.as_slice(), now)?;
-        let text = std::str::from_utf8(signed.as_ref().unwrap_or(&plain))
-            .map_err(|e| Error::Document { document: path.clone(), reason: e.to_string() })?;
-        let cleartext = key.sign_cleartext(text, now)?;
-        Ok([
-            (signed_path(&path), cleartext.into_bytes()),
-            (format!("{path}.gpg"), signature.into_bytes()),
-            (path, plain),
-        ])
+    /// Its files.
+    fn sign(self, &Signing { key, now, .. }: &Signing<'_>) -> Result<Vec<(String, Vec<u8>)>> {
+        match self {
+            Self::Simplestreams { path, plain, signed } => {
+                let signature = key.sign_detached(plain.as_slice(), now)?;
+                let text = std::str::from_utf8(signed.as_ref().unwrap_or(&plain))
+                    .map_err(|e| Error::Document { document: path.clone(), reason: e.to_string() })?;
+                let cleartext = key.sign_cleartext(text, now)?;
+                Ok(vec![
+                    (signed_path(&path), cleartext.into_bytes()),
+                    (format!("{path}.gpg"), signature.into_bytes()),
+                    (path, plain),
+                ])
+            }
+            Self::Lxc(text) => {
+                let signature = key.sign_detached(text.as_slice(), now)?;
+                Ok(vec![(format!("{LXC_INDEX}.asc"), signature.into_bytes()), (LXC_INDEX.into(), text)])
+            }
+        }
     }
 }
 

@@ -163,7 +163,7 @@ impl Tree {
             updated: now.to_rfc2822(),
             millstream: Some(freshness),
         };
-        let mut signed = index.for_signed_readers();
+        let mut signed = index.clone().for_signed_readers();
         change(&mut signed);
         write(&self.path(&by_hash), &products);
         write(&self.path("streams/v1/images.json"), &products);

@@ -35,7 +35,7 @@ impl Check<'_> {
         let index = plain.and_then(|bytes| self.or_problem(INDEX_PATH, Index::parse(&bytes)));
         if let (Some(index), Some(text)) = (&index, signed)
             && let Some(signed) = self.or_problem(&index_path, Index::parse(&text))
-            && signed != index.for_signed_readers()
+            && signed != index.clone().for_signed_readers()
         {
             self.problem(&index_path, format!("it says something else than {INDEX_PATH}"));
         }
