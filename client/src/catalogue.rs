@@ -55,20 +55,18 @@ impl Catalogue {
     /// As [`Catalogue::new`], of documents that were reduced to what counts.
     pub(crate) fn of_parts(parts: Vec<Part>) -> Self {
         let listed = || parts.iter().flat_map(|part| part.entries.values());
-        let count = listed().filter_map(|entry| entry.images.as_ref().ok()).map(Vec::len).sum();
         let releases: BTreeSet<_> = listed().map(|entry| &entry.release).collect();
         let releases = releases.into_iter().cloned().collect();
-        let mut catalogue = Self { images: Vec::with_capacity(count), refused: Vec::new() };
+        let (mut products, mut refused) = (Vec::new(), Vec::new());
         for (name, Listed { aliases, images, .. }) in parts.into_iter().flat_map(|part| part.entries) {
             let fits =
                 |images: &Vec<CatalogueImage>| images.first().map_or(Ok(()), |i| of_release(i, &releases));
             match images.and_then(|images| fits(&images).map(|()| images)) {
-                Ok(images) => catalogue.images.extend(images),
-                Err(reason) => catalogue.refused.push(Refused { product: name, aliases, reason }),
+                Ok(images) => products.push(images),
+                Err(reason) => refused.push(Refused { product: name, aliases, reason }),
             }
         }
-        catalogue.images.sort_by(|a, b| a.product.cmp(&b.product).then(b.serial.cmp(&a.serial)));
-        catalogue
+        Self { images: in_order(products), refused }
     }
 
     /// The image a name means: an alias or product for `host` or the architecture the name ends
@@ -130,6 +128,23 @@ impl Catalogue {
         let aliases = self.newest().flat_map(|image| image.aliases().iter().map(Alias::as_str));
         Error::image(name, format!("the remote has none of that name{}", suggest::hint(text, aliases)))
     }
+}
+
+/// All images by product, newest first, as those of each product are.
+fn in_order(mut products: Vec<Vec<CatalogueImage>>) -> Vec<CatalogueImage> {
+    fn product(images: &[CatalogueImage]) -> Option<&Product> {
+        images.first().map(|image| &image.product)
+    }
+    products.retain(|images| !images.is_empty());
+    products.sort_by(|a, b| product(a).cmp(&product(b)));
+    let several = products.windows(2).any(|two| product(&two[0]) == product(&two[1]));
+    let mut images = Vec::with_capacity(products.iter().map(Vec::len).sum());
+    images.extend(products.into_iter().flatten());
+    if several {
+        // Two documents may tell of one product.
+        images.sort_by(|a, b| a.product.cmp(&b.product).then(b.serial.cmp(&a.serial)));
+    }
+    images
 }
 
 fn ambiguous(name: &ImageRef, candidates: impl Iterator<Item = String>) -> Error {

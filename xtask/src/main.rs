@@ -80,17 +80,18 @@ fn garage_test(args: &[String]) -> Result<(), String> {
     setup::install(setup::TESTS)?;
     setup::garage()?;
     let mut tests = Command::new("cargo");
-    run(tests.args(["test", "--test", "garage"]).args(args))
+    run(tests.args(["test", "--workspace", "--test", "garage"]).args(args))
 }
 
 fn faults() -> Result<(), String> {
-    let tests = |package: &str, test: &str, filter: &[&str]| {
+    let tests = |test: &str, filter: &[&str]| {
         let mut tests = Command::new("cargo");
-        tests.env("MILLSTREAM_FAULTS", "all").args(["test", "--package", package, "--test", test]);
+        // The whole workspace, whose dependencies are built as other tests want them.
+        tests.env("MILLSTREAM_FAULTS", "all").args(["test", "--workspace", "--test", test]);
         run(tests.args(filter))
     };
-    tests("millstream-client", "distribution", &["faults::"])?;
-    tests("millstream-server", "faults", &[])
+    tests("distribution", &["faults::"])?;
+    tests("faults", &[])
 }
 
 /// The release profile without link-time optimization, which takes minutes and finds nothing.

@@ -61,6 +61,37 @@ fn field() -> Catalogue {
     ])
 }
 
+#[test]
+fn images_are_in_order_whichever_documents_tell_of_them() {
+    let document = |products: Vec<(&str, ProductEntry)>| {
+        let mut document = Products::empty("images".into());
+        document.products = products.into_iter().map(|(name, entry)| (name.to_owned(), entry)).collect();
+        document
+    };
+    let other = |serial: &str| {
+        let mut entry = entry("Alpine", "3.20", "amd64", "default", "");
+        let version = entry.versions.pop_last().unwrap().1;
+        entry.versions = [(serial.to_owned(), version)].into();
+        entry
+    };
+    let catalogue = Catalogue::new(vec![
+        document(vec![("alpine:3.20:amd64:default", other("20260104_0000"))]),
+        document(vec![("debian:trixie:amd64:default", entry("Debian", "trixie", "amd64", "default", ""))]),
+        document(vec![("alpine:3.20:amd64:default", other("20260105_0000"))]),
+    ]);
+    let told: Vec<_> =
+        catalogue.images.iter().map(|image| format!("{} {}", image.product, image.serial)).collect();
+    assert_eq!(
+        told,
+        [
+            "alpine:3.20:amd64:default 20260105_0000",
+            "alpine:3.20:amd64:default 20260104_0000",
+            "debian:trixie:amd64:default 20260102_0000",
+            "debian:trixie:amd64:default 20260101_0000",
+        ]
+    );
+}
+
 fn resolve(catalogue: &Catalogue, name: &str) -> Result<String, String> {
     let image = catalogue.resolve(&name.parse().unwrap(), "amd64".parse().unwrap());
     image.map(|image| format!("{} {}", image.product, image.serial)).map_err(|e| e.to_string())

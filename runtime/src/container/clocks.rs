@@ -1,6 +1,7 @@
 //! Clocks of a container's own (`linux.time.own`): a time namespace, in which the monotonic clocks and with them
 //! the uptime begin with the container. The time of day is everybody's.
 
+use std::fmt::Write as _;
 use std::fs;
 
 use nix::sched::{CloneFlags, unshare};
@@ -24,7 +25,7 @@ pub(super) fn begin(settings: &Settings) -> Result<(), String> {
     let mut offsets = String::new();
     for (name, clock) in [("monotonic", ClockId::CLOCK_MONOTONIC), ("boottime", ClockId::CLOCK_BOOTTIME)] {
         let now = clock_gettime(clock).map_err(|e| failed(name, &e))?;
-        offsets += &format!("{name} -{} 0\n", now.tv_sec());
+        let _ = writeln!(offsets, "{name} -{} 0", now.tv_sec());
     }
     fs::write("/proc/self/timens_offsets", offsets).map_err(|e| failed("its clocks", &e))
 }

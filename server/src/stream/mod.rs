@@ -32,7 +32,9 @@ use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
@@ -232,12 +234,19 @@ impl Stream {
         let target = product.image_path(serial);
         let (claim, mut catalogue) = {
             let (_lock, mut catalogue) = self.write(signing)?;
-            if Self::has(&mut catalogue, dir, &manifest, &mut added)? {
+            // What is listed stands there.
+            if added.path.exists() && Self::has(&mut catalogue, dir, &manifest, &mut added)? {
                 return Ok(added);
             }
             (Claim::new(&self.root)?, catalogue)
         };
-        let (staged, mut listing) = Staged::take(claim, dir, (manifest, terms.artefacts), Some(signing))?;
+        let (staged, mut listing) = thread::scope(|scope| {
+            // What there is of the distribution is read meanwhile.
+            let reading = scope.spawn(|| catalogue.document(product.distribution()).map(drop));
+            let staged = Staged::take(claim, dir, (manifest, terms.artefacts), Some(signing));
+            reading.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            staged
+        })?;
         added.deltas = deltas::make(&self.root, staged.path(), &catalogue, &mut listing, deltas)?;
         if self.unified {
             unified::make(staged.path(), &mut listing)?;

@@ -132,10 +132,8 @@ fn rows(root: &Path, products: &Products) -> Vec<Row> {
         let page = newer.map_or_else(|| root.join(&path).join(PAGE).exists(), |newer| newer.page);
         let row = if newer.is_some() { rows.last_mut() } else { None };
         // Its page tells more.
-        let (fingerprint, files) = match page {
-            true => (None, Vec::new()),
-            false => (fingerprint(version), files(version, &path)),
-        };
+        let (fingerprint, files) =
+            if page { (None, Vec::new()) } else { (fingerprint(version), files(version, &path)) };
         let build = Build {
             serial: serial.to_string(),
             date: minute(serial.time()),
