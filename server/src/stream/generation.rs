@@ -1,5 +1,6 @@
 //! Publications on disk: written aside, put before readers by one rename, cleared away later.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -35,17 +36,20 @@ pub(crate) fn current(root: &Path) -> Result<Option<u64>> {
 pub(super) fn publish(root: &Path, number: u64, documents: &Documents, now: SystemTime) -> Result<()> {
     let dir = root.join(DOCUMENTS).join(number.to_string());
     remove(&dir)?;
+    let mut made = BTreeSet::new();
     for (path, contents) in &documents.files {
-        write(&dir.join(path), contents)?;
+        let path = dir.join(path);
+        create_parent(&path, &mut made)?;
+        write(&path, contents)?;
     }
     for (name, target) in &documents.links {
         let name = dir.join(name);
-        create_parent(&name)?;
+        create_parent(&name, &mut made)?;
         fs::hard_link(dir.join(target), &name).map_err(Error::io(&name))?;
     }
     for path in &documents.kept {
         let (from, to) = (root.join(CURRENT).join(path), dir.join(path));
-        create_parent(&to)?;
+        create_parent(&to, &mut made)?;
         fs::hard_link(&from, &to).map_err(Error::io(&from))?;
     }
     carry_over(root, &dir, &documents.replaced, now)?;
@@ -119,7 +123,7 @@ fn carry_over(root: &Path, dir: &Path, replaced: &[String], now: SystemTime) -> 
     found.sort_by(|a, b| b.cmp(a));
     for (_, name) in found.into_iter().take(KEPT) {
         let path = dir.join(&name);
-        create_parent(&path)?;
+        create_parent(&path, &mut BTreeSet::new())?;
         fs::hard_link(root.join(CURRENT).join(&name), &path).map_err(Error::io(&path))?;
     }
     Ok(())
@@ -131,15 +135,16 @@ fn number(name: &Path) -> Option<u64> {
 }
 
 fn write(path: &Path, contents: &[u8]) -> Result<()> {
-    create_parent(path)?;
     let mut file = File::create_new(path).map_err(Error::io(path))?;
     file.write_all(contents).and_then(|()| file.sync_all()).map_err(Error::io(path))?;
     super::readable(path, 0o644)
 }
 
-fn create_parent(path: &Path) -> Result<()> {
+/// Makes the directory a file will be in, unless it is one of those `made`.
+fn create_parent(path: &Path, made: &mut BTreeSet<PathBuf>) -> Result<()> {
     let mut missing: Vec<PathBuf> = Vec::new();
-    let mut parent = path.parent();
+    let mut parent = path.parent().filter(|parent| !made.contains(*parent));
+    made.extend(parent.map(Path::to_path_buf));
     while let Some(dir) = parent.filter(|dir| !dir.exists()) {
         missing.push(dir.into());
         parent = dir.parent();

@@ -126,11 +126,11 @@ fn rows(root: &Path, products: &Products) -> Vec<Row> {
     images.sort_by(|a, b| (&a.0, b.1).cmp(&(&b.0, a.1)));
     for (product, serial, entry, version) in images {
         let path = product.image_path(serial).display().to_string();
-        let newer = rows.last().and_then(|row| row.serials.last());
-        let newer = newer.filter(|newer| same_product(&newer.path, &path));
-        // Images have one, unless another server has them: then none of them has.
-        let page = newer.map_or_else(|| root.join(&path).join(PAGE).exists(), |newer| newer.page);
-        let row = if newer.is_some() { rows.last_mut() } else { None };
+        let before = rows.last().and_then(|row| row.serials.last());
+        let same = before.is_some_and(|before| same_product(&before.path, &path));
+        // Images have one, unless another server has them: then none of the tree's has.
+        let page = before.map_or_else(|| root.join(&path).join(PAGE).exists(), |before| before.page);
+        let row = if same { rows.last_mut() } else { None };
         // Its page tells more.
         let (fingerprint, files) =
             if page { (None, Vec::new()) } else { (fingerprint(version), files(version, &path)) };
