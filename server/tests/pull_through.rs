@@ -345,9 +345,11 @@ fn the_longest_unused_leave_when_the_cache_is_full() {
     };
     get(SMALL);
     get(LARGE);
-    // The small one is older, but was asked for again.
-    thread::sleep(Duration::from_millis(20));
+    // The small one is older, but was asked for again. New files have the time of the last tick.
+    let tick = || thread::sleep(Duration::from_millis(20));
+    tick();
     get(SMALL);
+    tick();
     get(sid);
     wait_until("the large one leaves", || !file(&copy, LARGE).exists());
     assert!(file(&copy, SMALL).exists());
