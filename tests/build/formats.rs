@@ -117,6 +117,14 @@ fn a_writer_of_squashfs_that_fails_or_hangs_leaves_nothing() {
     let error = fails(pack(&bench, &root, "out").arg("--format=squashfs").env("PATH", &path));
     assert!(error.contains("mksquashfs") && error.contains("no luck today"), "{error}");
     bench.assert_clean("out");
+    // Sixty-four bytes of the first block.
+    tool(
+        "#!/bin/sh\n/usr/bin/mksquashfs \"$@\" || exit\n\
+         exec dd if=/dev/zero of=\"$2\" bs=1 seek=300 count=64 conv=notrunc status=none\n",
+    );
+    let error = fails(pack(&bench, &root, "out").arg("--format=squashfs").env("PATH", &path));
+    assert!(error.contains("unsquashfs cannot read it"), "{error}");
+    bench.assert_clean("out");
     tool("#!/bin/sh\ncat >/dev/null\n: >\"$(dirname \"$0\")/fed\"\nexec sleep 1000\n");
     let child = start(pack(&bench, &root, "out").arg("--format=squashfs").env("PATH", &path));
     wait_until("the tool's input", || bench.path("bin/fed").exists());

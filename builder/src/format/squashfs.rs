@@ -1,5 +1,6 @@
 //! `rootfs.squashfs`, written by `mksquashfs` out of our archive as it is made.
 //!
+//! What it wrote is read back, as one of its versions was seen to damage a file now and then.
 //! The tool gets the same stream that becomes `rootfs.tar.xz`, so both hold the same files. What
 //! squashfs cannot hold is lost in this format: parts of seconds, times before 1970, access control
 //! lists; the root directory gets the epoch as its time. In names of extended attributes the tool leaves `=` and
@@ -9,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use millstream_image::archive::Compression;
@@ -19,17 +20,17 @@ use super::Setting;
 use crate::{Error, Result};
 
 const TOOL: &str = "mksquashfs";
+const READER: &str = "unsquashfs";
 const BLOCK: &str = "1M";
 const POLL: Duration = Duration::from_millis(20);
 
-/// Fails when the tool is missing.
+/// Fails when a tool is missing.
 pub(super) fn check_host() -> Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    if std::env::split_paths(&path).any(|directory| directory.join(TOOL).is_file()) {
-        return Ok(());
-    }
+    let missing = |tool: &&str| !std::env::split_paths(&path).any(|directory| directory.join(tool).is_file());
+    let Some(tool) = [TOOL, READER].into_iter().find(missing) else { return Ok(()) };
     Err(Error::Refused(format!(
-        "the format squashfs needs {TOOL}, which is not on this host: install squashfs-tools, or leave squashfs \
+        "the format squashfs needs {tool}, which is not on this host: install squashfs-tools, or leave squashfs \
          out of --format"
     )))
 }
@@ -76,20 +77,35 @@ impl Squashfs {
 
     /// Waits for the end, its input being closed, and returns what it had to say.
     pub(super) fn finish(mut self, cancel: &CancelToken) -> Result<String> {
-        let status = loop {
-            cancel.check()?;
-            if let Some(status) = self.child.try_wait().map_err(Error::io(TOOL))? {
-                break status;
-            }
-            std::thread::sleep(POLL);
-        };
+        let status = ended(&mut self.child, TOOL, cancel)?;
         let said = self.said();
         if !status.success() {
             return Err(self.failed(&status.to_string(), &said));
         }
         File::open(&self.out).and_then(|file| file.sync_all()).map_err(Error::io(&self.out))?;
+        self.read_back(cancel)?;
         fs::remove_file(&self.messages).map_err(Error::io(&self.messages))?;
         Ok(said)
+    }
+
+    /// Decompresses all of it once: nobody should be the first to do so who wants to use it.
+    fn read_back(&mut self, cancel: &CancelToken) -> Result<()> {
+        let failed = File::create(&self.messages).map_err(Error::io(&self.messages))?;
+        let mut reader = Command::new(READER);
+        reader.args(["-quiet", "-no-progress", "-pf", "/dev/null"]).arg(&self.out);
+        reader.stdin(Stdio::null()).stdout(Stdio::null()).stderr(failed);
+        // Ended with this one, should it be interrupted.
+        self.child = reader.spawn().map_err(Error::io(READER))?;
+        let status = ended(&mut self.child, READER, cancel)?;
+        if status.success() {
+            return Ok(());
+        }
+        let said = self.said();
+        Err(Error::Refused(format!(
+            "{TOOL} wrote {}, but {READER} cannot read it: {}; build again",
+            self.out.display(),
+            said.lines().last().unwrap_or_default()
+        )))
     }
 
     /// What to tell when packing failed: the tool's own reason when it went away.
@@ -126,6 +142,17 @@ impl Drop for Squashfs {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Waits for the end of a program.
+fn ended(child: &mut Child, program: &str, cancel: &CancelToken) -> Result<ExitStatus> {
+    loop {
+        cancel.check()?;
+        if let Some(status) = child.try_wait().map_err(Error::io(program))? {
+            return Ok(status);
+        }
+        std::thread::sleep(POLL);
     }
 }
 

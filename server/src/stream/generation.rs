@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use millstream_image::atomic;
@@ -17,6 +20,8 @@ pub(super) const GRACE: Duration = Duration::from_hours(24);
 /// So many replaced product documents are kept at most; a burst of publications must not fill the
 /// disk.
 const KEPT: usize = 64;
+/// So many files are written at a time.
+const WRITERS: usize = 4;
 /// So many publications before the present one stay, for readers in the middle of opening a file.
 const PREVIOUS: u64 = 2;
 
@@ -37,11 +42,8 @@ pub(super) fn publish(root: &Path, number: u64, documents: &Documents, now: Syst
     let dir = root.join(DOCUMENTS).join(number.to_string());
     remove(&dir)?;
     let mut made = BTreeSet::new();
-    for (path, contents) in &documents.files {
-        let path = dir.join(path);
-        create_parent(&path, &mut made)?;
-        write(&path, contents)?;
-    }
+    documents.files.iter().try_for_each(|(path, _)| create_parent(&dir.join(path), &mut made))?;
+    write_all(&dir, &documents.files)?;
     for (name, target) in &documents.links {
         let name = dir.join(name);
         create_parent(&name, &mut made)?;
@@ -132,6 +134,22 @@ fn carry_over(root: &Path, dir: &Path, replaced: &[String], now: SystemTime) -> 
 fn number(name: &Path) -> Option<u64> {
     let text = name.to_str()?;
     text.parse().ok().filter(|n: &u64| n.to_string() == text)
+}
+
+/// Writes files durably, some at a time, as each waits for the disk.
+fn write_all(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some((path, contents)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+            write(&dir.join(path), contents)?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS).map(|_| scope.spawn(work)).collect();
+        let ended = writers.into_iter().map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        ended.collect::<Vec<_>>().into_iter().collect()
+    })
 }
 
 fn write(path: &Path, contents: &[u8]) -> Result<()> {
