@@ -72,7 +72,6 @@ fn run(request: &Request, templates: &[Job], own_v2: Step<()>, supervisor: &Chan
         // The supervisor died, or gave up.
         std::process::exit(1)
     };
-    // While this process may still write what it has below /proc.
     clocks::begin(&request.settings)?;
     become_root()?;
     die_with_parent()?;
