@@ -9,7 +9,6 @@ use std::path::Path;
 use std::thread;
 
 use millstream_image::lxc_index::COMPAT_LEVEL;
-use millstream_image::openpgp::SigningKey;
 use millstream_image::simplestreams::{
     self, Freshness, INDEX_PATH, Index, IndexEntry, Products, signed_path,
 };
@@ -42,13 +41,10 @@ pub(super) struct Documents {
 }
 
 enum Unsigned {
-    /// A document of which there will be three files: `NAME.json`, `NAME.json.gpg` and `NAME.sjson`.
-    Simplestreams {
-        path: String,
-        plain: Vec<u8>,
-        /// What the signed tools read, where that is something else.
-        signed: Option<Vec<u8>>,
-    },
+    /// The index, which the signed tools want to be another.
+    Index(Index),
+    /// A product document, by its path.
+    Products(String, Vec<u8>),
     /// LXC's index, with `.asc` beside it.
     Lxc(Vec<u8>),
 }
@@ -64,15 +60,24 @@ impl Documents {
         let root = catalogue.root().to_path_buf();
         let bad = |error: Error| crate::Error::image(&root)(error);
         let mut documents = Self::default();
-        let lxc = lxc_text(catalogue, signing)?;
+        let published = published_lxc(catalogue, signing)?;
         let changed: Vec<_> = catalogue.changed().cloned().collect();
-        for distribution in &changed {
+        let (lxc, rendered) = thread::scope(|scope| {
+            let lxc = scope.spawn(|| lxc_text(catalogue, &published));
+            let of = |distribution: &String| catalogue.documents().get(distribution);
+            let rendered: Result<Vec<_>> = changed
+                .iter()
+                .map(|distribution| {
+                    match of(distribution).filter(|document| !document.products.products.is_empty()) {
+                        Some(document) => documents.products(distribution, &document.products).map(Some),
+                        None => Ok(None),
+                    }
+                })
+                .collect();
+            (lxc.join().unwrap_or_else(|panic| resume_unwind(panic)), rendered)
+        });
+        for (distribution, after) in changed.iter().zip(rendered.map_err(bad)?) {
             let before = catalogue.entries.remove(distribution);
-            let products = &catalogue.document(distribution)?.products;
-            let after = (!products.products.is_empty())
-                .then(|| documents.products(distribution, products))
-                .transpose()
-                .map_err(bad)?;
             let by_hash = |entry: &IndexEntry| entry.by_hash.clone();
             let (old, new) = (before.as_ref().and_then(by_hash), after.as_ref().and_then(by_hash));
             documents.replaced.extend(old.filter(|old| new.as_ref() != Some(old)));
@@ -83,15 +88,8 @@ impl Documents {
             documents.kept.extend([path.clone(), format!("{path}.gpg"), signed_path(path)]);
             documents.kept.extend(entry.by_hash.clone());
         }
-        let index = index(catalogue, freshness);
-        let plain = simplestreams::to_bytes(&index).map_err(bad)?;
-        let signed = simplestreams::to_bytes(&index.for_signed_readers()).map_err(bad)?;
-        documents.unsigned.push(Unsigned::Simplestreams {
-            path: INDEX_PATH.into(),
-            plain,
-            signed: Some(signed),
-        });
-        documents.lxc(lxc);
+        documents.unsigned.push(Unsigned::Index(index(catalogue, freshness)));
+        documents.lxc(lxc?);
         Ok(documents)
     }
 
@@ -137,7 +135,7 @@ impl Documents {
             size: Some(bytes.len() as u64),
             by_hash: Some(by_hash.clone()),
         };
-        self.unsigned.push(Unsigned::Simplestreams { path: path.clone(), plain: bytes, signed: None });
+        self.unsigned.push(Unsigned::Products(path.clone(), bytes));
         self.links.push((by_hash, path));
         Ok(entry)
     }
@@ -155,26 +153,39 @@ impl Documents {
 }
 
 impl Unsigned {
-    /// Its files.
-    fn sign(self, &Signing { key, now, .. }: &Signing<'_>) -> Result<Vec<(String, Vec<u8>)>> {
+    /// Its files: `NAME.json`, `NAME.json.gpg` and `NAME.sjson`, or LXC's index and its `.asc`.
+    fn sign(self, signing: &Signing<'_>) -> Result<Vec<(String, Vec<u8>)>> {
         match self {
-            Self::Simplestreams { path, plain, signed } => {
-                let signature = key.sign_detached(plain.as_slice(), now)?;
-                let text = std::str::from_utf8(signed.as_ref().unwrap_or(&plain))
-                    .map_err(|e| Error::Document { document: path.clone(), reason: e.to_string() })?;
-                let cleartext = key.sign_cleartext(text, now)?;
-                Ok(vec![
-                    (signed_path(&path), cleartext.into_bytes()),
-                    (format!("{path}.gpg"), signature.into_bytes()),
-                    (path, plain),
-                ])
+            Self::Index(index) => {
+                let plain = simplestreams::to_bytes(&index)?;
+                let signed = simplestreams::to_bytes(&index.for_signed_readers())?;
+                simplestreams_files(INDEX_PATH.into(), plain, Some(&signed), signing)
             }
+            Self::Products(path, bytes) => simplestreams_files(path, bytes, None, signing),
             Self::Lxc(text) => {
-                let signature = key.sign_detached(text.as_slice(), now)?;
+                let signature = signing.key.sign_detached(text.as_slice(), signing.now)?;
                 Ok(vec![(format!("{LXC_INDEX}.asc"), signature.into_bytes()), (LXC_INDEX.into(), text)])
             }
         }
     }
+}
+
+/// The files of a document; `signed` is what the signed tools read, where that is something else.
+fn simplestreams_files(
+    path: String,
+    plain: Vec<u8>,
+    signed: Option<&[u8]>,
+    &Signing { key, now, .. }: &Signing<'_>,
+) -> Result<Vec<(String, Vec<u8>)>> {
+    let signature = key.sign_detached(plain.as_slice(), now)?;
+    let text = std::str::from_utf8(signed.unwrap_or(&plain))
+        .map_err(|e| Error::Document { document: path.clone(), reason: e.to_string() })?;
+    let cleartext = key.sign_cleartext(text, now)?;
+    Ok(vec![
+        (signed_path(&path), cleartext.into_bytes()),
+        (format!("{path}.gpg"), signature.into_bytes()),
+        (path, plain),
+    ])
 }
 
 /// Paths of LXC's index: for each mode, plain and for each level.
@@ -195,15 +206,25 @@ fn index(catalogue: &Catalogue, freshness: &Freshness) -> Index {
     }
 }
 
-/// LXC's index: new lines for what changed, the published ones for the rest. Where those cannot be
-/// believed, all documents are read.
-fn lxc_text(catalogue: &mut Catalogue, signing: &Signing<'_>) -> crate::Result<String> {
-    let published = published_lxc(catalogue, signing.key, signing.now);
+/// What of LXC's index is published, if it can be believed; else all documents are read, to make it anew.
+fn published_lxc(catalogue: &mut Catalogue, signing: &Signing<'_>) -> crate::Result<String> {
+    let path = catalogue.root().join(CURRENT).join(LXC_INDEX);
+    let read = || {
+        let (text, signature) = (fs::read(&path).ok()?, fs::read(path.with_added_extension("asc")).ok()?);
+        signing.key.keyring().verify_detached(text.as_slice(), &signature, signing.now).ok()?;
+        String::from_utf8(text).ok()
+    };
+    let published = read();
     if published.is_none() {
         catalogue.read_all()?;
     }
+    Ok(published.unwrap_or_default())
+}
+
+/// LXC's index: new lines for what was read, the `published` ones for the rest.
+fn lxc_text(catalogue: &Catalogue, published: &str) -> crate::Result<String> {
     let mut lines: BTreeMap<&str, String> = BTreeMap::new();
-    for line in published.iter().flat_map(|text| text.lines()) {
+    for line in published.lines() {
         let distribution = line.split(';').next().unwrap_or_default();
         let text = lines.entry(distribution).or_default();
         text.push_str(line);
@@ -216,11 +237,4 @@ fn lxc_text(catalogue: &mut Catalogue, signing: &Signing<'_>) -> crate::Result<S
         lines.insert(distribution, lxc_index(catalogue.root(), &document.products, &promised, &published));
     }
     Ok(lines.into_values().collect())
-}
-
-fn published_lxc(catalogue: &Catalogue, key: &SigningKey, now: std::time::SystemTime) -> Option<String> {
-    let path = catalogue.root().join(CURRENT).join(LXC_INDEX);
-    let (text, signature) = (fs::read(&path).ok()?, fs::read(path.with_added_extension("asc")).ok()?);
-    key.keyring().verify_detached(text.as_slice(), &signature, now).ok()?;
-    String::from_utf8(text).ok()
 }
