@@ -60,6 +60,10 @@ pub(crate) fn enter(root: &OwnedFd, nesting: bool, network_of_host: bool) -> Ste
     }
     step("old root", umount2(".", MntFlags::MNT_DETACH))?;
     step("root file system", chdir("/"))?;
+    if network_of_host {
+        // The host's cgroup2 may be there, over which the kernel mounts no other.
+        tmpfs("/sys/fs/cgroup", plain, "size=4k")?;
+    }
     step("/sys/fs/cgroup", mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), plain, NONE))?;
     tmpfs("/dev", MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME, "mode=755,size=1m")?;
     for (name, device) in devices {

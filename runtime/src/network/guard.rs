@@ -79,7 +79,8 @@ impl Guard {
         if self.ipv6.is_empty() {
             return Vec::new();
         }
-        let kind = |kind: &str| format!("meta protocol ip6 meta l4proto ipv6-icmp icmpv6 type {kind}");
+        // By number, as a small system has no /etc/protocols: ICMPv6.
+        let kind = |kind: &str| format!("meta protocol ip6 meta l4proto 58 icmpv6 type {kind}");
         let (ask, tell) = (kind("nd-neighbor-solicit"), kind("nd-neighbor-advert"));
         // The address that is asked for or told about.
         let target = |address: &Ipv6Addr| format!("{:#034x}", u128::from(*address));
