@@ -87,8 +87,7 @@ pub(super) async fn run(
             Err(error) => choice.drop_liar(error, &mut part)?,
         }
     }
-    let dest = what.dest.to_owned();
-    blocking(move || part.finish(&dest)).await
+    blocking(move || part.sync()).await?.finish(what.dest)
 }
 
 /// Which source is asked next.

@@ -118,13 +118,18 @@ impl Part {
         self.state.clone().into()
     }
 
-    /// Puts the file in its place, its bytes on disk first. The caller has seen that they are right.
-    /// Blocks.
-    pub(super) fn finish(self, dest: &Path) -> Result<()> {
+    /// Brings the bytes to the disk. The caller has seen that they are right. Blocks.
+    pub(super) fn sync(self) -> Result<Self> {
         if let Some(publisher) = &self.publisher {
             publisher.right();
         }
         self.file.sync_all().map_err(Error::io(&self.path))?;
+        Ok(self)
+    }
+
+    /// Puts the file in its place, after [`Part::sync`]. To be called where a download that is
+    /// dropped ends, never by a thread of its own: whoever drops it may be removing the directory.
+    pub(super) fn finish(self, dest: &Path) -> Result<()> {
         fs::rename(&self.path, dest).map_err(Error::io(dest))
     }
 

@@ -3,21 +3,47 @@
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use crate::support::{Fixture, NAME, PRODUCT, Server, Tree, assert_same};
+use crate::support::{Fixture, NAME, PRODUCT, Server, Tree, assert_same, files};
 
-/// Polls a future so many times; `None` when it is not done by then.
+/// Polls a future so many times, and drops it at once when it is not done by then: `None`. What it
+/// left to threads is still under way.
 async fn polled<F: Future>(work: F, times: usize) -> Option<F::Output> {
     let mut work = pin!(work);
     let mut left = times;
     std::future::poll_fn(move |context: &mut Context<'_>| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
         left -= 1;
-        work.as_mut().poll(context).map(Some)
+        match work.as_mut().poll(context) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
     })
     .await
+}
+
+/// Whoever drops a fetch may remove what it gathered: no thread it left may put a file there.
+#[tokio::test]
+async fn a_dropped_fetch_puts_nothing_in_its_place_afterwards() {
+    let mut tree = Tree::empty();
+    tree.add(PRODUCT, "20260101_0000", 40_000);
+    tree.publish();
+    let server = Server::start(tree.root());
+    let fixture = Fixture::with_remote(&tree, &server.url).await;
+    let staging = fixture.dir.path().join("data/images/.staging");
+    let in_place = || files(&staging).into_keys().filter(|path| path.ends_with("rootfs.tar.xz")).count();
+    for times in 1..2000 {
+        if polled(fixture.fetch(NAME), times).await.is_some() {
+            return;
+        }
+        let before = in_place();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(in_place() <= before, "after {times} polls");
+        drop(std::fs::remove_dir_all(&staging));
+        std::fs::create_dir_all(&staging).unwrap();
+    }
+    panic!("it never ends");
 }
 
 #[tokio::test]
