@@ -18,6 +18,18 @@ pub const COPIES: Measurement = Measurement {
     run,
 };
 
+pub const COPIES_BTRFS: Measurement = Measurement {
+    name: "copies-btrfs",
+    about: "the same on btrfs, in an image file",
+    run: |bench, rounds| {
+        bench.run(
+            "truncate -s 12G disk && mkfs.btrfs -q disk && mkdir -p state && mount -o loop disk state",
+        )?;
+        bench.at_end("umount state");
+        run(bench, rounds)
+    },
+};
+
 fn run(bench: &Bench, rounds: usize) -> anyhow::Result<()> {
     lxc::containers(bench, SIZES.len())?;
     for what in ["snapshot", "copy", "snapshot of one that runs"] {

@@ -50,7 +50,7 @@ fn main() -> anyhow::Result<()> {
     .into_iter()
     .flatten()
     .collect();
-    let others = [many::MANY, layers::COPIES];
+    let others = [many::MANY, layers::COPIES, layers::COPIES_BTRFS];
     let lines = all.iter().map(|one| (one.name, one.about));
     let known: Vec<_> = lines.chain(others.iter().map(|one| (one.name, one.about))).collect();
     if arguments.names.is_empty() {

@@ -118,7 +118,7 @@ fn what_an_interrupted_create_or_delete_left_is_collected() {
     let world = World::new();
     let containers = world.runtime.images().parent().unwrap().to_path_buf();
     for left in [".new-1", ".deleted-2"] {
-        std::fs::create_dir_all(containers.join(left).join("upper/x")).unwrap();
+        std::fs::create_dir_all(containers.join(left).join("changes/upper/x")).unwrap();
     }
     let image = world.image(&Recipe::default());
     let staging = world.runtime.images().join(format!(".{}", image.fingerprint));

@@ -80,7 +80,7 @@ fn files_stay_whose_they_are_whatever_ids_a_run_has() {
     restart(&container);
     assert_eq!(container.output(look), "3 0:0\n5 1000:5");
     for file in ["f2", "f3", "f4"] {
-        let meta = fs::metadata(container.dir().join("upper").join(file)).unwrap();
+        let meta = fs::metadata(container.dir().join("changes/upper").join(file)).unwrap();
         assert_eq!((meta.uid(), meta.gid()), (base + 1000, base + 5), "{file} on disk");
     }
     world.runtime.stop(&container.name, Duration::ZERO).unwrap();

@@ -75,7 +75,7 @@ fn commands_end_with_the_container() {
     let container = world.launch("ends");
     std::thread::scope(|scope| {
         let command = scope.spawn(|| container.sh("touch /tmp/up; sleep 1000"));
-        eventually("the command runs", || container.dir().join("upper/tmp/up").exists());
+        eventually("the command runs", || container.dir().join("changes/upper/tmp/up").exists());
         world.runtime.stop(&container.name, Duration::ZERO).unwrap();
         assert_eq!(command.join().unwrap(), 128 + libc::SIGKILL);
     });
@@ -214,7 +214,8 @@ fn files_belong_to_the_containers_ids_on_disk_and_to_root_inside() {
         }
         assert_eq!(container.output("stat -c %u:%g / /etc/passwd /bin/sh"), "0:0\n0:0\n0:0", "{usage:?}");
         assert_eq!(container.sh("touch /etc/mine; chown 1000:1000 /etc/passwd"), 0);
-        let owner = |path: &str| fs::metadata(container.dir().join("upper").join(path)).unwrap().uid();
+        let owner =
+            |path: &str| fs::metadata(container.dir().join("changes/upper").join(path)).unwrap().uid();
         assert_eq!((owner("etc/mine"), owner("etc/passwd")), (base, base + 1000), "{usage:?}");
     }
 }

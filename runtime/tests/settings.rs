@@ -156,7 +156,7 @@ fn paused_containers_do_nothing_until_they_go_on() {
     let world = World::new();
     let container = world.launch("pause");
     assert_eq!(container.sh("(while true; do echo x >> /tmp/count; sleep 0.01; done) >/dev/null 2>&1 &"), 0);
-    let count = || std::fs::metadata(container.dir().join("upper/tmp/count")).map_or(0, |m| m.len());
+    let count = || std::fs::metadata(container.dir().join("changes/upper/tmp/count")).map_or(0, |m| m.len());
     eventually("it counts", || count() > 0);
     world.runtime.pause(&container.name).unwrap();
     eventually("it is frozen", || container.info().status == Status::Paused);

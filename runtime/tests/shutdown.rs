@@ -32,7 +32,7 @@ fn by_the_signal_that_the_image_names_or_the_init_handles() {
         let container = world.launch_from("sig", &image);
         let pid = container.info().pid.unwrap();
         assert_eq!(Init::of(pid), Init::Other, "a shell is no init of busybox");
-        let listens = || container.dir().join("upper/tmp/ready").exists();
+        let listens = || container.dir().join("changes/upper/tmp/ready").exists();
         eventually("it listens", listens);
         let stopped = world.runtime.stop(&container.name, Duration::from_secs(20)).unwrap();
         assert_eq!(stopped, Stopped::Cleanly, "{signal} {property:?}");

@@ -81,7 +81,7 @@ fn one_of_a_running_container_is_of_one_moment() {
     let container = world.launch("moment");
     let writer = "i=0; while :; do i=$((i+1)); echo $i > /a/$((i % 50)); echo $i > /z/$((i % 50)); done";
     assert_eq!(container.sh(&format!("mkdir /a /z; ({writer}) >/dev/null 2>&1 </dev/null &")), 0);
-    eventually("it writes", || container.dir().join("upper/z/49").exists());
+    eventually("it writes", || container.dir().join("changes/upper/z/49").exists());
     for round in 0..3 {
         let snapshot = world.runtime.snapshot(&container.name, None, None).unwrap();
         let copy = Container { world: &world, name: name("moment-copy") };

@@ -164,7 +164,7 @@ fn a_change_of_layers_cut_short_is_completed() {
     assert_eq!(container.sh("echo kept > /file"), 0);
     stop(&container);
     let config = container.dir().join("config.json");
-    let upper = container.dir().join("upper");
+    let changes = container.dir().join("changes");
     // Written down and no more; moved as well; moved, and a fresh place made.
     for (number, moved, made) in [(1, false, false), (2, true, false), (3, true, true)] {
         let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
@@ -173,10 +173,10 @@ fn a_change_of_layers_cut_short_is_completed() {
         let layers = world.runtime.images().parent().unwrap().join(".layers");
         fs::create_dir_all(&layers).unwrap();
         if moved {
-            fs::rename(&upper, layers.join(format!("layer-{number}"))).unwrap();
+            fs::rename(&changes, layers.join(format!("layer-{number}"))).unwrap();
         }
         if made {
-            fs::create_dir(&upper).unwrap();
+            fs::create_dir(&changes).unwrap();
         }
         world.runtime.start(&container.name).unwrap();
         assert_eq!(container.output("cat /file; stat -c %u /"), "kept\n0", "{number}");

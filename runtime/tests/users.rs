@@ -140,7 +140,7 @@ fn life_cycle(world: &World) {
     assert_eq!(map, "0 1 65536", "as the user's namespace sees it");
     assert_eq!(container.output("grep -c : /proc/self/cgroup | grep -c ."), "1");
     assert_eq!(container.sh("touch /mine && chown 1000:1000 /mine && chmod 4755 /mine"), 0);
-    let meta = fs::metadata(container.dir().join("upper/mine")).unwrap();
+    let meta = fs::metadata(container.dir().join("changes/upper/mine")).unwrap();
     assert_eq!((meta.uid(), meta.mode() & 0o7777), (1001, 0o4755));
     // Whole directories of the image vanish and come back without their old contents.
     assert_eq!(container.sh("rm /etc/inittab && mv /root /moved && rm -r /tmp && mkdir /tmp"), 0);

@@ -71,6 +71,7 @@ pub const TESTS: &[Need] = &[
     ("/usr/bin/unshare", "util-linux", "gives a test a mount namespace of its own"),
     ("/usr/sbin/mkfs.ext4", "e2fsprogs", "makes a file system that limits what containers take"),
     ("/usr/sbin/mkfs.xfs", "xfsprogs", "makes a file system that shares blocks"),
+    ("/usr/sbin/mkfs.btrfs", "btrfs-progs", "makes a file system with subvolumes"),
     ("/usr/bin/qemu-aarch64-static", "qemu-user-static", "runs programs of other processors in a build"),
     ("/usr/bin/strace", "strace", "kills processes of a start in any system call"),
     ("/usr/bin/setpriv", "util-linux", "runs a test as an ordinary user"),

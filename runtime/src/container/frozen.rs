@@ -1,5 +1,5 @@
 //! Snapshots of containers that run. An overlay cannot change its layers while it is mounted, so what
-//! the container has changed is copied while all of it stands still.
+//! the container has changed is copied while all of it stands still, which takes btrfs no time.
 
 use std::fs;
 use std::io::{self, Read};
@@ -14,7 +14,7 @@ use super::lock::DirLock;
 use super::name::ContainerName;
 use super::record::{Config, LayerRef, Running, new_id};
 use super::runtime::{Runtime, STAGING};
-use super::{sys, tree_copy};
+use super::{changes, sys, tree_copy};
 use crate::{Error, Result};
 
 /// First argument of the process that lets a container go on.
@@ -38,7 +38,7 @@ impl Copied {
 
     /// Where it is now.
     pub fn changes(&self) -> PathBuf {
-        self.staging.join("upper")
+        changes::of(&self.staging)
     }
 }
 
@@ -66,16 +66,23 @@ impl Runtime {
         let lock = DirLock::exclusive(&staging)?;
         let copied = Copied { staging, id, lock };
         let frozen = Frozen::new(name, &config.cgroup(name), running)?;
-        let upper = directory.join("upper");
+        let (changes, copy) = (changes::of(directory), copied.changes());
+        let upper = changes::upper(&changes);
         let changed = fs::read_dir(&upper).map_err(Error::io(&upper))?.next().is_some();
-        if changed {
-            tree_copy::copy(&upper, &copied.changes())?;
+        let durable = changed && changes::snapshot(&changes, &copy, &config.id);
+        if changed && !durable {
+            fs::create_dir(&copy).map_err(Error::io(&copy))?;
+            tree_copy::copy(&upper, &changes::upper(&copy))?;
         }
         drop(frozen);
         if !changed {
             return Ok(None);
         }
-        tree_copy::flush(&copied.staging)?;
+        if durable {
+            changes::settle(&copy)?;
+        } else {
+            tree_copy::flush(&copied.staging)?;
+        }
         config.layers.insert(0, LayerRef { id: copied.id.clone(), idmap: config.idmap });
         Ok(Some(copied))
     }

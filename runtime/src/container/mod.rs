@@ -8,7 +8,7 @@
 //! | `images/.FINGERPRINT/` | one being unpacked or removed | whoever has it locked |
 //! | `NAME/config.json` | what the container is | commands |
 //! | `NAME/state.json` | its processes while it runs, how it ended | its supervisor |
-//! | `NAME/upper/`, `NAME/work/` | what it changed, over the image | the container |
+//! | `NAME/changes/` | what it changed, over the image (`upper/`); on btrfs a subvolume | the container |
 //! | `NAME/rootfs/` | its own copy of the image, where ids cannot be mapped | once |
 //! | `NAME/snapshots/SNAPSHOT.json` | what it was at one time | commands |
 //! | `NAME/snapshots/.scheduled` | seconds since 1970 when one was last taken by schedule | commands |
@@ -31,6 +31,7 @@
 
 mod attach;
 mod cgroup;
+mod changes;
 mod channel;
 mod clocks;
 mod config;

@@ -46,7 +46,8 @@ pub fn try_sharing(directory: &Path) -> Result<(), String> {
         Some(range) => (false, range),
         None => (true, IdMap { base: 1_000_000, count: idmap::COUNT }),
     };
-    can_share(&Layers { lower, map_ids, plain: false, between: Vec::new(), idmap, ids: None, upper, work })
+    let (between, id) = (Vec::new(), String::new());
+    can_share(&Layers { lower, map_ids, plain: false, between, idmap, ids: None, id, upper, work })
 }
 
 /// The process that tries.

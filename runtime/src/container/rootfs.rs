@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::idmap::IdMap;
 use super::ids::Ids;
+use super::quota;
 use super::sys::{self, SingleThread};
 use super::user_namespace;
 use crate::mounting::{directory, log};
@@ -50,6 +51,8 @@ pub struct Layers {
     /// Those it has in this run instead, while its files keep those of `idmap`.
     #[serde(default)]
     pub ids: Option<Ids>,
+    /// The container's own id, for which what it writes counts.
+    pub id: String,
     /// What the container changed.
     pub upper: PathBuf,
     /// The overlay's scratch space, on the same file system.
@@ -119,6 +122,8 @@ impl Layers {
             // Such attributes could be forged, so that directories cannot be redirected.
             flags.push("userxattr");
         }
+        let changes = self.upper.parent().unwrap_or(&self.upper);
+        let _room = quota::Unlimited::new(changes, &self.id);
         let _rights = WithoutResources::new().map_err(|e| step(root, e))?;
         overlay(&paths, &options, &flags, &self.lower)
     }

@@ -11,6 +11,7 @@ use millstream_image::{Fingerprint, atomic};
 use serde::Serialize;
 
 use super::cgroup::{self, Usage};
+use super::changes;
 use super::config::Configuration;
 use super::idmap::{self, IdMap};
 use super::image::{self, ImageFiles, Prepared, Unpacked, UnpackedImage, extract_shifted};
@@ -397,6 +398,7 @@ impl Runtime {
             None if shared => image,
             None => directory.join("rootfs"),
         };
+        let changes = changes::of(directory);
         Layers {
             lower,
             map_ids: shared && config.image_ids.is_none(),
@@ -404,8 +406,9 @@ impl Runtime {
             between,
             idmap: config.idmap,
             ids: None,
-            upper: directory.join("upper"),
-            work: directory.join("work"),
+            id: config.id.clone(),
+            upper: changes::upper(&changes),
+            work: changes::work(&changes),
         }
     }
 

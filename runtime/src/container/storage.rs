@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use millstream_image::atomic;
 use serde::{Deserialize, Serialize};
 
+use super::changes;
 use super::idmap;
 use super::lifecycle::settle;
 use super::lock::DirLock;
@@ -202,10 +203,12 @@ impl Runtime {
 
     /// The layers between the image and a container's changes.
     pub(super) fn stack(&self, config: &Config) -> Vec<Layer> {
-        let layer = |layer: &LayerRef| Layer { path: self.layer(&layer.id), ids: Some(layer.idmap) };
+        let layer =
+            |layer: &LayerRef| Layer { path: changes::upper(&self.layer(&layer.id)), ids: Some(layer.idmap) };
         config.layers.iter().map(layer).collect()
     }
 
+    /// Where a layer is, or will be: changes of before, without the scratch space.
     pub(super) fn layer(&self, id: &str) -> PathBuf {
         self.dir().join(LAYERS).join(id)
     }
@@ -213,7 +216,7 @@ impl Runtime {
     /// Makes a layer of what a container has changed, if anything.
     fn keep_changes(&self, directory: &Path, config: &mut Config) -> Result<()> {
         self.keep_image(directory, config)?;
-        let upper = directory.join("upper");
+        let upper = changes::upper(&changes::of(directory));
         let changed = fs::read_dir(&upper).map_err(Error::io(&upper))?.next().is_some();
         if changed {
             config.pending_layers = Some(PendingLayers::Keep(new_id()?));
@@ -237,7 +240,9 @@ impl Runtime {
             let id = new_id()?;
             config.layers.push(LayerRef { id: id.clone(), idmap: config.idmap });
             config.write(directory)?;
-            atomic::rename(&rootfs, &self.layer(&id))?;
+            let layer = self.layer(&id);
+            fs::create_dir(&layer).map_err(Error::io(&layer))?;
+            atomic::rename(&rootfs, &changes::upper(&layer))?;
         }
         Ok(())
     }
@@ -246,22 +251,23 @@ impl Runtime {
     pub(super) fn complete_layers(&self, directory: &Path, config: &mut Config) -> Result<()> {
         if directory.join("rootfs").exists() {
             // Cut short before the copy of the image was moved.
-            config.layers.retain(|layer| self.layer(&layer.id).exists());
+            config.layers.retain(|layer| changes::upper(&self.layer(&layer.id)).exists());
         }
         let Some(pending) = config.pending_layers.take() else { return Ok(()) };
-        let upper = directory.join("upper");
+        let changes = changes::of(directory);
         match pending {
             PendingLayers::Keep(id) => {
                 let layer = self.layer(&id);
                 if !layer.exists() {
-                    atomic::rename(&upper, &layer)?;
+                    atomic::rename(&changes, &layer)?;
                 }
+                changes::settle(&layer)?;
                 config.layers.insert(0, LayerRef { id, idmap: config.idmap });
             }
             PendingLayers::Discard => {
                 let doomed = self.dir().join(format!("{DELETED}{}", new_id()?));
-                if upper.exists() {
-                    atomic::rename(&upper, &doomed)?;
+                if changes.exists() {
+                    atomic::rename(&changes, &doomed)?;
                     fs::remove_dir_all(&doomed).map_err(Error::io(&doomed))?;
                 }
             }
@@ -282,17 +288,13 @@ impl Runtime {
         let root = fs::metadata(path).map_err(Error::io(path))?;
         let from = ids.map_or(config.idmap.base, |ids| ids.base);
         let owner = |id: u32| Some(id.saturating_sub(from).min(config.idmap.count - 1) + config.idmap.base);
-        for dir in [&layers.upper, &layers.work] {
-            match fs::remove_dir_all(dir) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io(dir)(error)),
-                _ => fs::create_dir(dir).map_err(Error::io(dir))?,
-            }
-        }
+        changes::make(&changes::of(directory))?;
         let upper = &layers.upper;
         chown(upper, owner(root.uid()), owner(root.gid())).map_err(Error::io(upper))?;
-        quota::mark(config, [upper, &layers.work]);
         let mode = fs::Permissions::from_mode(root.mode() & 0o7777);
-        fs::set_permissions(upper, mode).map_err(Error::io(upper))
+        fs::set_permissions(upper, mode).map_err(Error::io(upper))?;
+        quota::mark(directory, config);
+        Ok(())
     }
 
     /// Removes layers that no container and no snapshot names.

@@ -204,7 +204,7 @@ impl Container<'_> {
     /// What a shell command prints, on both streams.
     pub fn output(&self, script: &str) -> String {
         self.sh(&format!("( {script} ) > /tmp/output 2>&1 < /dev/null"));
-        fs::read_to_string(self.dir().join("upper/tmp/output")).unwrap().trim_end().to_owned()
+        fs::read_to_string(self.dir().join("changes/upper/tmp/output")).unwrap().trim_end().to_owned()
     }
 
     pub fn console(&self) -> String {

@@ -1,6 +1,8 @@
 //! System calls no library wraps as needed here. The only `unsafe` code of containers.
 #![allow(unsafe_code)]
 
+pub mod btrfs;
+
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

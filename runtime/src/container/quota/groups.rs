@@ -1,0 +1,58 @@
+//! btrfs, once its quotas are enabled: subvolumes count for a group of the container's. One that is made
+//! from another counts from the beginning, so that snapshots count as well.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use super::super::sys::btrfs;
+use super::number;
+use crate::container::changes::open;
+
+/// Groups of subvolumes are of level 0; those of level 1 have subvolumes as members.
+const LEVEL: u64 = 1 << 48;
+
+fn id_of(id: &str) -> u64 {
+    LEVEL | u64::from(number(id))
+}
+
+/// The group for which a container's changes count, if they do.
+pub fn of(changes: &Path, id: &str) -> Option<u64> {
+    directory(changes, id).is_ok_and(|directory| directory.exists()).then(|| id_of(id))
+}
+
+/// Lets a container's changes count for it.
+pub fn mark_all(changes: &Path, id: &str) -> io::Result<()> {
+    let file = open(changes)?;
+    for done in [
+        btrfs::make_group(file.as_fd(), id_of(id), true),
+        btrfs::assign(file.as_fd(), btrfs::subvolume(file.as_fd())?, id_of(id)),
+    ] {
+        match done {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Limits them to so many bytes, or not at all.
+pub fn set_limit(changes: &Path, id: &str, bytes: Option<u64>) -> io::Result<()> {
+    btrfs::limit_group(open(changes)?.as_fd(), id_of(id), bytes)
+}
+
+/// The bytes they may take, if they are limited.
+pub fn limit(changes: &Path, id: &str) -> Option<u64> {
+    let file = directory(changes, id).ok()?.join("max_referenced");
+    let bytes = fs::read_to_string(file).ok()?.trim().parse().ok()?;
+    Some(bytes).filter(|bytes| ![0, u64::MAX].contains(bytes))
+}
+
+/// What the kernel says of the group.
+fn directory(changes: &Path, id: &str) -> io::Result<PathBuf> {
+    let uuid = format!("{:032x}", u128::from_be_bytes(btrfs::file_system(open(changes)?.as_fd())?));
+    let parts = [&uuid[..8], &uuid[8..12], &uuid[12..16], &uuid[16..20], &uuid[20..]];
+    let group = format!("1_{}", number(id));
+    Ok(Path::new("/sys/fs/btrfs").join(parts.join("-")).join("qgroups").join(group))
+}
