@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
@@ -29,6 +30,22 @@ pub(super) struct Catalogue {
     pub(super) entries: BTreeMap<String, IndexEntry>,
     /// Product documents as far as they were asked for, by distribution.
     documents: BTreeMap<String, Document>,
+    /// LXC's index as it is published, if it was read.
+    pub(super) lxc: Option<String>,
+}
+
+/// A product document that is being read while nobody knows yet whether it is the right one.
+pub(super) struct Ahead(JoinHandle<Option<(Sha256Digest, Products)>>);
+
+impl Ahead {
+    /// Begins to read what is published of a distribution.
+    pub(super) fn read(root: &Path, distribution: &str) -> Self {
+        let file = root.join(CURRENT).join(document_path(distribution));
+        Self(thread::spawn(move || {
+            let bytes = fs::read(file).ok()?;
+            Some((Sha256Digest::of(&bytes), Products::parse(&bytes).ok()?))
+        }))
+    }
 }
 
 /// A product document.
@@ -68,7 +85,7 @@ impl Catalogue {
     /// Nothing yet.
     pub(super) fn empty(root: &Path) -> Self {
         let (entries, documents) = (BTreeMap::new(), BTreeMap::new());
-        Self { root: root.to_path_buf(), freshness: None, entries, documents }
+        Self { root: root.to_path_buf(), freshness: None, entries, documents, lxc: None }
     }
 
     /// Reads the present index. What was changed behind the key's back is not built upon.
@@ -108,6 +125,19 @@ impl Catalogue {
             .ok_or_else(|| Error::tree(&self.root, format!("no document of {distribution}")))
     }
 
+    /// Reads the document of a distribution, or takes the one read ahead if it is what the index says.
+    pub(super) fn take(&mut self, distribution: &str, ahead: Ahead) -> Result<()> {
+        let expected = self.entries.get(distribution).and_then(|entry| entry.sha256);
+        // What could not be read says why when it is read again.
+        if let Some((found, products)) = ahead.0.join().ok().flatten()
+            && Some(found) == expected
+        {
+            let document = || Document::new(products, false);
+            self.documents.entry(distribution.to_owned()).or_insert_with(document);
+        }
+        self.document(distribution).map(drop)
+    }
+
     fn read(&self, entry: &IndexEntry) -> Result<Products> {
         let file = self.root.join(CURRENT).join(&entry.path);
         let bytes = fs::read(&file).map_err(Error::io(&file))?;
@@ -137,9 +167,13 @@ impl Catalogue {
         &self.root
     }
 
-    /// Distributions whose document is to be written.
-    pub(super) fn changed(&self) -> impl Iterator<Item = &String> {
-        self.documents.iter().filter(|(_, document)| document.changed).map(|(distribution, _)| distribution)
+    /// How many products the next publication has, by distribution.
+    pub(super) fn distributions(&self) -> BTreeMap<&str, usize> {
+        let published = self.entries.iter().map(|(name, entry)| (name.as_str(), entry.products.len()));
+        let read = self.documents.iter().map(|(name, read)| (name.as_str(), read.products.products.len()));
+        let mut counts: BTreeMap<_, _> = published.chain(read).collect();
+        counts.retain(|_, count| *count > 0);
+        counts
     }
 
     /// Documents that were read, by distribution.

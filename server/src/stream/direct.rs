@@ -34,7 +34,7 @@ pub(super) fn path(distribution: &str) -> String {
 /// Writes the maps of what changed.
 pub(super) fn render(catalogue: &Catalogue, documents: &mut Documents) {
     let root = catalogue.root().join(CURRENT);
-    for distribution in catalogue.entries.keys() {
+    for distribution in catalogue.distributions().into_keys() {
         let path = path(distribution);
         match catalogue.documents().get(distribution) {
             Some(document) if document.changed => {

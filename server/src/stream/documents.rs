@@ -4,8 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::panic::resume_unwind;
-use std::path::Path;
 use std::thread;
 
 use millstream_image::lxc_index::COMPAT_LEVEL;
@@ -18,6 +16,7 @@ use super::Signing;
 use super::catalogue::{Catalogue, content_id, document_path, lxc_index};
 use super::layout::{BY_HASH, CURRENT};
 use super::upstream::promised;
+use super::workers::joined;
 
 /// The largest product document that is published. Readers refuse more than 25 MiB of signed text.
 const MAX_SIZE: usize = 24 << 20;
@@ -36,84 +35,68 @@ pub(super) struct Documents {
     pub(super) kept: Vec<String>,
     /// Documents by hash that the publication before listed and this one does not.
     pub(super) replaced: Vec<String>,
-    /// What is still to be signed, which takes its time.
-    unsigned: Vec<Unsigned>,
-}
-
-enum Unsigned {
-    /// The index, which the signed tools want to be another.
-    Index(Index),
-    /// A product document, by its path.
-    Products(String, Vec<u8>),
-    /// LXC's index, with `.asc` beside it.
-    Lxc(Vec<u8>),
 }
 
 impl Documents {
-    /// Renders what changed of `catalogue`, which then lists it, and what changes always. Signatures follow,
-    /// see [`Self::sign_during`].
+    /// Renders and signs what changed of `catalogue`, which then lists it, and what changes always; what
+    /// `beside` adds is made meanwhile.
     pub(super) fn render(
         catalogue: &mut Catalogue,
         freshness: &Freshness,
         signing: &Signing<'_>,
+        beside: impl FnOnce(&Catalogue, &mut Self) -> crate::Result<()>,
     ) -> crate::Result<Self> {
-        let root = catalogue.root().to_path_buf();
-        let bad = |error: Error| crate::Error::image(&root)(error);
-        let mut documents = Self::default();
         let published = published_lxc(catalogue, signing)?;
-        let changed: Vec<_> = catalogue.changed().cloned().collect();
-        let (lxc, rendered) = thread::scope(|scope| {
-            let lxc = scope.spawn(|| lxc_text(catalogue, &published));
-            let of = |distribution: &String| catalogue.documents().get(distribution);
-            let rendered: Result<Vec<_>> = changed
-                .iter()
-                .map(|distribution| {
-                    match of(distribution).filter(|document| !document.products.products.is_empty()) {
-                        Some(document) => documents.products(distribution, &document.products).map(Some),
-                        None => Ok(None),
-                    }
-                })
-                .collect();
-            (lxc.join().unwrap_or_else(|panic| resume_unwind(panic)), rendered)
+        let bad = crate::Error::image(catalogue.root());
+        let shown = &*catalogue;
+        let (simplestreams, others) = thread::scope(|scope| {
+            let simplestreams = scope.spawn(|| Self::simplestreams(shown, freshness, signing));
+            let mut others = Self::default();
+            let done = others.lxc(shown, &published, signing).and_then(|()| beside(shown, &mut others));
+            (joined(simplestreams), done.map(|()| others))
         });
-        for (distribution, after) in changed.iter().zip(rendered.map_err(bad)?) {
-            let before = catalogue.entries.remove(distribution);
-            let by_hash = |entry: &IndexEntry| entry.by_hash.clone();
-            let (old, new) = (before.as_ref().and_then(by_hash), after.as_ref().and_then(by_hash));
-            documents.replaced.extend(old.filter(|old| new.as_ref() != Some(old)));
-            catalogue.entries.extend(after.map(|entry| (distribution.clone(), entry)));
+        let ((mut documents, entries), others) = (simplestreams.map_err(bad)?, others?);
+        documents.files.extend(others.files);
+        documents.links.extend(others.links);
+        documents.kept.extend(others.kept);
+        catalogue.entries = entries;
+        Ok(documents)
+    }
+
+    /// Product documents and the index, and the index's entries.
+    fn simplestreams(
+        catalogue: &Catalogue,
+        freshness: &Freshness,
+        signing: &Signing<'_>,
+    ) -> Result<(Self, BTreeMap<String, IndexEntry>)> {
+        let (mut documents, mut entries) = (Self::default(), catalogue.entries.clone());
+        for (distribution, document) in catalogue.documents().iter().filter(|(_, one)| one.changed) {
+            let before = entries.remove(distribution).and_then(|entry| entry.by_hash);
+            if document.products.products.is_empty() {
+                documents.replaced.extend(before);
+                continue;
+            }
+            let entry = documents.products(distribution, &document.products, signing)?;
+            documents.replaced.extend(before.filter(|before| entry.by_hash.as_ref() != Some(before)));
+            entries.insert(distribution.clone(), entry);
         }
-        for (_, entry) in catalogue.entries.iter().filter(|(name, _)| !changed.contains(name)) {
+        let as_it_was = |name: &String| catalogue.documents().get(name).is_none_or(|one| !one.changed);
+        for (_, entry) in entries.iter().filter(|(name, _)| as_it_was(name)) {
             let path = &entry.path;
             documents.kept.extend([path.clone(), format!("{path}.gpg"), signed_path(path)]);
             documents.kept.extend(entry.by_hash.clone());
         }
-        documents.unsigned.push(Unsigned::Index(index(catalogue, freshness)));
-        documents.lxc(lxc?);
-        Ok(documents)
-    }
-
-    /// Signs what is to be signed while `work` renders more into the publication.
-    pub(super) fn sign_during(
-        &mut self,
-        root: &Path,
-        signing: &Signing<'_>,
-        work: impl FnOnce(&mut Self) -> crate::Result<()>,
-    ) -> crate::Result<()> {
-        let unsigned = std::mem::take(&mut self.unsigned);
-        let sign = || unsigned.into_iter().map(|document| document.sign(signing)).collect::<Result<Vec<_>>>();
-        let (signed, done) = thread::scope(|scope| {
-            let signing = scope.spawn(sign);
-            let done = work(self);
-            (signing.join().unwrap_or_else(|panic| resume_unwind(panic)), done)
-        });
-        done?;
-        self.files.extend(signed.map_err(crate::Error::image(root))?.into_iter().flatten());
-        Ok(())
+        documents.index(&entries, freshness, signing)?;
+        Ok((documents, entries))
     }
 
     /// The document of one distribution, and its entry in the index.
-    fn products(&mut self, distribution: &str, products: &Products) -> Result<IndexEntry> {
+    fn products(
+        &mut self,
+        distribution: &str,
+        products: &Products,
+        signing: &Signing<'_>,
+    ) -> Result<IndexEntry> {
         let path = document_path(distribution);
         let bytes = simplestreams::to_bytes(products)?;
         if bytes.len() > MAX_SIZE {
@@ -135,57 +118,64 @@ impl Documents {
             size: Some(bytes.len() as u64),
             by_hash: Some(by_hash.clone()),
         };
-        self.unsigned.push(Unsigned::Products(path.clone(), bytes));
-        self.links.push((by_hash, path));
+        self.links.push((by_hash, path.clone()));
+        self.signed(path, bytes, None, signing)?;
         Ok(entry)
     }
 
-    /// LXC's index. Its template asks for `index-MODE.LEVEL` first; every image suits all levels
-    /// and both modes (`meta.tar.xz` holds what differs), so all of them are one file.
-    fn lxc(&mut self, text: String) {
+    /// The index; the signed tools want another than the rest.
+    fn index(
+        &mut self,
+        entries: &BTreeMap<String, IndexEntry>,
+        freshness: &Freshness,
+        signing: &Signing<'_>,
+    ) -> Result<()> {
+        let named = entries.iter().map(|(distribution, entry)| (content_id(distribution), entry.clone()));
+        let index = Index {
+            format: "index:1.0".into(),
+            index: named.collect(),
+            updated: freshness.created.to_rfc2822(),
+            millstream: Some(freshness.clone()),
+        };
+        let plain = simplestreams::to_bytes(&index)?;
+        let signed = simplestreams::to_bytes(&index.for_signed_readers())?;
+        self.signed(INDEX_PATH.into(), plain, Some(&signed), signing)
+    }
+
+    /// A document as `NAME.json`, `NAME.json.gpg` and `NAME.sjson`; `text` is what the last has, where that is
+    /// something else.
+    fn signed(
+        &mut self,
+        path: String,
+        plain: Vec<u8>,
+        text: Option<&[u8]>,
+        &Signing { key, now, .. }: &Signing<'_>,
+    ) -> Result<()> {
+        let signature = key.sign_detached(plain.as_slice(), now)?;
+        let text = std::str::from_utf8(text.unwrap_or(&plain))
+            .map_err(|e| Error::Document { document: path.clone(), reason: e.to_string() })?;
+        let cleartext = key.sign_cleartext(text, now)?;
+        self.files.push((signed_path(&path), cleartext.into_bytes()));
+        self.files.push((format!("{path}.gpg"), signature.into_bytes()));
+        self.files.push((path, plain));
+        Ok(())
+    }
+
+    /// LXC's index and its signature. Its template asks for `index-MODE.LEVEL` first; every image suits all
+    /// levels and both modes (`meta.tar.xz` holds what differs), so all of them are one file.
+    fn lxc(&mut self, catalogue: &Catalogue, published: &str, signing: &Signing<'_>) -> crate::Result<()> {
         let first = LXC_INDEX;
-        self.unsigned.push(Unsigned::Lxc(text.into_bytes()));
+        let text = lxc_text(catalogue, published)?;
+        let signature = signing.key.sign_detached(text.as_bytes(), signing.now);
+        let signature = signature.map_err(crate::Error::image(catalogue.root()))?;
+        self.files.push((format!("{first}.asc"), signature.into_bytes()));
+        self.files.push((first.into(), text.into_bytes()));
         for name in lxc_names().filter(|name| name != first) {
             self.links.push((format!("{name}.asc"), format!("{first}.asc")));
             self.links.push((name, first.into()));
         }
+        Ok(())
     }
-}
-
-impl Unsigned {
-    /// Its files: `NAME.json`, `NAME.json.gpg` and `NAME.sjson`, or LXC's index and its `.asc`.
-    fn sign(self, signing: &Signing<'_>) -> Result<Vec<(String, Vec<u8>)>> {
-        match self {
-            Self::Index(index) => {
-                let plain = simplestreams::to_bytes(&index)?;
-                let signed = simplestreams::to_bytes(&index.for_signed_readers())?;
-                simplestreams_files(INDEX_PATH.into(), plain, Some(&signed), signing)
-            }
-            Self::Products(path, bytes) => simplestreams_files(path, bytes, None, signing),
-            Self::Lxc(text) => {
-                let signature = signing.key.sign_detached(text.as_slice(), signing.now)?;
-                Ok(vec![(format!("{LXC_INDEX}.asc"), signature.into_bytes()), (LXC_INDEX.into(), text)])
-            }
-        }
-    }
-}
-
-/// The files of a document; `signed` is what the signed tools read, where that is something else.
-fn simplestreams_files(
-    path: String,
-    plain: Vec<u8>,
-    signed: Option<&[u8]>,
-    &Signing { key, now, .. }: &Signing<'_>,
-) -> Result<Vec<(String, Vec<u8>)>> {
-    let signature = key.sign_detached(plain.as_slice(), now)?;
-    let text = std::str::from_utf8(signed.unwrap_or(&plain))
-        .map_err(|e| Error::Document { document: path.clone(), reason: e.to_string() })?;
-    let cleartext = key.sign_cleartext(text, now)?;
-    Ok(vec![
-        (signed_path(&path), cleartext.into_bytes()),
-        (format!("{path}.gpg"), signature.into_bytes()),
-        (path, plain),
-    ])
 }
 
 /// Paths of LXC's index: for each mode, plain and for each level.
@@ -196,25 +186,23 @@ pub(super) fn lxc_names() -> impl Iterator<Item = String> {
     names("system").chain(names("user"))
 }
 
-fn index(catalogue: &Catalogue, freshness: &Freshness) -> Index {
-    let entries = catalogue.entries.iter();
-    Index {
-        format: "index:1.0".into(),
-        index: entries.map(|(distribution, entry)| (content_id(distribution), entry.clone())).collect(),
-        updated: freshness.created.to_rfc2822(),
-        millstream: Some(freshness.clone()),
-    }
-}
-
-/// What of LXC's index is published, if it can be believed; else all documents are read, to make it anew.
-fn published_lxc(catalogue: &mut Catalogue, signing: &Signing<'_>) -> crate::Result<String> {
+/// Reads what of LXC's index is published, if it can be believed. It is the catalogue's from then on.
+pub(super) fn read_lxc(catalogue: &mut Catalogue, signing: &Signing<'_>) {
     let path = catalogue.root().join(CURRENT).join(LXC_INDEX);
-    let read = || {
-        let (text, signature) = (fs::read(&path).ok()?, fs::read(path.with_added_extension("asc")).ok()?);
+    let believed = |(text, signature): (Vec<u8>, Vec<u8>)| {
         signing.key.keyring().verify_detached(text.as_slice(), &signature, signing.now).ok()?;
         String::from_utf8(text).ok()
     };
-    let published = read();
+    let read = fs::read(&path).ok().zip(fs::read(path.with_added_extension("asc")).ok());
+    catalogue.lxc = read.and_then(believed);
+}
+
+/// What of LXC's index is published; if that cannot be believed, all documents are read, to make it anew.
+fn published_lxc(catalogue: &mut Catalogue, signing: &Signing<'_>) -> crate::Result<String> {
+    if catalogue.lxc.is_none() {
+        read_lxc(catalogue, signing);
+    }
+    let published = catalogue.lxc.take();
     if published.is_none() {
         catalogue.read_all()?;
     }

@@ -3,16 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::{Duration, SystemTime};
 
 use millstream_image::atomic;
 
 use super::documents::Documents;
 use super::layout::{BY_HASH, CURRENT, DOCUMENTS, LINKS};
+use super::workers::each;
 use crate::{Error, Result};
 
 /// How long a product document can be fetched by its hash after a newer one took its place.
@@ -20,8 +18,6 @@ pub(super) const GRACE: Duration = Duration::from_hours(24);
 /// So many replaced product documents are kept at most; a burst of publications must not fill the
 /// disk.
 const KEPT: usize = 64;
-/// So many files are written at a time.
-const WRITERS: usize = 4;
 /// So many publications before the present one stay, for readers in the middle of opening a file.
 const PREVIOUS: u64 = 2;
 
@@ -43,16 +39,19 @@ pub(super) fn publish(root: &Path, number: u64, documents: &Documents, now: Syst
     remove(&dir)?;
     let mut made = BTreeSet::new();
     documents.files.iter().try_for_each(|(path, _)| create_parent(&dir.join(path), &mut made))?;
-    write_all(&dir, &documents.files)?;
+    let write = |(path, contents): &(String, Vec<u8>)| write(&dir.join(path), contents);
+    let made = &mut made;
+    each(&documents.files, write, || {
+        documents.kept.iter().try_for_each(|path| {
+            let (from, to) = (root.join(CURRENT).join(path), dir.join(path));
+            create_parent(&to, made)?;
+            fs::hard_link(&from, &to).map_err(Error::io(&from))
+        })
+    })?;
     for (name, target) in &documents.links {
         let name = dir.join(name);
-        create_parent(&name, &mut made)?;
+        create_parent(&name, made)?;
         fs::hard_link(dir.join(target), &name).map_err(Error::io(&name))?;
-    }
-    for path in &documents.kept {
-        let (from, to) = (root.join(CURRENT).join(path), dir.join(path));
-        create_parent(&to, &mut made)?;
-        fs::hard_link(&from, &to).map_err(Error::io(&from))?;
     }
     carry_over(root, &dir, &documents.replaced, now)?;
     sync_directories(&dir)?;
@@ -136,22 +135,7 @@ fn number(name: &Path) -> Option<u64> {
     text.parse().ok().filter(|n: &u64| n.to_string() == text)
 }
 
-/// Writes files durably, some at a time, as each waits for the disk.
-fn write_all(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
-    let next = AtomicUsize::new(0);
-    let work = || {
-        while let Some((path, contents)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-            write(&dir.join(path), contents)?;
-        }
-        Ok(())
-    };
-    thread::scope(|scope| {
-        let writers: Vec<_> = (0..WRITERS).map(|_| scope.spawn(work)).collect();
-        let ended = writers.into_iter().map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        ended.collect::<Vec<_>>().into_iter().collect()
-    })
-}
-
+/// Writes one file durably.
 fn write(path: &Path, contents: &[u8]) -> Result<()> {
     let mut file = File::create_new(path).map_err(Error::io(path))?;
     file.write_all(contents).and_then(|()| file.sync_all()).map_err(Error::io(path))?;

@@ -18,6 +18,7 @@ use millstream_image::{Architecture, Sha256Digest};
 use super::layout::{COMBINED, MANIFEST, META, METADATA, ROOTFS, SQUASHFS, SUMS, UNIFIED};
 use super::place::refused;
 use super::unified;
+use super::workers::joined;
 use crate::{Error, Result};
 
 /// What `SHA256SUMS` of a published image says: the manifest's files, and the manifest, so that one
@@ -173,10 +174,7 @@ pub(crate) fn hash(path: &Path, prefixes: &[PathBuf]) -> Result<(Sha256Digest, u
         let workers: Vec<_> =
             distinct.iter().map(|prefix| scope.spawn(move || hash_with(prefix, path))).collect();
         let alone = hash_with(&[], path);
-        let combined = workers.into_iter().map(|worker| {
-            let (digest, _) = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            Ok(digest)
-        });
+        let combined = workers.into_iter().map(|worker| Ok(joined(worker)?.0));
         let combined: Result<Vec<_>> = combined.collect();
         Ok::<_, Error>((alone?, combined?))
     })?;

@@ -27,12 +27,12 @@ mod unsigned;
 mod upstream;
 mod vcdiff;
 mod verify;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -46,14 +46,15 @@ use serde::Serialize;
 
 use crate::storage::Address;
 use crate::{Error, Result};
-use catalogue::Catalogue;
 pub(crate) use catalogue::images;
+use catalogue::{Ahead, Catalogue};
 use documents::Documents;
 pub(crate) use layout::LOGS;
 use lock::Lock;
 pub(crate) use place::read_manifest as manifest_in;
 use place::{Artefacts, Staged, Terms};
 use staging::Claim;
+use workers::joined;
 
 pub use deltas::{Deltas, Outcome};
 pub(crate) use generation::{current as current_publication, show_publication};
@@ -232,6 +233,7 @@ impl Stream {
         let mut added = self.adding(&manifest);
         let (product, serial) = (added.product.clone(), added.serial);
         let target = product.image_path(serial);
+        let ahead = Ahead::read(&self.root, product.distribution());
         let (claim, mut catalogue) = {
             let (_lock, mut catalogue) = self.write(signing)?;
             // What is listed stands there.
@@ -241,10 +243,15 @@ impl Stream {
             (Claim::new(&self.root)?, catalogue)
         };
         let (staged, mut listing) = thread::scope(|scope| {
-            // What there is of the distribution is read meanwhile.
-            let reading = scope.spawn(|| catalogue.document(product.distribution()).map(drop));
+            // What the next publication rests on is read meanwhile.
+            let reading = scope.spawn(|| {
+                let read = catalogue.take(product.distribution(), ahead);
+                documents::read_lxc(&mut catalogue, signing);
+                pages::prepare();
+                read
+            });
             let staged = Staged::take(claim, dir, (manifest, terms.artefacts), Some(signing));
-            reading.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            joined(reading)?;
             staged
         })?;
         added.deltas = deltas::make(&self.root, staged.path(), &catalogue, &mut listing, deltas)?;
@@ -405,8 +412,8 @@ impl Stream {
     }
 
     fn publish(&self, catalogue: &mut Catalogue, freshness: &Freshness, signing: &Signing<'_>) -> Result<()> {
-        let mut documents = Documents::render(catalogue, freshness, signing)?;
-        documents.sign_during(&self.root, signing, |documents| {
+        pages::gather(catalogue)?;
+        let documents = Documents::render(catalogue, freshness, signing, |catalogue, documents| {
             direct::render(catalogue, documents);
             pages::render(catalogue, freshness, &signing.key.fingerprints(), documents)
         })?;

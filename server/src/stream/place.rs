@@ -19,6 +19,7 @@ use super::layout::{
 };
 use super::lock::not_writable;
 use super::staging::{self, Claim};
+use super::workers::{each, joined};
 use super::{Added, Signing, generation, inspect, readable};
 use crate::{Error, Result};
 
@@ -102,7 +103,7 @@ impl Staged {
             let signed = signing.map(|signing| scope.spawn(|| sign(dir.path(), signing)));
             let items = inspect::items(source, dir.path(), &manifest);
             if let Some(signed) = signed {
-                signed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                joined(signed)?;
             }
             items
         })?;
@@ -258,12 +259,13 @@ fn sign(dir: &Path, signing: &Signing<'_>) -> Result<()> {
 
 /// Everything readable by all, and on disk.
 fn finish(dir: &Path) -> Result<()> {
-    for item in fs::read_dir(dir).map_err(Error::io(dir))? {
-        let path = item.map_err(Error::io(dir))?.path();
-        readable(&path, 0o644)?;
-        File::open(&path).and_then(|file| file.sync_all()).map_err(Error::io(&path))?;
-    }
-    readable(dir, 0o755)?;
+    let items = fs::read_dir(dir).map_err(Error::io(dir))?;
+    let paths = items.map(|item| item.map(|item| item.path()).map_err(Error::io(dir)));
+    let durable = |path: &PathBuf| {
+        readable(path, 0o644)?;
+        File::open(path).and_then(|file| file.sync_all()).map_err(Error::io(path))
+    };
+    each(&paths.collect::<Result<Vec<_>>>()?, durable, || readable(dir, 0o755))?;
     atomic::sync_dir(dir).map_err(Error::image(dir))
 }
 

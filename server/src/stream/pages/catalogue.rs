@@ -53,39 +53,46 @@ struct Build {
     files: Vec<String>,
 }
 
+/// Reads the documents that [`render`] will need.
+pub(in crate::stream) fn gather(catalogue: &mut Catalogue) -> Result<()> {
+    if catalogue.distributions().values().sum::<usize>() <= ON_ONE_PAGE {
+        return catalogue.read_all();
+    }
+    let published = catalogue.root().join(CURRENT);
+    let names = catalogue.distributions().into_keys().map(str::to_owned);
+    let missing: Vec<_> = names.filter(|name| !published.join(path(name)).exists()).collect();
+    missing.iter().try_for_each(|distribution| catalogue.document(distribution).map(drop))
+}
+
 /// Renders the pages of what changed and the first page, or keeps what is as it was.
 pub(in crate::stream) fn render(
-    catalogue: &mut Catalogue,
+    catalogue: &Catalogue,
     freshness: &Freshness,
     keys: &[KeyFingerprint],
     documents: &mut Documents,
 ) -> Result<()> {
     let pages = Pages::new(keys)?;
-    let total: usize = catalogue.entries.values().map(|entry| entry.products.len()).sum();
-    if total <= ON_ONE_PAGE {
-        catalogue.read_all()?;
-    }
-    assets(catalogue.root(), documents);
-    let distributions: Vec<_> = catalogue.entries.keys().cloned().collect();
-    let root = catalogue.root().to_path_buf();
-    let mut all = Vec::new();
-    for distribution in distributions {
-        let path = path(&distribution);
-        let changed = catalogue.changed().any(|name| *name == distribution);
-        if !changed && root.join(CURRENT).join(&path).exists() {
-            documents.kept.push(path);
+    let root = catalogue.root();
+    let distributions = catalogue.distributions();
+    let on_one_page = distributions.values().sum::<usize>() <= ON_ONE_PAGE;
+    assets(root, documents);
+    let (mut all, mut groups) = (Vec::new(), Vec::new());
+    for (name, products) in distributions {
+        let (path, read) = (path(name), catalogue.documents().get(name));
+        let published = root.join(CURRENT).join(&path);
+        match read.filter(|read| read.changed || !published.exists()) {
+            None => documents.kept.push(path.clone()),
+            Some(read) => {
+                let rows = rows(root, &read.products);
+                documents.files.push((path.clone(), page(&pages, freshness, &rows, &[], "../")?));
+            }
+        }
+        if on_one_page {
+            all.extend(read.map(|read| rows(root, &read.products)).unwrap_or_default());
         } else {
-            let rows = rows(&root, &catalogue.document(&distribution)?.products);
-            documents.files.push((path, page(&pages, freshness, &rows, &[], "../")?));
-        }
-        if total <= ON_ONE_PAGE {
-            all.extend(rows(&root, &catalogue.document(&distribution)?.products));
+            groups.push(Group { name: name.to_owned(), products, page: path });
         }
     }
-    let groups = catalogue.entries.iter().filter(|_| total > ON_ONE_PAGE);
-    let groups: Vec<_> = groups
-        .map(|(name, entry)| Group { name: name.clone(), products: entry.products.len(), page: path(name) })
-        .collect();
     documents.files.push((NAME.into(), page(&pages, freshness, &all, &groups, "")?));
     Ok(())
 }

@@ -9,7 +9,7 @@ mod plot;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Timelike, Utc};
 use millstream_image::Product;
 use millstream_image::openpgp::KeyFingerprint;
 use millstream_image::simplestreams::Item;
@@ -19,7 +19,7 @@ use tera::{Context, Tera};
 use super::layout::COMBINED;
 use crate::{Error, Result};
 
-pub(super) use catalogue::render;
+pub(super) use catalogue::{gather, render};
 pub(super) use image::{HISTORY, PAGE, write};
 
 /// Templates by name. A name that ends in `.html` or `.svg` has whatever is inserted escaped.
@@ -39,6 +39,19 @@ const FILES: [(&str, &str); 3] = [
     ("pages/page.js", include_str!("../../../../web/page.js")),
 ];
 
+/// The templates. Reading them takes longer than rendering most pages.
+static PARSED: LazyLock<tera::Result<Tera>> = LazyLock::new(|| {
+    let mut tera = Tera::default();
+    tera.autoescape_on(vec![".html", ".svg"]);
+    tera.add_raw_templates(TEMPLATES)?;
+    Ok(tera)
+});
+
+/// Reads the templates, for whoever will render pages soon.
+pub(super) fn prepare() {
+    LazyLock::force(&PARSED);
+}
+
 /// The templates, and what all pages have in common.
 struct Pages {
     tera: &'static Tera,
@@ -47,13 +60,6 @@ struct Pages {
 
 impl Pages {
     fn new(keys: &[KeyFingerprint]) -> Result<Self> {
-        /// Reading templates takes longer than rendering most pages.
-        static PARSED: LazyLock<tera::Result<Tera>> = LazyLock::new(|| {
-            let mut tera = Tera::default();
-            tera.autoescape_on(vec![".html", ".svg"]);
-            tera.add_raw_templates(TEMPLATES)?;
-            Ok(tera)
-        });
         let tera = PARSED.as_ref().map_err(bad)?;
         let mut context = Context::new();
         let keys: Vec<_> = keys.iter().map(|key| grouped(key.as_str())).collect();
@@ -113,8 +119,11 @@ fn short_name(product: &Product) -> String {
     }
 }
 
+/// As `2026-01-30 05:12`. Written out, as chrono reads its format each time.
 fn minute(time: DateTime<Utc>) -> String {
-    time.format("%Y-%m-%d %H:%M").to_string()
+    let (date, clock) = (time.date_naive(), time.time());
+    let [year, month, day] = [date.year() as u32, date.month(), date.day()];
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", clock.hour(), clock.minute())
 }
 
 /// A size in the unit that suits it.
