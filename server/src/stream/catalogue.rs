@@ -252,9 +252,10 @@ impl Catalogue {
 fn insert(products: &mut Products, listing: Listing) -> Result<Vec<(Alias, String)>, String> {
     let Listing { manifest, items } = listing;
     let fingerprints: Vec<_> = items.values().filter_map(identity).collect();
-    for (product, serial, _, version) in images(products) {
+    for (product, entry) in &products.products {
         let same = |item: &Item| identity(item).is_some_and(|f| fingerprints.contains(&f));
-        if version.items.values().any(same) {
+        let mut versions = entry.versions.iter();
+        if let Some((serial, _)) = versions.find(|(_, version)| version.items.values().any(same)) {
             return Err(format!("{product} {serial} has the same fingerprint; two images cannot share one"));
         }
     }

@@ -38,10 +38,10 @@ pub(super) fn render(catalogue: &Catalogue, documents: &mut Documents) {
         let path = path(distribution);
         match catalogue.documents().get(distribution) {
             Some(document) if document.changed => {
-                documents.files.push((path, map(&document.products).into_bytes()));
+                documents.file(path, map(&document.products));
             }
             // Trees of older versions have none.
-            _ if root.join(&path).exists() => documents.kept.push(path),
+            _ if root.join(&path).exists() => documents.names.kept.push(path),
             _ => {}
         }
     }

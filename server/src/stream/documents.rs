@@ -1,9 +1,10 @@
-//! The files of one publication, each with its signatures, held in memory until they are written.
+//! The files of one publication, each with its signatures.
 //!
 //! What is as it was stands in the next publication as a second name for the same file.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::mpsc::Sender;
 use std::thread;
 
 use millstream_image::lxc_index::COMPAT_LEVEL;
@@ -24,11 +25,19 @@ const MAX_SIZE: usize = 24 << 20;
 /// LXC's index, of which all others are second names.
 const LXC_INDEX: &str = "meta/1.0/index-system";
 
-/// One publication.
-#[derive(Default)]
+/// A file by its path from the root, and its contents.
+pub(super) type File = (String, Vec<u8>);
+
+/// One publication that is being made.
 pub(super) struct Documents {
-    /// Path from the root, and contents.
-    pub(super) files: Vec<(String, Vec<u8>)>,
+    /// Takes its files, and writes them while others are made.
+    writer: Sender<File>,
+    pub(super) names: Names,
+}
+
+/// What a publication has besides files of its own.
+#[derive(Default)]
+pub(super) struct Names {
     /// A second name (left) for a file (right) of the publication.
     pub(super) links: Vec<(String, String)>,
     /// Files of the publication before, which are in this one as well.
@@ -44,50 +53,62 @@ impl Documents {
         catalogue: &mut Catalogue,
         freshness: &Freshness,
         signing: &Signing<'_>,
+        writer: Sender<File>,
         beside: impl FnOnce(&Catalogue, &mut Self) -> crate::Result<()>,
-    ) -> crate::Result<Self> {
+    ) -> crate::Result<Names> {
         let published = published_lxc(catalogue, signing)?;
         let bad = crate::Error::image(catalogue.root());
-        let shown = &*catalogue;
+        let (shown, mut documents) = (&*catalogue, Self::new(writer.clone()));
         let (simplestreams, others) = thread::scope(|scope| {
-            let simplestreams = scope.spawn(|| Self::simplestreams(shown, freshness, signing));
-            let mut others = Self::default();
+            let simplestreams = scope.spawn(|| documents.simplestreams(shown, freshness, signing));
+            let mut others = Self::new(writer);
             let done = others.lxc(shown, &published, signing).and_then(|()| beside(shown, &mut others));
             (joined(simplestreams), done.map(|()| others))
         });
-        let ((mut documents, entries), others) = (simplestreams.map_err(bad)?, others?);
-        documents.files.extend(others.files);
-        documents.links.extend(others.links);
-        documents.kept.extend(others.kept);
+        let (entries, others) = (simplestreams.map_err(bad)?, others?);
+        let mut names = documents.names;
+        names.links.extend(others.names.links);
+        names.kept.extend(others.names.kept);
         catalogue.entries = entries;
-        Ok(documents)
+        Ok(names)
+    }
+
+    fn new(writer: Sender<File>) -> Self {
+        Self { writer, names: Names::default() }
+    }
+
+    /// Adds a file.
+    pub(super) fn file(&self, path: impl Into<String>, contents: impl Into<Vec<u8>>) {
+        // Nobody takes it any more when writing has failed, which is told there.
+        let _ = self.writer.send((path.into(), contents.into()));
     }
 
     /// Product documents and the index, and the index's entries.
     fn simplestreams(
+        &mut self,
         catalogue: &Catalogue,
         freshness: &Freshness,
         signing: &Signing<'_>,
-    ) -> Result<(Self, BTreeMap<String, IndexEntry>)> {
-        let (mut documents, mut entries) = (Self::default(), catalogue.entries.clone());
+    ) -> Result<BTreeMap<String, IndexEntry>> {
+        let mut entries = catalogue.entries.clone();
         for (distribution, document) in catalogue.documents().iter().filter(|(_, one)| one.changed) {
             let before = entries.remove(distribution).and_then(|entry| entry.by_hash);
             if document.products.products.is_empty() {
-                documents.replaced.extend(before);
+                self.names.replaced.extend(before);
                 continue;
             }
-            let entry = documents.products(distribution, &document.products, signing)?;
-            documents.replaced.extend(before.filter(|before| entry.by_hash.as_ref() != Some(before)));
+            let entry = self.products(distribution, &document.products, signing)?;
+            self.names.replaced.extend(before.filter(|before| entry.by_hash.as_ref() != Some(before)));
             entries.insert(distribution.clone(), entry);
         }
         let as_it_was = |name: &String| catalogue.documents().get(name).is_none_or(|one| !one.changed);
         for (_, entry) in entries.iter().filter(|(name, _)| as_it_was(name)) {
             let path = &entry.path;
-            documents.kept.extend([path.clone(), format!("{path}.gpg"), signed_path(path)]);
-            documents.kept.extend(entry.by_hash.clone());
+            self.names.kept.extend([path.clone(), format!("{path}.gpg"), signed_path(path)]);
+            self.names.kept.extend(entry.by_hash.clone());
         }
-        documents.index(&entries, freshness, signing)?;
-        Ok((documents, entries))
+        self.index(&entries, freshness, signing)?;
+        Ok(entries)
     }
 
     /// The document of one distribution, and its entry in the index.
@@ -118,7 +139,7 @@ impl Documents {
             size: Some(bytes.len() as u64),
             by_hash: Some(by_hash.clone()),
         };
-        self.links.push((by_hash, path.clone()));
+        self.names.links.push((by_hash, path.clone()));
         self.signed(path, bytes, None, signing)?;
         Ok(entry)
     }
@@ -155,9 +176,9 @@ impl Documents {
         let text = std::str::from_utf8(text.unwrap_or(&plain))
             .map_err(|e| Error::Document { document: path.clone(), reason: e.to_string() })?;
         let cleartext = key.sign_cleartext(text, now)?;
-        self.files.push((signed_path(&path), cleartext.into_bytes()));
-        self.files.push((format!("{path}.gpg"), signature.into_bytes()));
-        self.files.push((path, plain));
+        self.file(signed_path(&path), cleartext);
+        self.file(format!("{path}.gpg"), signature);
+        self.file(path, plain);
         Ok(())
     }
 
@@ -168,11 +189,11 @@ impl Documents {
         let text = lxc_text(catalogue, published)?;
         let signature = signing.key.sign_detached(text.as_bytes(), signing.now);
         let signature = signature.map_err(crate::Error::image(catalogue.root()))?;
-        self.files.push((format!("{first}.asc"), signature.into_bytes()));
-        self.files.push((first.into(), text.into_bytes()));
+        self.file(format!("{first}.asc"), signature);
+        self.file(first, text);
         for name in lxc_names().filter(|name| name != first) {
-            self.links.push((format!("{name}.asc"), format!("{first}.asc")));
-            self.links.push((name, first.into()));
+            self.names.links.push((format!("{name}.asc"), format!("{first}.asc")));
+            self.names.links.push((name, first.into()));
         }
         Ok(())
     }

@@ -1,14 +1,14 @@
 //! Publications on disk: written aside, put before readers by one rename, cleared away later.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, SystemTime};
 
 use millstream_image::atomic;
 
-use super::documents::Documents;
+use super::documents::{self, Names};
 use super::layout::{BY_HASH, CURRENT, DOCUMENTS, LINKS};
 use super::workers::each;
 use crate::{Error, Result};
@@ -33,27 +33,38 @@ pub(crate) fn current(root: &Path) -> Result<Option<u64>> {
     }
 }
 
-/// Writes publication `number` durably and then shows it to readers.
-pub(super) fn publish(root: &Path, number: u64, documents: &Documents, now: SystemTime) -> Result<()> {
+/// Writes publication `number` durably and then shows it to readers. Files are written while `render`
+/// makes others.
+pub(super) fn publish(
+    root: &Path,
+    number: u64,
+    now: SystemTime,
+    render: impl FnOnce(Sender<documents::File>) -> Result<Names>,
+) -> Result<()> {
     let dir = root.join(DOCUMENTS).join(number.to_string());
     remove(&dir)?;
-    let mut made = BTreeSet::new();
-    documents.files.iter().try_for_each(|(path, _)| create_parent(&dir.join(path), &mut made))?;
-    let write = |(path, contents): &(String, Vec<u8>)| write(&dir.join(path), contents);
-    let made = &mut made;
-    each(&documents.files, write, || {
-        documents.kept.iter().try_for_each(|path| {
+    create_directories(&dir)?;
+    let (writer, files) = mpsc::channel();
+    let write = |(path, contents): documents::File| {
+        let path = dir.join(path);
+        create_parent(&path)?;
+        write(&path, &contents)
+    };
+    let names = each(files, write, || {
+        let names = render(writer)?;
+        for path in &names.kept {
             let (from, to) = (root.join(CURRENT).join(path), dir.join(path));
-            create_parent(&to, made)?;
-            fs::hard_link(&from, &to).map_err(Error::io(&from))
-        })
+            create_parent(&to)?;
+            fs::hard_link(&from, &to).map_err(Error::io(&from))?;
+        }
+        Ok(names)
     })?;
-    for (name, target) in &documents.links {
+    for (name, target) in &names.links {
         let name = dir.join(name);
-        create_parent(&name, made)?;
+        create_parent(&name)?;
         fs::hard_link(dir.join(target), &name).map_err(Error::io(&name))?;
     }
-    carry_over(root, &dir, &documents.replaced, now)?;
+    carry_over(root, &dir, &names.replaced, now)?;
     sync_directories(&dir)?;
     let link = root.join(CURRENT);
     atomic::symlink(Path::new(&number.to_string()), &link).map_err(Error::image(&link))
@@ -124,7 +135,7 @@ fn carry_over(root: &Path, dir: &Path, replaced: &[String], now: SystemTime) -> 
     found.sort_by(|a, b| b.cmp(a));
     for (_, name) in found.into_iter().take(KEPT) {
         let path = dir.join(&name);
-        create_parent(&path, &mut BTreeSet::new())?;
+        create_parent(&path)?;
         fs::hard_link(root.join(CURRENT).join(&name), &path).map_err(Error::io(&path))?;
     }
     Ok(())
@@ -135,25 +146,26 @@ fn number(name: &Path) -> Option<u64> {
     text.parse().ok().filter(|n: &u64| n.to_string() == text)
 }
 
-/// Writes one file durably.
-fn write(path: &Path, contents: &[u8]) -> Result<()> {
+/// Writes a new file durably; its name is so once its directory is.
+pub(super) fn write(path: &Path, contents: &[u8]) -> Result<()> {
     let mut file = File::create_new(path).map_err(Error::io(path))?;
     file.write_all(contents).and_then(|()| file.sync_all()).map_err(Error::io(path))?;
     super::readable(path, 0o644)
 }
 
-/// Makes the directory a file will be in, unless it is one of those `made`.
-fn create_parent(path: &Path, made: &mut BTreeSet<PathBuf>) -> Result<()> {
-    let mut missing: Vec<PathBuf> = Vec::new();
-    let mut parent = path.parent().filter(|parent| !made.contains(*parent));
-    made.extend(parent.map(Path::to_path_buf));
-    while let Some(dir) = parent.filter(|dir| !dir.exists()) {
-        missing.push(dir.into());
-        parent = dir.parent();
-    }
-    for dir in missing.iter().rev() {
-        fs::create_dir(dir).map_err(Error::io(dir))?;
-        super::readable(dir, 0o755)?;
+/// Makes the directory a file will be in.
+fn create_parent(path: &Path) -> Result<()> {
+    path.parent().map_or(Ok(()), create_directories)
+}
+
+/// Makes a directory and those above, where they are missing; others may do so at the same time.
+fn create_directories(dir: &Path) -> Result<()> {
+    let missing: Vec<_> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
+    for dir in missing.into_iter().rev() {
+        match fs::create_dir(dir) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(Error::io(dir)(error)),
+            _ => super::readable(dir, 0o755)?,
+        }
     }
     Ok(())
 }

@@ -247,10 +247,10 @@ impl Stream {
             let reading = scope.spawn(|| {
                 let read = catalogue.take(product.distribution(), ahead);
                 documents::read_lxc(&mut catalogue, signing);
-                pages::prepare();
                 read
             });
             let staged = Staged::take(claim, dir, (manifest, terms.artefacts), Some(signing));
+            pages::prepare();
             joined(reading)?;
             staged
         })?;
@@ -413,11 +413,12 @@ impl Stream {
 
     fn publish(&self, catalogue: &mut Catalogue, freshness: &Freshness, signing: &Signing<'_>) -> Result<()> {
         pages::gather(catalogue)?;
-        let documents = Documents::render(catalogue, freshness, signing, |catalogue, documents| {
-            direct::render(catalogue, documents);
-            pages::render(catalogue, freshness, &signing.key.fingerprints(), documents)
+        generation::publish(&self.root, freshness.generation, signing.now, |writer| {
+            Documents::render(catalogue, freshness, signing, writer, |catalogue, documents| {
+                direct::render(catalogue, documents);
+                pages::render(catalogue, freshness, &signing.key.fingerprints(), documents)
+            })
         })?;
-        generation::publish(&self.root, freshness.generation, &documents, signing.now)?;
         generation::collect(&self.root, freshness.generation)
     }
 }

@@ -19,7 +19,7 @@ use super::layout::{
 };
 use super::lock::not_writable;
 use super::staging::{self, Claim};
-use super::workers::{each, joined};
+use super::workers::{each, joined, queue};
 use super::{Added, Signing, generation, inspect, readable};
 use crate::{Error, Result};
 
@@ -261,11 +261,11 @@ fn sign(dir: &Path, signing: &Signing<'_>) -> Result<()> {
 fn finish(dir: &Path) -> Result<()> {
     let items = fs::read_dir(dir).map_err(Error::io(dir))?;
     let paths = items.map(|item| item.map(|item| item.path()).map_err(Error::io(dir)));
-    let durable = |path: &PathBuf| {
-        readable(path, 0o644)?;
-        File::open(path).and_then(|file| file.sync_all()).map_err(Error::io(path))
+    let durable = |path: PathBuf| {
+        readable(&path, 0o644)?;
+        File::open(&path).and_then(|file| file.sync_all()).map_err(Error::io(path))
     };
-    each(&paths.collect::<Result<Vec<_>>>()?, durable, || readable(dir, 0o755))?;
+    each(queue(paths.collect::<Result<Vec<_>>>()?), durable, || readable(dir, 0o755))?;
     atomic::sync_dir(dir).map_err(Error::image(dir))
 }
 

@@ -1,7 +1,8 @@
 //! Work that is done some at a time.
 
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 
 /// So many things are done at a time that wait for the disk.
@@ -12,27 +13,39 @@ pub(super) fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// Does something to each, some at a time, as each waits for the disk; meanwhile `beside`.
+/// Does something to each that comes, some at a time, as each waits for the disk; meanwhile `beside`, whose
+/// answer is returned.
 ///
 /// # Errors
 /// The first of either.
-pub(super) fn each<T: Sync, E: Send>(
-    all: &[T],
-    work: impl Fn(&T) -> Result<(), E> + Sync,
-    beside: impl FnOnce() -> Result<(), E>,
-) -> Result<(), E> {
-    let next = AtomicUsize::new(0);
+pub(super) fn each<T: Send, R, E: Send>(
+    all: Receiver<T>,
+    work: impl Fn(T) -> Result<(), E> + Sync,
+    beside: impl FnOnce() -> Result<R, E>,
+) -> Result<R, E> {
+    let all = Mutex::new(all);
+    // Who waits for the next holds the lock, so that the others wait as well.
+    let next = || all.lock().unwrap_or_else(PoisonError::into_inner).recv();
     let work = || {
-        while let Some(one) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+        while let Ok(one) = next() {
             work(one)?;
         }
         Ok(())
     };
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..WORKERS.min(all.len())).map(|_| scope.spawn(work)).collect();
+        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
         let done = beside();
         // Every thread is waited for.
         let ended: Vec<_> = workers.into_iter().map(joined).collect();
-        ended.into_iter().chain([done]).collect()
+        ended.into_iter().collect::<Result<(), E>>()?;
+        done
     })
+}
+
+/// What is there already, for [`each`].
+pub(super) fn queue<T>(all: impl IntoIterator<Item = T>) -> Receiver<T> {
+    let (sender, receiver) = mpsc::channel();
+    // The receiver is here, so that none is refused.
+    all.into_iter().for_each(|one| drop(sender.send(one)));
+    receiver
 }

@@ -81,10 +81,10 @@ pub(in crate::stream) fn render(
         let (path, read) = (path(name), catalogue.documents().get(name));
         let published = root.join(CURRENT).join(&path);
         match read.filter(|read| read.changed || !published.exists()) {
-            None => documents.kept.push(path.clone()),
+            None => documents.names.kept.push(path.clone()),
             Some(read) => {
                 let rows = rows(root, &read.products);
-                documents.files.push((path.clone(), page(&pages, freshness, &rows, &[], "../")?));
+                documents.file(path.clone(), page(&pages, freshness, &rows, &[], "../")?);
             }
         }
         if on_one_page {
@@ -93,7 +93,7 @@ pub(in crate::stream) fn render(
             groups.push(Group { name: name.to_owned(), products, page: path });
         }
     }
-    documents.files.push((NAME.into(), page(&pages, freshness, &all, &groups, "")?));
+    documents.file(NAME, page(&pages, freshness, &all, &groups, "")?);
     Ok(())
 }
 
@@ -102,9 +102,9 @@ fn assets(root: &Path, documents: &mut Documents) {
     for (path, contents) in FILES {
         let published = std::fs::read(root.join(CURRENT).join(path));
         if published.is_ok_and(|published| published == contents.as_bytes()) {
-            documents.kept.push(path.to_owned());
+            documents.names.kept.push(path.to_owned());
         } else {
-            documents.files.push((path.to_owned(), contents.into()));
+            documents.file(path, contents);
         }
     }
 }

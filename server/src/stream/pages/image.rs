@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 use super::plot::Plot;
 use super::{Commands, Pages, amount};
 use crate::stream::catalogue::{Catalogue, Listing, combined, size_of};
+use crate::stream::generation;
 use crate::stream::layout::LOG;
 use crate::stream::place::read_manifest;
+use crate::stream::workers::{each, queue};
 use crate::{Error, Result};
 
 /// The page.
@@ -62,12 +64,9 @@ pub(in crate::stream) fn write(
     // Of an image whose manifest cannot be read, verify tells; here it only means nothing to compare.
     let before = previous.and_then(|previous| read_manifest(&previous).ok());
     let page = render(dir, listing, before.as_ref(), &history, keys)?;
-    for (name, bytes) in [(HISTORY, json), (PAGE, page)] {
-        let path = dir.join(name);
-        atomic::write(&path, &bytes).map_err(Error::image(&path))?;
-        crate::stream::readable(&path, 0o644)?;
-    }
-    Ok(())
+    let files = queue([(HISTORY, json), (PAGE, page)]);
+    each(files, |(name, bytes)| generation::write(&dir.join(name), &bytes), || Ok(()))?;
+    atomic::sync_dir(dir).map_err(Error::image(dir))
 }
 
 fn render(
