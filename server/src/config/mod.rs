@@ -58,9 +58,7 @@ impl Config {
         let dir = path.parent().unwrap_or(Path::new("."));
         config.daily.iter_mut().for_each(|daily| daily.below(dir));
         config.mirror.iter_mut().for_each(|mirror| mirror.below(dir));
-        if let Some(upstream) = &mut config.serve.upstream {
-            upstream.below(dir);
-        }
+        config.serve.below(dir);
         Ok(config)
     }
 
@@ -125,6 +123,25 @@ mod tests {
         assert!(unknown.contains("line 3") && unknown.contains("`port`"), "{unknown}");
         let wrong = Config::parse("[serve]\nroot = 5\n").unwrap_err();
         assert!(wrong.contains("line 2"), "{wrong}");
+    }
+
+    #[test]
+    fn paths_begin_at_the_configurations_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("server.toml");
+        let read = |root: &str| {
+            let text =
+                format!("[serve]\nroot = {root:?}\ntls_cert = \"tls/cert.pem\"\ntls_key = \"/k.pem\"\n");
+            fs::write(&file, text).unwrap();
+            Config::read(&file).unwrap().serve
+        };
+        let service = read("stream");
+        assert_eq!(service.root, Some(dir.path().join("stream")));
+        assert_eq!(service.tls_cert, Some(dir.path().join("tls/cert.pem")));
+        assert_eq!(service.tls_key.as_deref(), Some(Path::new("/k.pem")));
+        for other in ["/srv/stream", "s3://bucket/stream"] {
+            assert_eq!(read(other).root.as_deref(), Some(Path::new(other)));
+        }
     }
 
     #[test]

@@ -1,15 +1,16 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::{PerAddress, Push, Upstream};
 use crate::shared::Delivery;
 
-/// `[serve]`: what `millstream serve` takes from the command line as well, which comes first.
+/// `[serve]`: what `millstream serve` takes from the command line as well, which comes first. Relative
+/// paths begin at the configuration's directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Service {
-    /// The stream's root directory.
+    /// The stream's root: a directory, or the address of a bucket.
     pub root: Option<PathBuf>,
     /// How files of images reach clients where the root is a bucket: `proxy` or `redirect`.
     pub delivery: Delivery,
@@ -30,4 +31,18 @@ pub struct Service {
     pub push: Push,
     /// `[serve.upstream]`.
     pub upstream: Option<Upstream>,
+}
+
+impl Service {
+    /// Paths begin at `dir`.
+    pub(super) fn below(&mut self, dir: &Path) {
+        let is_path = |root: &PathBuf| !root.to_string_lossy().contains("://");
+        self.root = self.root.take().map(|root| if is_path(&root) { dir.join(root) } else { root });
+        for path in [&mut self.tls_cert, &mut self.tls_key] {
+            *path = path.take().map(|path| dir.join(path));
+        }
+        if let Some(upstream) = &mut self.upstream {
+            upstream.below(dir);
+        }
+    }
 }
