@@ -176,6 +176,11 @@ impl Catalogue {
         counts
     }
 
+    /// Forgets the documents that were read; who asks again gets what is published then.
+    pub(super) fn forget(&mut self) {
+        self.documents.clear();
+    }
+
     /// Documents that were read, by distribution.
     pub(super) fn documents(&self) -> &BTreeMap<String, Document> {
         &self.documents

@@ -414,10 +414,13 @@ impl Stream {
     fn publish(&self, catalogue: &mut Catalogue, freshness: &Freshness, signing: &Signing<'_>) -> Result<()> {
         pages::gather(catalogue)?;
         generation::publish(&self.root, freshness.generation, signing.now, |writer| {
-            Documents::render(catalogue, freshness, signing, writer, |catalogue, documents| {
+            let names = Documents::render(catalogue, freshness, signing, writer, |catalogue, documents| {
                 direct::render(catalogue, documents);
                 pages::render(catalogue, freshness, &signing.key.fingerprints(), documents)
-            })
+            })?;
+            // Files are still being written, so that freeing this takes no time of its own.
+            catalogue.forget();
+            Ok(names)
         })?;
         generation::collect(&self.root, freshness.generation)
     }
