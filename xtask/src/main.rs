@@ -20,7 +20,7 @@ usage: cargo xtask COMMAND
   bench [NAMES] set up the peers and compare: prints a ratio for each pair; lists them without names
   vm-test [NAMES]
                 the runtime's tests (all of runtime/tests, and `user`) in a virtual machine with
-                control groups v2 alone
+                control groups v2 alone; NAME=FILTER runs of one what the filter names
   garage-test   a stream in three nodes of the distributed store Garage, of which one is killed; builds
                 Garage into target/garage first (some minutes)
   install       build and install to /usr/local/bin, and as LXC's template where LXC is";
