@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +32,9 @@ impl Process {
         let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
         let fd = match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(fd) => fd,
-            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            // By its version, the kernel says one of the last two of an id that is given up at this very
+            // moment, and of one that is a thread's by now.
+            Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         // Looked at after opening: if it is the right one now, the descriptor is for the right one.
@@ -78,7 +81,7 @@ pub fn wait(process: &OwnedFd, limit: Duration) -> io::Result<bool> {
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
         match poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&timeout)) {
             Ok(0) if left.is_zero() => return Ok(false),
-            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => return Ok(true),
             Err(error) => return Err(error.into()),
         }
@@ -142,5 +145,15 @@ mod tests {
         assert!(!process.is_alive(), "a zombie is not alive");
         child.wait().unwrap();
         assert!(process.open().unwrap().is_none());
+    }
+
+    #[test]
+    fn the_id_of_a_thread_is_no_process() {
+        let thread = std::thread::spawn(|| {
+            let path = fs::read_link("/proc/thread-self").unwrap();
+            let id = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
+            Process::of(id).unwrap().open()
+        });
+        assert!(thread.join().unwrap().unwrap().is_none());
     }
 }
