@@ -28,13 +28,18 @@ rmdir "$aside"
 [ "$(grep -c ' - cgroup' /proc/self/mountinfo)" = 1 ]
 "#;
 
-/// Mounts each v1 hierarchy there is, and one without controllers if there is none.
+/// Mounts each v1 hierarchy there is, and one without controllers if there is none. Another test's may
+/// end meanwhile: `none` makes one of a name that is no more.
 const V1_ONLY: &str = r#"
 umount --recursive --lazy /sys/fs/cgroup
 mount -t tmpfs tmpfs /sys/fs/cgroup
 hierarchy() { mkdir "/sys/fs/cgroup/$1"; mount -t cgroup -o "$2" cgroup "/sys/fs/cgroup/$1"; }
 while IFS=: read -r _ controllers _; do
-    if [ "$controllers" ]; then hierarchy "${controllers#name=}" "$controllers"; fi
+    case $controllers in
+        '') ;;
+        name=*) hierarchy "${controllers#name=}" "none,$controllers" ;;
+        *) hierarchy "$controllers" "$controllers" ;;
+    esac
 done < /proc/self/cgroup
 [ -d /sys/fs/cgroup/systemd ] || hierarchy systemd none,name=systemd
 ! grep ' - cgroup2 ' /proc/self/mountinfo
