@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +50,9 @@ pub enum Link {
 }
 
 type Step<T> = Result<T, String>;
+
+/// For `pasta`, which takes its time on a busy host.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Nic {
     /// Puts it into the network namespace of a process. Nothing is left when that fails.
@@ -139,10 +143,31 @@ impl Nic {
 
 /// Connects a container's network namespace to the user's network with `pasta`, which stays as long
 /// as the namespace does.
-pub fn pasta(nic: &Nic, pid: i32) -> Step<std::process::Child> {
-    let program = find("pasta")?;
-    let (netns, userns) = (format!("/proc/{pid}/ns/net"), format!("/proc/{pid}/ns/user"));
-    let mut command = Command::new(program);
+pub fn pasta(nic: &Nic, pid: i32) -> Step<Child> {
+    named(nic, pid).or_else(|reason| handed(nic, pid).map_err(|_| reason))
+}
+
+fn named(nic: &Nic, pid: i32) -> Step<Child> {
+    let mut command = command(nic)?;
+    command.args(["--userns", &namespace(pid, "user"), "--netns", &namespace(pid, "net")]);
+    wait_for(command.stdin(Stdio::null()).stdout(Stdio::null()), nic, pid)
+}
+
+/// For a `pasta` that may look at no other process, as with Debian 12's profile for AppArmor: it gets the
+/// namespaces open, as its input and output. It cannot see them end; whoever ends the container ends it.
+fn handed(nic: &Nic, pid: i32) -> Step<Child> {
+    let open = |kind: &str| File::open(namespace(pid, kind)).map_err(|e| format!("namespace {kind}: {e}"));
+    let mut command = command(nic)?;
+    command.args(["--userns", "/proc/self/fd/0", "--netns", "/proc/self/fd/1", "--no-netns-quit"]);
+    wait_for(command.stdin(open("user")?).stdout(open("net")?), nic, pid)
+}
+
+fn namespace(pid: i32, kind: &str) -> String {
+    format!("/proc/{pid}/ns/{kind}")
+}
+
+fn command(nic: &Nic) -> Step<Command> {
+    let mut command = Command::new(find("pasta")?);
     // Addresses of its own, so that the host's lead to the host; the gateway's does not lead to the
     // host's loopback, where services trust whoever asks.
     command.args(["--foreground", "--no-map-gw"]);
@@ -153,14 +178,18 @@ pub fn pasta(nic: &Nic, pid: i32) -> Step<std::process::Child> {
     if let Some(mtu) = &nic.mtu {
         command.args(["--mtu", mtu]);
     }
-    command.arg("--userns").arg(userns).arg("--netns").arg(netns).env_clear();
+    command.env_clear();
+    Ok(command)
+}
+
+/// It is ready once the interface is there.
+fn wait_for(command: &mut Command, nic: &Nic, pid: i32) -> Step<Child> {
     let log = tempfile::tempfile().map_err(|e| format!("pasta: {e}"))?;
     let log_too = log.try_clone().map_err(|e| format!("pasta: {e}"))?;
-    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(log_too);
-    let mut child = command.spawn().map_err(|e| format!("pasta: {e}"))?;
-    // It is ready once the interface is there.
+    let mut child = command.stderr(log_too).spawn().map_err(|e| format!("pasta: {e}"))?;
     let dev = PathBuf::from(format!("/proc/{pid}/net/dev"));
-    for _ in 0..500 {
+    let begin = Instant::now();
+    while begin.elapsed() < PATIENCE {
         let text = std::fs::read_to_string(&dev).unwrap_or_default();
         if text.contains(&format!("{}:", nic.name)) {
             return Ok(child);
@@ -168,11 +197,11 @@ pub fn pasta(nic: &Nic, pid: i32) -> Step<std::process::Child> {
         if let Ok(Some(_)) = child.try_wait() {
             return Err(format!("pasta ended: {}; `millstream check` tells what it needs", said(log)));
         }
-        std::thread::sleep(std::time::Duration::from_millis(4));
+        std::thread::sleep(Duration::from_millis(4));
     }
     let _ = child.kill();
     let _ = child.wait();
-    Err(format!("pasta made no interface within 2 seconds: {}", said(log)))
+    Err(format!("pasta made no interface within {} seconds: {}", PATIENCE.as_secs(), said(log)))
 }
 
 fn said(mut log: File) -> String {
