@@ -54,7 +54,7 @@ fn one_that_fills_the_disk_can_be_stopped_and_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let script = "mount -t tmpfs -o size=48m none \"$1\"; export TMPDIR=\"$1\"; shift; \"$@\"";
     let output = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "timeout", "100", "sh", "-euc", script, "sh"])
+        .args(["--mount", "--propagation", "private", "timeout", "400", "sh", "-euc", script, "sh"])
         .arg(dir.path())
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "on_a_small_disk", "--ignored", "--nocapture"])

@@ -27,7 +27,7 @@ shift
 fn a_container_sees_its_own_limits() {
     let dir = tempfile::tempdir().unwrap();
     let output = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "timeout", "100", "sh", "-euc", WITH_LXCFS, "sh"])
+        .args(["--mount", "--propagation", "private", "timeout", "400", "sh", "-euc", WITH_LXCFS, "sh"])
         .arg(dir.path())
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "inside", "--ignored", "--nocapture"])

@@ -22,7 +22,7 @@ const HOST: &str = r#"
 ip link set lo up
 dir=$(mktemp -d)
 echo outside > "$dir/index.html"
-unshare --net sleep 300 & outside=$!
+unshare --net sleep 1000 & outside=$!
 unshare_done() { [ "$(readlink /proc/$outside/ns/net)" != "$(readlink /proc/self/ns/net)" ]; }
 until unshare_done; do sleep 0.01; done
 ip link add uplink type veth peer name eth0 netns $outside
@@ -41,7 +41,7 @@ trap 'kill $server $outside; rm -r "$dir"' EXIT
 
 fn on_a_host(test: &str) {
     let output = Command::new("unshare")
-        .args(["--net", "timeout", "60", "sh", "-euc", HOST, "sh"])
+        .args(["--net", "timeout", "400", "sh", "-euc", HOST, "sh"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--ignored", "--nocapture"])
         .output()

@@ -69,7 +69,7 @@ impl User {
             .args(if host.is_empty() { &["--fork"][..] } else { &["--net", "--mount"] })
             .args([
                 "timeout",
-                "120",
+                "400",
                 "sh",
                 "-euc",
                 &format!("{host}{join}"),
