@@ -357,7 +357,11 @@ fn snapshots_of(directory: &Path) -> Result<Vec<(ContainerName, Snapshot)>> {
     for entry in fs::read_dir(directory.join(SNAPSHOTS)).into_iter().flatten().flatten() {
         let file = entry.file_name();
         if let Some(Ok(snapshot)) = file.to_str().and_then(|f| f.strip_suffix(".json")).map(str::parse) {
-            let read = fs::read(entry.path()).map_err(Error::io(entry.path()))?;
+            let read = match fs::read(entry.path()) {
+                // Whoever only lists holds no lock: it was deleted meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                read => read.map_err(Error::io(entry.path()))?,
+            };
             let parsed = serde_json::from_slice::<Snapshot>(&read);
             let record = |e: serde_json::Error| Error::Record { path: entry.path(), reason: e.to_string() };
             found.push((snapshot, parsed.map_err(record)?));
