@@ -22,6 +22,7 @@ pub fn test(names: &[String]) -> Result<(), String> {
     setup::install(setup::VM)?;
     cargo(&["build", "--bin", "millstream"])?;
     let programs = programs()?;
+    known(&programs, names)?;
     let image = Path::new(WORK).join("image");
     let disk = root(&image)?;
     let tests = tests(&programs, names)?;
@@ -46,6 +47,16 @@ fn program(line: &str) -> Option<(String, PathBuf)> {
     let (source, path) = line.trim().strip_prefix("Executable ")?.split_once(" (")?;
     let name = source.strip_prefix("tests/")?.strip_suffix(".rs")?;
     Some((name.to_owned(), PathBuf::from(path.strip_suffix(')')?)))
+}
+
+/// Whether each name is a program's: of others nothing would run, and nothing fail.
+fn known(programs: &[(String, PathBuf)], names: &[String]) -> Result<(), String> {
+    let programs: Vec<_> = programs.iter().map(|(name, _)| name.as_str()).chain(["user"]).collect();
+    let program = |name: &String| name.split('=').next().is_some_and(|name| programs.contains(&name));
+    match names.iter().find(|name| !program(name)) {
+        Some(name) => Err(format!("there is no test program {name}; there are: {}", programs.join(" "))),
+        None => Ok(()),
+    }
 }
 
 /// The disk with the root file system; the one there is, unless the recipe is newer.
