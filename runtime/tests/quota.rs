@@ -136,6 +136,16 @@ fn a_full_container() {
     assert_eq!(copy.info().disk_limit, Some(33 << 20));
     assert_eq!(write(&copy, "/again", 8), 8);
 
+    // One that goes leaves no group behind, unless layers of it stay.
+    let groups = || {
+        let shown = Command::new("btrfs").args(["qgroup", "show"]).arg(world.dir.path()).output().unwrap();
+        String::from_utf8_lossy(&shown.stdout).lines().filter(|line| line.starts_with("1/")).count()
+    };
+    let before = groups();
+    world.runtime.delete(&full.name, true).unwrap();
+    let counted_by_group = usize::from(subvolume(&other.dir().join("changes")));
+    assert_eq!(before - groups(), counted_by_group);
+
     // One with a copy of the image of its own.
     let copied = Container { world: &world, name: name("copied") };
     world.runtime.create(&copied.name, &image, ImageUse::Copied).unwrap();

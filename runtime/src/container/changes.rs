@@ -12,7 +12,7 @@ use super::sys::btrfs;
 use crate::{Error, Result};
 
 /// The magic number of btrfs, of the kernel's `uapi/linux/magic.h`.
-const BTRFS: i64 = 0x9123_683E;
+const BTRFS: u32 = 0x9123_683E;
 
 /// Those of the container with this directory.
 pub fn of(directory: &Path) -> PathBuf {
@@ -62,7 +62,7 @@ pub fn settle(layer: &Path) -> Result<()> {
 /// Whether a directory is the root of a subvolume of btrfs.
 pub fn is_subvolume(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_dir() && found.ino() == btrfs::ROOT)
-        && rustix::fs::statfs(path).is_ok_and(|found| found.f_type == BTRFS)
+        && rustix::fs::statfs(path).is_ok_and(|found| found.f_type as u32 == BTRFS)
 }
 
 /// Never what a link leads to: a container may change what is below.

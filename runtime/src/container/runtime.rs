@@ -333,7 +333,7 @@ impl Runtime {
     pub(super) fn remove(&self, directory: &Path, config: &Config) -> Result<()> {
         let doomed = self.dir.join(format!("{DELETED}{}", config.id));
         self.leave_networks(&config.id);
-        quota::forget(directory, config);
+        quota::remove(directory, config);
         atomic::rename(directory, &doomed)?;
         fs::remove_dir_all(&doomed).map_err(Error::io(&doomed))
     }

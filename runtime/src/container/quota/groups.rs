@@ -25,16 +25,19 @@ pub fn of(changes: &Path, id: &str) -> Option<u64> {
 /// Lets a container's changes count for it.
 pub fn mark_all(changes: &Path, id: &str) -> io::Result<()> {
     let file = open(changes)?;
-    for done in [
-        btrfs::make_group(file.as_fd(), id_of(id), true),
-        btrfs::assign(file.as_fd(), btrfs::subvolume(file.as_fd())?, id_of(id)),
-    ] {
-        match done {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
+    let there = |done: io::Result<()>| match done {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    };
+    there(btrfs::make_group(file.as_fd(), id_of(id)))?;
+    there(btrfs::join_group(file.as_fd(), btrfs::subvolume(file.as_fd())?, id_of(id)))
+}
+
+/// Removes the group of a container that goes, if nothing else counts for it.
+pub fn remove(changes: &Path, id: &str) -> io::Result<()> {
+    let file = open(changes)?;
+    btrfs::leave_group(file.as_fd(), btrfs::subvolume(file.as_fd())?, id_of(id))?;
+    btrfs::remove_group(file.as_fd(), id_of(id))
 }
 
 /// Limits them to so many bytes, or not at all.

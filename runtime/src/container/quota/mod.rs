@@ -74,6 +74,17 @@ pub fn forget(directory: &Path, config: &Config) {
     }
 }
 
+/// The same for a container that goes for good.
+pub fn remove(directory: &Path, config: &Config) {
+    forget(directory, config);
+    // Layers would count on, and blocks shared with them cannot be taken off at once.
+    if let Place::Subvolume(changes) = Place::of(directory, config)
+        && config.layers.is_empty()
+    {
+        let _ = groups::remove(&changes, &config.id);
+    }
+}
+
 /// The bytes a container may take, as the kernel has it.
 pub fn of(directory: &Path, config: &Config) -> Option<u64> {
     let place = Place::of(directory, config);

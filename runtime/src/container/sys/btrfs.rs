@@ -133,16 +133,32 @@ pub fn file_system(file: BorrowedFd<'_>) -> io::Result<[u8; 16]> {
     Ok(found.id)
 }
 
-/// Makes a group, or removes one that nothing counts for.
-pub fn make_group(file: BorrowedFd<'_>, group: u64, make: bool) -> io::Result<()> {
-    let wanted = Create { create: make.into(), group };
+/// Makes a group.
+pub fn make_group(file: BorrowedFd<'_>, group: u64) -> io::Result<()> {
+    set_group(file, Create { create: 1, group })
+}
+
+/// Removes a group that nothing counts for.
+pub fn remove_group(file: BorrowedFd<'_>, group: u64) -> io::Result<()> {
+    set_group(file, Create { create: 0, group })
+}
+
+fn set_group(file: BorrowedFd<'_>, wanted: Create) -> io::Result<()> {
     // SAFETY: the operation reads the structure, whose size is part of its number.
     unsafe { ioctl(file, Setter::<CREATE, Create>::new(wanted)) }.map_err(Into::into)
 }
 
 /// Lets a subvolume count for a group as well.
-pub fn assign(file: BorrowedFd<'_>, subvolume: u64, group: u64) -> io::Result<()> {
-    let wanted = Assign { add: 1, member: subvolume, group };
+pub fn join_group(file: BorrowedFd<'_>, subvolume: u64, group: u64) -> io::Result<()> {
+    set_member(file, Assign { add: 1, member: subvolume, group })
+}
+
+/// Lets a subvolume count for a group no more.
+pub fn leave_group(file: BorrowedFd<'_>, subvolume: u64, group: u64) -> io::Result<()> {
+    set_member(file, Assign { add: 0, member: subvolume, group })
+}
+
+fn set_member(file: BorrowedFd<'_>, wanted: Assign) -> io::Result<()> {
     // SAFETY: the operation reads the structure, whose size is part of its number.
     unsafe { ioctl(file, Setter::<ASSIGN, Assign>::new(wanted)) }.map_err(Into::into)
 }
