@@ -54,8 +54,9 @@ impl Web {
         web
     }
 
-    /// Has it read its configuration again.
+    /// Has it read its configuration again, and waits until nobody answers by the old one.
     pub fn reload(&self) {
+        let before = self.workers();
         let signal = match self.kind {
             Kind::Nginx => "-HUP",
             Kind::Apache => "-USR1",
@@ -63,6 +64,23 @@ impl Web {
         };
         let sent = Command::new("kill").arg(signal).arg(self.child.id().to_string()).status();
         assert!(sent.unwrap().success());
+        wait_for("the end of the workers of before", 60, || {
+            let now = self.workers();
+            !now.is_empty() && before.iter().all(|worker| !now.contains(worker))
+        });
+    }
+
+    /// Processes it has started.
+    fn workers(&self) -> Vec<String> {
+        let parent = self.child.id().to_string();
+        let is_ours = |process: &String| {
+            let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+            // After the name, which may hold anything: state, parent.
+            let mut rest = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
+            rest.nth(1) == Some(parent.as_str())
+        };
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(is_ours).collect()
     }
 }
 
