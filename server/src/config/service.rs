@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::{PerAddress, Push, Upstream};
 use crate::shared::Delivery;
+use crate::storage::Address;
 
 /// `[serve]`: what `millstream serve` takes from the command line as well, which comes first. Relative
 /// paths begin at the configuration's directory.
@@ -36,7 +37,7 @@ pub struct Service {
 impl Service {
     /// Paths begin at `dir`.
     pub(super) fn below(&mut self, dir: &Path) {
-        let is_path = |root: &PathBuf| !root.to_string_lossy().contains("://");
+        let is_path = |root: &PathBuf| matches!(Address::parse(root), Ok(None));
         self.root = self.root.take().map(|root| if is_path(&root) { dir.join(root) } else { root });
         for path in [&mut self.tls_cert, &mut self.tls_key] {
             *path = path.take().map(|path| dir.join(path));

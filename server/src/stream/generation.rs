@@ -45,12 +45,12 @@ pub(super) fn publish(
     remove(&dir)?;
     create_directories(&dir)?;
     let (writer, files) = mpsc::channel();
-    let write = |(path, contents): documents::File| {
+    let put = |(path, contents): documents::File| {
         let path = dir.join(path);
         create_parent(&path)?;
         write(&path, &contents)
     };
-    let names = each(files, write, || {
+    let names = each(files, put, || {
         let names = render(writer)?;
         for path in &names.kept {
             let (from, to) = (root.join(CURRENT).join(path), dir.join(path));

@@ -6,9 +6,9 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use super::super::changes::open;
 use super::super::sys::btrfs;
 use super::number;
-use crate::container::changes::open;
 
 /// Groups of subvolumes are of level 0; those of level 1 have subvolumes as members.
 const LEVEL: u64 = 1 << 48;

@@ -5,9 +5,9 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use super::super::{changes, sys};
+use super::super::changes::{self, open};
+use super::super::sys;
 use super::{number, refused};
-use crate::container::changes::open;
 
 /// Whether all of what is at `top` counts for a container.
 pub fn is_marked(top: &Path, id: &str) -> bool {
