@@ -49,9 +49,18 @@ fn on_a_disk(make: &str, options: &str, test: &str) -> Option<String> {
     Some(text.concat())
 }
 
+/// Whether the kernel says that it was built with an option.
+fn kernel_has(option: &str) -> bool {
+    let config = format!(
+        "{{ zcat /proc/config.gz || cat /boot/config-$(uname -r); }} 2>/dev/null | grep -q '^{option}=[ym]'"
+    );
+    Command::new("sh").args(["-c", &config]).status().unwrap().success()
+}
+
 /// Whether quotas of this kind of file system work here; elsewhere its own words are looked at.
-fn with_quotas(make_with: &str, make_without: &str) {
+fn with_quotas(option: &str, make_with: &str, make_without: &str) {
     if on_a_disk(make_with, "prjquota", "a_full_container").is_none() {
+        assert!(!kernel_has(option), "this kernel has {option}, but no quotas: {make_with}");
         println!("this kernel has no quotas of the kind: {make_with}");
     }
     on_a_disk(make_without, "noatime", "an_unlimited_container").expect("mounted");
@@ -59,12 +68,12 @@ fn with_quotas(make_with: &str, make_without: &str) {
 
 #[test]
 fn limits_hold_on_ext4() {
-    with_quotas("mkfs.ext4 -q -O quota,project", "mkfs.ext4 -q");
+    with_quotas("CONFIG_QFMT_V2", "mkfs.ext4 -q -O quota,project", "mkfs.ext4 -q");
 }
 
 #[test]
 fn limits_hold_on_xfs() {
-    with_quotas("mkfs.xfs -q", "mkfs.xfs -q");
+    with_quotas("CONFIG_XFS_QUOTA", "mkfs.xfs -q", "mkfs.xfs -q");
 }
 
 #[test]
